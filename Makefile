@@ -1,0 +1,36 @@
+# What a developer types. `./bootstrap test` does it all on a machine that has nothing yet.
+PYTHON ?= .venv/bin/python
+BIN := $(dir $(PYTHON))
+C_SOURCES = $(wildcard cycontainer/*.h cycontainer/init/*.h cycontainer/command/*.[ch] bench/*.[ch] tests/*.[ch])
+CYTHON_SOURCES = $(wildcard cycontainer/*.pyx cycontainer/*.pxd cycontainer/init/*.pyx cycontainer/init/*.pxd)
+CROSS = aarch64-linux-gnu
+
+.PHONY: build test check bench cross clean
+
+build: # one at a time in a tree: two at once would write the same files
+	@mkdir -p build
+	@flock build/lock $(PYTHON) -W ignore setup.py -q build_ext --inplace
+
+test: build
+	$(PYTHON) -m pytest
+
+check: build
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)cython-lint $(CYTHON_SOURCES)
+	$(BIN)mypy
+	$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
+	$(PYTHON) -m pytest -q tests/test_house.py
+
+bench: build
+	$(PYTHON) -m bench
+
+cross: # the init and the modules for another machine; the init is started there, and must not crash
+	@mkdir -p build
+	CC=$(CROSS)-gcc flock build/lock $(PYTHON) -W ignore setup.py -q build_ext \
+		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp
+	qemu-aarch64-static build/$(CROSS)/lib/cycontainer/init/init </dev/null; status=$$?; \
+		echo "the init for $(CROSS) returned $$status"; test $$status -lt 126
+
+clean:
+	rm -rf build dist *.egg-info cycontainer/*.so cycontainer/init/init

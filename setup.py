@@ -1,0 +1,146 @@
+"""Builds the extension modules, and the freestanding init that they launch.
+
+`python setup.py build_ext --inplace` makes both; what is unchanged is not made again. $CC is the compiler, of both:
+`CC=aarch64-linux-gnu-gcc` cross-compiles.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from glob import glob
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+PACKAGE, INIT = "cycontainer", "cycontainer/init"
+GENERATED = "build/c"  # the C that Cython writes
+
+DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
+
+# What Cython's own output trips is left out: parameters of slots, and names kept for other configurations.
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]
+COMPILE = ["-O2", "-g0", "-fvisibility=hidden", *WARNINGS]
+
+# A free-threaded CPython has no limited API before 3.15.
+ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+# No libc is there to hold a thread pointer (stack protector) or to be called (builtins); no unwinder reads tables;
+# a section for each function, so that the link drops what Cython writes for a module that Python would import.
+FREESTANDING = [
+    "-O2", "-g0", "-ffreestanding", "-fno-stack-protector", "-fno-pic", "-fno-builtin", "-ffunction-sections",
+    "-fdata-sections", "-fno-asynchronous-unwind-tables", "-fcf-protection=none", *WARNINGS,
+]  # fmt: skip
+
+# Static and without libraries: one Python object in the init, and the link fails with the undefined symbol's name.
+LINK = [
+    "-static", "-nostdlib", "-no-pie", "-s", "-Wl,--gc-sections", "-Wl,-e,_start", "-Wl,-z,noexecstack",
+    "-Wl,--build-id=none",
+]  # fmt: skip
+
+
+def extensions(sources: list[str]) -> list[Extension]:
+    """The modules of .pyx files, named by their paths."""
+    return [
+        Extension(
+            os.path.splitext(source)[0].replace("/", "."),
+            [source],
+            include_dirs=[PACKAGE, INIT],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
+            py_limited_api=ABI3,
+            extra_compile_args=COMPILE,
+            extra_link_args=["-s"],
+        )
+        for source in sorted(sources)
+    ]
+
+
+def newer(sources: list[str], target: str) -> bool:
+    """Whether `target` is missing or older than any of its sources."""
+    if not os.path.exists(target):
+        return True
+    made = os.stat(target).st_mtime_ns
+    return any(os.stat(source).st_mtime_ns > made for source in sources)
+
+
+def to_c(modules: list[Extension], *, force: bool) -> None:
+    """Have Cython write the C of the modules that changed, and name it as their sources."""
+    from Cython.Build import cythonize  # not at the top: reading the project's metadata needs no compiler
+
+    made = cythonize(  # type: ignore[no-untyped-call]  # Cython has no types for it
+        modules,
+        build_dir=GENERATED,
+        compiler_directives=DIRECTIVES,
+        include_path=["."],
+        force=force,
+        nthreads=os.cpu_count() or 1,
+        show_all_warnings=False,
+    )
+    for module, result in zip(modules, made, strict=True):
+        module.sources, module.depends = result.sources, result.depends
+
+
+class Build(build_ext):
+    """`build_ext`, which also builds the init: into the source tree (--inplace), or beside the modules."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def run(self) -> None:
+        super().run()
+        for target, _ in self._init_files():
+            self.build_init(target)
+
+    def build_extensions(self) -> None:
+        to_c(self.extensions, force=bool(self.force))
+        super().build_extensions()
+
+    def build_init(self, target: str) -> None:
+        """Compile and link the init's .pyx files and start.S, by $CC; `target` is the program."""
+        programs = extensions(glob(f"{INIT}/*.pyx"))
+        to_c(programs, force=bool(self.force))
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        machine = subprocess.run([*compiler, "-dumpmachine"], check=True, capture_output=True, text=True).stdout.strip()
+        directory = f"build/init-{machine}"
+        os.makedirs(directory, exist_ok=True)
+        sources = [str(source) for program in programs for source in program.sources] + glob(f"{INIT}/*.S")
+        headers = [*glob(f"{INIT}/*.h"), *glob(f"{PACKAGE}/*.h"), __file__]
+        include = [f"-I{path}" for path in (PACKAGE, INIT, sysconfig.get_path("include"))]
+        objects = [f"{directory}/{os.path.basename(source)}.o" for source in sources]
+        for source, made in zip(sources, objects, strict=True):
+            if self.force or newer([source, *headers], made):
+                self.spawn([*compiler, *FREESTANDING, *include, "-c", source, "-o", made])
+        linked = f"{directory}/init"
+        if self.force or newer(objects, linked):
+            self.spawn([*compiler, *LINK, "-o", linked, *objects])
+        if newer([linked], target) or not self.inplace:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy2(linked, f"{target}.new")
+            os.replace(f"{target}.new", target)  # whole, also while the old one is being executed
+
+    def get_outputs(self) -> list[str]:
+        return sorted({*super().get_outputs(), *(built for _, built in self._init_files())})
+
+    def get_output_mapping(self) -> dict[str, str]:
+        """Built file: file in the source tree; for an editable installation."""
+        mapping: dict[str, str] = super().get_output_mapping()
+        return {**mapping, **({built: target for target, built in self._init_files()} if self.inplace else {})}
+
+    def _init_files(self) -> list[tuple[str, str]]:
+        """The init to make now, and where a wheel is collected from; nothing while it has no source."""
+        if not glob(f"{INIT}/*.pyx"):
+            return []
+        built = f"{self.build_lib}/{INIT}/init"
+        return [(f"{INIT}/init" if self.inplace else built, built)]
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=extensions(glob(f"{PACKAGE}/*.pyx")),
+        cmdclass={"build_ext": Build},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
+    )
