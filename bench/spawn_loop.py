@@ -1,0 +1,154 @@
+"""Starts containers one after the other in this process; prints one line of JSON, as floor.c does.
+
+    python bench/spawn_loop.py --config config.json --rootfs DIR [--call run|run-direct|subprocess] [--n N] ...
+
+`run` is cycontainer.run() as it is; `run-direct` has the program itself as pid 1 (`init=False`); `subprocess` is
+subprocess.run() without any isolation, the zero line of a Python program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import threading
+import time
+
+import workload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Call = Callable[[], None]
+
+
+def library(rootfs: str, config_file: str, init: bool) -> Call:
+    import cycontainer
+
+    with open(config_file) as file:
+        config = json.load(file)
+
+    def call() -> None:
+        result = cycontainer.run(
+            ["/bin/true"],
+            rootfs=rootfs,
+            config=config,
+            memory=workload.MEMORY,
+            pids=workload.PIDS,
+            init=init,
+            capture_output=True,
+        )
+        if result.returncode:
+            raise SystemExit(f"/bin/true ended with {result.returncode}: {result.stderr!r}")
+
+    return call
+
+
+def zero_line(rootfs: str) -> Call:
+    import subprocess
+
+    program = [os.path.join(rootfs, "bin/true")]
+
+    def call() -> None:
+        subprocess.run(program, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+
+    return call
+
+
+def hold_memory(megabytes: int) -> mmap.mmap | None:
+    """Touched small pages, as a program has that has grown; a huge page would make them cheap to copy."""
+    if not megabytes:
+        return None
+    memory = mmap.mmap(-1, megabytes << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    memory[::4096] = bytes(len(memory) // 4096)
+    return memory
+
+
+def spawn(call: Call, count: int, rest_ms: float) -> list[float]:
+    """Milliseconds of each call."""
+    took = []
+    for _ in range(count):
+        if rest_ms:
+            time.sleep(rest_ms / 1e3)
+        start = time.perf_counter()
+        call()
+        took.append((time.perf_counter() - start) * 1e3)
+    return took
+
+
+def spawn_in_threads(call: Call, count: int, threads: int, rest_ms: float) -> list[float]:
+    shares = [count * (i + 1) // threads - count * i // threads for i in range(threads)]
+    took: list[float] = []
+    workers = [threading.Thread(target=lambda n=share: took.extend(spawn(call, n, rest_ms))) for share in shares]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if len(took) != count:
+        raise SystemExit("a thread failed")
+    return took
+
+
+def percentile(ascending: list[float], percent: int) -> float:
+    return ascending[(percent * (len(ascending) - 1) + 50) // 100]
+
+
+def holdings() -> dict[str, int]:
+    """What a leak would show in: this process's descriptors, memory and mounts, the machine's cgroups."""
+    with open("/proc/self/statm") as file:
+        resident = int(file.read().split()[1]) * mmap.PAGESIZE // 1024
+    with open("/proc/self/mountinfo") as file:
+        mounts = len(file.readlines())
+    with open("/proc/cgroups") as file:
+        cgroups = sum(int(line.split()[2]) for line in file if not line.startswith("#"))
+    return {"fds": len(os.listdir("/proc/self/fd")), "rss_kb": resident, "mounts": mounts, "cgroups": cgroups}
+
+
+def soak(call: Call, count: int) -> list[dict[str, float]]:
+    """Twenty blocks of runs: the time of a run in each, and what is held after it."""
+    blocks = []
+    for _ in range(20):
+        took = sorted(spawn(call, max(1, count // 20), 0))
+        blocks.append({"p10": percentile(took, 10), "p50": percentile(took, 50), **holdings()})
+    return blocks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", default="")
+    parser.add_argument("--rootfs", required=True)
+    parser.add_argument("--call", choices=["run", "run-direct", "subprocess"], default="run")
+    parser.add_argument("--n", type=int, default=25)
+    parser.add_argument("--warm", type=int, default=5)
+    parser.add_argument("--rest", type=float, default=0, metavar="MS")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ballast", type=int, default=0, metavar="MB")
+    parser.add_argument("--soak", action="store_true", help="report twenty blocks of --n runs in all")
+    asked = parser.parse_args()
+    if asked.call == "subprocess":
+        call = zero_line(asked.rootfs)
+    else:
+        call = library(asked.rootfs, asked.config, init=asked.call == "run")
+    ballast = hold_memory(asked.ballast)
+    spawn(call, asked.warm, 0)
+    if asked.soak:
+        print(json.dumps({"n": asked.n, "blocks": soak(call, asked.n)}))
+        return
+    start = time.perf_counter()
+    if asked.threads == 1:
+        took = spawn(call, asked.n, asked.rest)
+    else:
+        took = spawn_in_threads(call, asked.n, asked.threads, asked.rest)
+    wall = time.perf_counter() - start
+    took.sort()
+    report = {"label": asked.call, "n": asked.n}
+    report.update({f"p{percent}": percentile(took, percent) for percent in (10, 50, 90, 99)})
+    print(json.dumps({**report, "min": took[0], "per_s": asked.n / wall}))
+    del ballast
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""What other compiled modules may use of a launched child."""
+
+cdef class Child:
+    cdef readonly int pid, pidfd, socket
+    cdef void *stack            # what the child runs on until it executes the init
+
+    cdef void release(self) noexcept
+    cdef void settle(self) noexcept

@@ -1,0 +1,88 @@
+# The C library's and the kernel's names that compiled modules use: all declarations stand here.
+
+# --- launching and waiting ---
+
+from libc.stdint cimport uint64_t
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    enum:
+        EAGAIN, EBADF, ECHILD, EINTR, EINVAL, ENOSYS, EPIPE
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        F_ADD_SEALS, F_GETFL, F_SETFL, O_CLOEXEC, O_NONBLOCK, O_RDONLY
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events, revents
+    int poll(pollfd *entries, unsigned long count, int timeout_ms)
+    enum:
+        POLLIN, POLLOUT, POLLERR, POLLHUP
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t *set)
+    int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+    enum:
+        SIG_SETMASK, SIGKILL
+
+cdef extern from "<sys/resource.h>" nogil:
+    struct timeval:
+        long tv_sec, tv_usec
+    struct rusage:
+        timeval ru_utime, ru_stime
+        long ru_maxrss
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+    struct msghdr:
+        void *msg_name
+        unsigned int msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level, cmsg_type
+    cmsghdr *CMSG_FIRSTHDR(msghdr *header)
+    unsigned char *CMSG_DATA(cmsghdr *header)
+    size_t CMSG_LEN(size_t size)
+    size_t CMSG_SPACE(size_t size)
+    ssize_t recvmsg(int fd, msghdr *message, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int socketpair(int domain, int type, int protocol, int *pair)
+    enum:
+        AF_UNIX, SOCK_SEQPACKET, SOCK_CLOEXEC, SOL_SOCKET, SCM_RIGHTS
+        MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CTRUNC
+
+cdef extern from "<sys/wait.h>" nogil:
+    ctypedef struct siginfo_t:
+        int si_pid, si_code, si_status
+    enum:
+        WEXITED, WNOHANG, CLD_EXITED
+    enum:
+        ALL_CHILDREN "__WALL"
+
+cdef extern from "<sys/syscall.h>" nogil:
+    long syscall(long number, ...)
+    enum:
+        SYS_waitid
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec, tv_nsec
+    int clock_gettime(int clock, timespec *time)
+    enum:
+        CLOCK_MONOTONIC
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+    ssize_t read(int fd, void *buffer, size_t size)
+    ssize_t write(int fd, const void *buffer, size_t size)

@@ -1,0 +1,133 @@
+"""The exceptions that callers may act on, as one tree. Ground: it touches nothing.
+
+    Error
+    ├── ConfigError          what was asked for is wrong or cannot be had here; nothing was touched
+    ├── HostError            this kernel or this user cannot do it at all
+    ├── LaunchError          a step between `clone3` and the program's `execve` failed
+    │   └── ProgramError     that step was the program's own `execve` or look-up: it "could not start"
+    ├── CgroupError          a file or directory of a cgroup refused
+    ├── StatusUnknown        the program ended, and someone else took its exit status
+    └── RunError             `run(check=True)`: the program failed
+
+What a caller may act on is an attribute; the text is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def name_of(code: int) -> str:
+    """An errno's name and meaning: "EPERM (Operation not permitted)"."""
+    return f"{errno.errorcode.get(code, f'errno {code}')} ({os.strerror(code)})"
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control characters and lone surrogates escaped: it may be hostile."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class Error(Exception):
+    """Any failure that cycontainer itself reports."""
+
+
+class ConfigError(Error):
+    """A configuration or argument is wrong, or asks for what this host cannot do.
+
+    Attributes:
+        path: where it stands: "process.rlimits[2].soft", or an argument's name.
+        problem: what is wrong with it, or what would be right.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return printable(f"{self.path}: {self.problem}" if self.path else self.problem)
+
+
+class HostError(Error):
+    """This machine cannot do what any container needs; the text says what is missing."""
+
+
+class LaunchError(Error):
+    """A step between `clone3` and the program's `execve` failed; what had been made is undone.
+
+    Attributes:
+        attempt: what the step was to do, in words: "mount proc on /proc".
+        errno: the kernel's answer, positive: `errno.EPERM`; 0 when a signal or a deadline ended it.
+        step, steps: which step it was, from 1, and of how many; 0 when none had begun.
+    """
+
+    def __init__(self, attempt: str, code: int, step: int, steps: int) -> None:
+        super().__init__(attempt, code, step, steps)  # the same arguments, so that it pickles
+        self.attempt, self.errno, self.step, self.steps = attempt, code, step, steps
+
+    def __str__(self) -> str:
+        reason = f": {name_of(self.errno)}" if self.errno else ""
+        place = f"; step {self.step} of {self.steps}" if self.step else ""
+        return printable(f"{self.attempt}{reason}{place}")
+
+
+class ProgramError(LaunchError):
+    """The container was ready, and its program could not be executed.
+
+    Attributes:
+        status: what a shell would return: 127 when there is no such file, else 126.
+    """
+
+    @property
+    def status(self) -> int:
+        return 127 if self.errno == errno.ENOENT else 126
+
+
+class CgroupError(Error):
+    """A cgroup's file or directory refused; the files before it keep their values.
+
+    Attributes:
+        path: the file or directory.
+        errno: the kernel's answer, positive.
+        value: what was to be written, if anything was.
+    """
+
+    def __init__(self, path: str, code: int, value: str | None = None) -> None:
+        super().__init__(path, code, value)
+        self.path, self.errno, self.value = path, code, value
+
+    def __str__(self) -> str:
+        what = self.path if self.value is None else f"{self.path}: write {self.value!r}"
+        return printable(f"{what}: {name_of(self.errno)}")
+
+
+class StatusUnknown(Error):
+    """The program ended, but this process ignores SIGCHLD or something in it waited first."""
+
+
+class RunError(Error):
+    """`run(check=True)` and `Result.check_returncode`: the program failed.
+
+    Attributes:
+        result: the whole `Result`, with what the program printed.
+    """
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        result = self.result
+        if result.timed_out:
+            end = "ran into its timeout"
+        elif result.oom_killed:
+            end = "was killed for exceeding its memory limit"
+        elif result.signal:
+            end = f"died of signal {result.signal}"
+        else:
+            end = f"returned exit status {result.returncode}"
+        return printable(f"{' '.join(map(str, result.args))} {end}")

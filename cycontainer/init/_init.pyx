@@ -1,0 +1,83 @@
+"""The container's init: carries out a plan that was made elsewhere, step by step.
+
+Compiled by Cython, linked without libc and without Python. It parses nothing, allocates nothing, decides nothing. The
+first step that fails goes to the launcher as {step, errno}, and is the last.
+"""
+
+from cycontainer._steps cimport *
+from cycontainer.init.state cimport State
+from cycontainer.init.sys cimport *
+
+cdef extern from "memory.h":
+    pass
+
+cdef extern long process_step(State *state, const Step *step) noexcept nogil
+cdef extern long system_step(State *state, const Step *step) noexcept nogil
+cdef extern long identity_step(State *state, const Step *step) noexcept nogil
+cdef extern long tree_step(State *state, const Step *step) noexcept nogil
+cdef extern long send_message(State *state, int kind, long error, int descriptor) noexcept nogil
+
+
+cdef inline long carry_out(State *state, const Step *step) noexcept nogil:
+    """One step, by its subject. Returns what the kernel returned: a negative errno when it failed."""
+    if step.op < OP_SET_HOST_NAME:
+        return process_step(state, step)
+    if step.op < OP_SET_GROUPS:
+        return system_step(state, step)
+    if step.op < OP_SET_PROPAGATION:
+        return identity_step(state, step)
+    return tree_step(state, step)
+
+
+cdef public int carry_out_from(State *state, long first) noexcept nogil:
+    """Every step from `first` on. Returns the exit status; not at all when the program was executed."""
+    cdef long result
+    for state.at in range(first, state.header.steps):
+        result = carry_out(state, &state.steps[state.at])
+        if result < 0:
+            state.failed = 1
+            send_message(state, MESSAGE_FAILED, -result, -1)
+            return 126
+    return 0
+
+
+cdef long number(const char *digits) noexcept nogil:
+    cdef long value = 0
+    while digits[0]:
+        value = value * 10 + digits[0] - 48
+        digits += 1
+    return value
+
+
+cdef public int init_main(int argc, char **argv) noexcept nogil:
+    """argv[1] is the first descriptor that is ours, in digits. Returns the exit status."""
+    cdef State state
+    cdef Header head
+    cdef long plan
+    if argc != 2:
+        return 125
+    state.base = <int> number(argv[1])
+    state.sync = state.base + SYNC_DESCRIPTOR
+    state.root = state.source = state.target = state.proc = state.empty = -1
+    state.program, state.failed, state.at = NULL, 0, -1
+    sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    sys1(NR_umask, 0)
+    sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")
+    if sys3(NR_read, state.base + PLAN_DESCRIPTOR, <long> &head, sizeof(head)) != sizeof(head):
+        return 125
+    if head.magic != PLAN_MAGIC:
+        return 125
+    plan = sys_mmap(head.size, state.base + PLAN_DESCRIPTOR)
+    if plan < 0 and plan > -4096:
+        send_message(&state, MESSAGE_FAILED, -plan, -1)
+        return 126
+    sys1(NR_close, state.base + PLAN_DESCRIPTOR)
+    state.plan = <char *> plan
+    state.header = <Header *> plan
+    state.steps = <Step *> (plan + head.first)
+    return carry_out_from(&state, 0)
+
+
+cdef inline long sys_mmap(long size, int descriptor) noexcept nogil:
+    """The plan, private and writable: OP_EXECUTE turns its offsets into pointers where they lie."""
+    return sys6(NR_mmap, 0, size, PROT_READ_WRITE, MAP_PRIVATE, descriptor, 0)

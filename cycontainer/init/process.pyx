@@ -1,0 +1,284 @@
+"""The process itself: what it says to the launcher, its namespaces, the program, and what pid 1 does beside it."""
+
+from cycontainer._steps cimport *
+from cycontainer.init.state cimport State
+from cycontainer.init.sys cimport *
+
+cdef extern int carry_out_from(State *state, long first) noexcept nogil
+
+cdef enum:
+    MOST_RIGHTS = 253
+
+cdef struct Rights:               # ancillary data with as many descriptors as one packet takes, unix(7)
+    control_header header
+    int descriptors[MOST_RIGHTS]
+
+cdef char program_stack[65536]    # of the program's side of OP_FORK, until its execve
+
+
+cdef void fill_header(message_header *header, message_vector *vector, Rights *rights, long count) noexcept nogil:
+    header.name, header.name_length, header.flags = NULL, 0, 0
+    header.vectors, header.vector_count = vector, 1
+    header.control, header.control_length = rights, sizeof(control_header) + (4 * count + 7 & ~7)
+    rights.header.length = sizeof(control_header) + 4 * count
+    rights.header.level, rights.header.type = SOL_SOCKET, SCM_RIGHTS
+
+
+cdef long send_packet(State *state, Message *message, int descriptor) noexcept nogil:
+    """One packet to the launcher, with a descriptor unless that is -1."""
+    cdef message_vector vector
+    cdef message_header header
+    cdef Rights rights
+    vector.base, vector.length = message, sizeof(Message)
+    fill_header(&header, &vector, &rights, 1)
+    rights.descriptors[0] = descriptor
+    if descriptor < 0:
+        header.control, header.control_length = NULL, 0
+    return sys3(NR_sendmsg, state.sync, <long> &header, MSG_NOSIGNAL)
+
+
+cdef public long send_message(State *state, int kind, long error, int descriptor) noexcept nogil:
+    """Tell the launcher where we are."""
+    cdef Message message
+    message.kind, message.step, message.error, message.tasks = kind, <int> state.at, <int> error, 0
+    message.user_us = message.system_us = message.peak_kb = 0
+    return send_packet(state, &message, descriptor)
+
+
+cdef long synchronise(State *state, long first_slot, long count) noexcept nogil:
+    """Let the launcher do its part; the `count` descriptors of its answer become slots."""
+    cdef unsigned char answer = 0
+    cdef message_vector vector
+    cdef message_header header
+    cdef Rights rights
+    cdef long index, result = send_message(state, MESSAGE_SYNC, 0, -1)
+    if result < 0:
+        return result
+    vector.base, vector.length = &answer, 1
+    fill_header(&header, &vector, &rights, MOST_RIGHTS)
+    result = sys3(NR_recvmsg, state.sync, <long> &header, MSG_CMSG_CLOEXEC)
+    if result < 0:
+        return result
+    if result == 0:
+        return -ECANCELED         # the launcher is gone
+    if answer:
+        return -<long> answer     # its part failed, with this errno
+    if count and (header.control_length < sizeof(control_header)
+                  or rights.header.length != sizeof(control_header) + 4 * count):
+        return -EBADMSG
+    for index in range(count):
+        result = sys3(NR_dup3, rights.descriptors[index], state.base + FIRST_SLOT + first_slot + index, O_CLOEXEC)
+        if result < 0 and result != -EINVAL:     # EINVAL: it has that number already
+            return result
+        if result >= 0:
+            sys1(NR_close, rights.descriptors[index])
+    return 0
+
+
+cdef long clone_on(State *state, long flags) noexcept nogil:
+    """Go on in a child that is our sibling, in new namespaces or those that were joined for it; this process ends."""
+    cdef clone_arguments args
+    cdef int pidfd = -1
+    cdef long result
+    args.flags, args.pidfd = CLONE_PARENT | CLONE_PIDFD | flags, <unsigned long> &pidfd
+    args.child_tid = args.parent_tid = args.exit_signal = args.stack = args.stack_size = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
+    result = sys2(NR_clone3, <long> &args, sizeof(args))
+    if result <= 0:
+        return result
+    send_message(state, MESSAGE_CLONED, 0, pidfd)
+    sys1(NR_exit_group, 0)
+    return 0
+
+
+cdef void fresh_signals() noexcept nogil:
+    """Default dispositions and an empty mask: a caller's ignored SIGPIPE would go on through execve (signal(7))."""
+    cdef signal_action action
+    cdef long signal, mask = 0
+    action.handler = action.flags = action.restorer = action.mask = 0
+    for signal in range(1, 65):
+        if signal != SIGKILL and signal != SIGSTOP:
+            sys4(NR_rt_sigaction, signal, <long> &action, 0, 8)
+    sys4(NR_rt_sigprocmask, SIG_SETMASK, <long> &mask, 0, 8)
+
+
+# --- pid 1, while the program runs ---------------------------------------------------------------------------------
+
+cdef int tasks_started() noexcept nogil:
+    """Processes and threads that were started here beside us: the last number of /proc/loadavg is the newest pid."""
+    cdef char text[128]
+    cdef open_how_ how
+    cdef fs_status status
+    cdef long length, at, value = 0, descriptor
+    how.flags, how.mode, how.resolve = O_CLOEXEC | O_NONBLOCK, 0, RESOLVE_NO_SYMLINKS
+    descriptor = sys4(NR_openat2, AT_FDCWD, <long> <const char *> b"/proc/loadavg", <long> &how, sizeof(how))
+    if descriptor < 0:
+        return 0
+    length = sys2(NR_fstatfs, descriptor, <long> &status)
+    if length == 0 and status.f_type == PROC_SUPER_MAGIC:
+        length = sys3(NR_read, descriptor, <long> text, sizeof(text))
+    sys1(NR_close, descriptor)
+    for at in range(length):
+        if c'0' <= text[at] <= c'9':
+            value = value * 10 + text[at] - c'0'
+        elif text[at] != c'\n':
+            value = 0
+    return <int> (value - 1) if value else 0
+
+
+cdef void report_end(State *state, int status) noexcept nogil:
+    """The program's end, and what all that we waited for has used."""
+    cdef Message message
+    cdef resource_usage usage
+    sys2(NR_getrusage, RUSAGE_CHILDREN, <long> &usage)
+    message.kind, message.step, message.error, message.tasks = MESSAGE_ENDED, 0, status, tasks_started()
+    message.user_us = usage.user_s * 1000000 + usage.user_us
+    message.system_us = usage.system_s * 1000000 + usage.system_us
+    message.peak_kb = usage.maxrss
+    send_packet(state, &message, -1)
+
+
+cdef int reap(long program, int *status) noexcept nogil:
+    """Wait for all that has ended. Returns 1 when the program was among them."""
+    cdef int ended = 0, one = 0
+    cdef long pid
+    while True:
+        pid = sys4(NR_wait4, -1, <long> &one, WNOHANG | WALL, 0)
+        if pid <= 0:
+            return ended
+        if pid == program:
+            ended, status[0] = 1, one
+
+
+cdef int stand_by(State *state, long program) noexcept nogil:
+    """Reap, pass signals on, and end when the program or the launcher does; that ends the pid namespace.
+
+    All signals are blocked, as the launcher left them: so they queue even for a pid 1 (signal(7), "Signal mask").
+    """
+    cdef poll_entry entries[2]
+    cdef signal_info info
+    cdef int status = 0
+    cdef long all = -1
+    sys3(NR_close_range, 0, state.sync - 1, 0)
+    sys3(NR_close_range, state.sync + 1, 0xFFFFFFFF, 0)
+    entries[0].fd = <int> sys4(NR_signalfd4, -1, <long> &all, 8, SFD_FLAGS)
+    entries[1].fd = state.sync
+    if entries[0].fd < 0:
+        return 125
+    while True:
+        entries[0].events, entries[1].events, entries[1].revents = POLLIN, POLLIN, 0
+        sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
+        if entries[1].revents:
+            return 125                # the launcher is gone: who would want the program's result?
+        while sys3(NR_read, entries[0].fd, <long> &info, sizeof(info)) == sizeof(info):
+            if info.signo != SIGCHLD:
+                sys2(NR_kill, program, info.signo)
+        if reap(program, &status):
+            report_end(state, status)
+            return 128 + (status & 127) if status & 127 else status >> 8 & 255
+
+
+cdef int program_side(void *state) noexcept nogil:
+    """The steps that are left, in a child that shares our memory until its execve: no one else is here yet."""
+    return carry_out_from(<State *> state, (<State *> state).at + 1)
+
+
+cdef long fork_program(State *state) noexcept nogil:
+    """The child goes on with the plan; we stay and stand by. Returns only on failure."""
+    cdef clone_arguments args
+    cdef long program, at = state.at
+    args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, SIGCHLD
+    args.stack, args.stack_size = <unsigned long> program_stack, sizeof(program_stack)
+    args.pidfd = args.child_tid = args.parent_tid = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
+    program = clone_onto_stack(&args, sizeof(args), program_side, state)
+    state.at = at
+    if program < 0:
+        return program
+    sys1(NR_exit_group, 126 if state.failed else stand_by(state, program))
+    return 0
+
+
+# --- the program ----------------------------------------------------------------------------------------------------
+
+cdef long change_directory(long path) noexcept nogil:
+    """chdir(2), and proof that it lies below the root: CVE-2024-21626."""
+    cdef char where[4097]
+    cdef long result = sys1(NR_chdir, path)
+    if result < 0:
+        return result
+    result = sys2(NR_getcwd, <long> where, sizeof(where))
+    if result < 0:
+        return result
+    return 0 if where[0] == c'/' else -ENOENT
+
+
+cdef long look_up(State *state) noexcept nogil:
+    """The first candidate that is an executable file: what execvp(3) would take."""
+    cdef file_status status
+    cdef long result, error = -ENOENT
+    cdef long *candidate = <long *> (state.plan + state.header.candidates)
+    while candidate[0]:
+        state.program = state.plan + candidate[0]
+        candidate += 1
+        result = sys5(NR_statx, AT_FDCWD, <long> state.program, 0, STATX_BASIC_STATS, <long> &status)
+        if result == 0:
+            result = sys4(NR_faccessat2, AT_FDCWD, <long> state.program, 1, AT_EACCESS)
+            if result == 0 and status.stx_mode & S_IFMT == S_IFREG:
+                return 0
+            if result == 0:
+                result = -EACCES
+        if result != -ENOENT and result != -ENOTDIR:
+            error = result
+    return error
+
+
+cdef long execute(State *state) noexcept nogil:
+    """execve(2), the offsets of its arrays turned into pointers where they lie."""
+    cdef long arrays[2]
+    cdef long *entry
+    cdef int index
+    arrays[0], arrays[1] = state.header.argv, state.header.envp
+    for index in range(2):
+        entry = <long *> (state.plan + arrays[index])
+        while entry[0]:
+            entry[0] += <long> state.plan
+            entry += 1
+    return sys3(NR_execve, <long> state.program, <long> (state.plan + arrays[0]), <long> (state.plan + arrays[1]))
+
+
+cdef public long process_step(State *state, const Step *step) noexcept nogil:
+    """One step. Returns what the kernel returned: a negative errno when it failed."""
+    cdef long *arg = <long *> step.arg
+    cdef long plan = <long> state.plan
+    cdef int slots = state.base + FIRST_SLOT
+    if step.op == OP_PRCTL:
+        return sys5(NR_prctl, arg[0], arg[1], arg[2], arg[3], arg[4])
+    if step.op == OP_SETSID:
+        return sys0(NR_setsid)
+    if step.op == OP_UMASK:
+        return sys1(NR_umask, arg[0])
+    if step.op == OP_WRITE_SLOT:
+        return sys3(NR_write, slots + arg[0], plan + arg[1], arg[2])
+    if step.op == OP_CLOSE_SLOTS:
+        return sys3(NR_close_range, slots, 0xFFFFFFFF, 0)
+    if step.op == OP_SYNC:
+        return synchronise(state, arg[0], arg[1])
+    if step.op == OP_SETNS:
+        return sys2(NR_setns, slots + arg[0], arg[1])
+    if step.op == OP_UNSHARE:
+        return sys1(NR_unshare, arg[0])
+    if step.op == OP_CLONE:
+        return clone_on(state, arg[0])
+    if step.op == OP_FORK:
+        return fork_program(state)
+    if step.op == OP_FRESH_SIGNALS:
+        fresh_signals()
+        return 0
+    if step.op == OP_CHDIR:
+        return change_directory(plan + arg[0])
+    if step.op == OP_LOOK_UP:
+        return look_up(state)
+    if step.op == OP_READY:
+        return send_message(state, MESSAGE_READY, 0, -1)
+    if step.op == OP_EXECUTE:
+        return execute(state)
+    return -ENOSYS

@@ -1,0 +1,18 @@
+"""What the init remembers between steps. No descriptor is -1."""
+
+from cycontainer._steps cimport Header, Step
+
+cdef struct State:
+    char *plan
+    Header *header
+    const Step *steps
+    long at                # the step that is being carried out
+    int base               # the first descriptor that is the init's
+    int sync               # the socket to the launcher
+    int root               # the container's root
+    int source             # what the next step of the file tree works on: a detached mount, or an fs context
+    int target             # where OP_ATTACH will put it
+    int proc               # a verified procfs
+    int empty              # the empty, read-only directory that masks directories
+    const char *program    # what OP_LOOK_UP found
+    int failed             # set by the program's side of OP_FORK, read by pid 1

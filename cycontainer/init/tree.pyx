@@ -1,0 +1,417 @@
+"""The file tree: mounts, nodes, links, masks, the root.
+
+What lies in the container is reached by openat2(2) from the root's descriptor, and then used as a descriptor.
+"""
+
+from cycontainer._steps cimport *
+from cycontainer.init.state cimport State
+from cycontainer.init.sys cimport *
+
+cdef extern long copy_up(State *state, const Step *step) noexcept nogil
+
+cdef enum:
+    PATH_SIZE = 4096
+    MOST_LINKS = 40          # as the kernel's own limit, path_resolution(7)
+    DANGLING = -4096         # not an errno: the path was rewritten, go on with the new one
+
+
+cdef inline void put_away(int *descriptor) noexcept nogil:
+    """Close it, if it is one."""
+    if descriptor[0] >= 0:
+        sys1(NR_close, descriptor[0])
+    descriptor[0] = -1
+
+
+cdef public long open_inside(int root, const char *path, long flags, long resolve) noexcept nogil:
+    """`path` below `root`, as if that were /. A racing rename makes the kernel ask for another try."""
+    cdef open_how_ how
+    cdef long result = -EAGAIN
+    cdef int tries = 0
+    how.flags, how.mode = flags | O_CLOEXEC, 0
+    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve
+    while result == -EAGAIN and tries < 32:
+        result = sys4(NR_openat2, root, <long> path, <long> &how, sizeof(how))
+        tries += 1
+    return result
+
+
+cdef long status_of(int descriptor, file_status *status) noexcept nogil:
+    return sys5(NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> status)
+
+
+# --- targets: found inside the root, made when missing -------------------------------------------------------------
+
+cdef long append(char *path, long length, const char *more) noexcept nogil:
+    """The new length, or -ENAMETOOLONG."""
+    while more[0]:
+        if length >= PATH_SIZE - 1:
+            return -ENAMETOOLONG
+        path[length] = more[0]
+        length += 1
+        more += 1
+    path[length] = 0
+    return length
+
+
+cdef long follow_dangling(int parent, char *path, long start, const char *rest) noexcept nogil:
+    """Put a symbolic link's text in its place: DANGLING, or -EEXIST when there is no link."""
+    cdef char text[PATH_SIZE]
+    cdef char kept[PATH_SIZE]
+    cdef long length = sys4(NR_readlinkat, parent, <long> (path + start), <long> text, PATH_SIZE - 1)
+    if length < 0:
+        return -EEXIST
+    text[length] = 0
+    length = append(kept, 0, rest)
+    if length >= 0:
+        length = append(path, 0 if text[0] == c'/' else start, text)
+    if length >= 0:
+        length = append(path, length, kept)
+    return DANGLING if length >= 0 else length
+
+
+cdef long make_component(int root, int parent, char *path, long start, long end, int directory) noexcept nogil:
+    """Make path[start:end] in `parent` and open it."""
+    cdef char stop = path[end]
+    cdef long result
+    cdef open_how_ how
+    path[end] = 0
+    if directory:
+        result = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
+    else:
+        how.flags, how.mode, how.resolve = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644, RESOLVE_NO_SYMLINKS
+        result = sys4(NR_openat2, parent, <long> (path + start), <long> &how, sizeof(how))
+        if result >= 0:
+            sys1(NR_close, result)
+    if result >= 0:
+        result = open_inside(root, path, O_PATH, 0)
+        path[end] = stop
+        return result
+    path[end] = stop
+    if result != -EEXIST:
+        return result
+    path[end] = 0
+    # `rest` starts behind the component; its first byte is what `stop` says
+    return make_rest(parent, path, start, end, stop)
+
+
+cdef long make_rest(int parent, char *path, long start, long end, char stop) noexcept nogil:
+    """What stands there cannot be opened: a link to nothing. Go where it points to, inside the root."""
+    cdef char rest[PATH_SIZE]
+    cdef long length = 0
+    if stop:
+        rest[0] = stop
+        length = append(rest, 1, path + end + 1)
+        if length < 0:
+            return length
+    else:
+        rest[0] = 0
+    return follow_dangling(parent, path, start, rest)
+
+
+cdef long walk(int root, char *path, int directory) noexcept nogil:
+    """Open `path`, making what is missing; or DANGLING with `path` rewritten."""
+    cdef int parent = root
+    cdef long opened = -ENOENT, start = 0, end = 0, after
+    cdef char stop
+    while True:
+        start = end
+        while path[start] == c'/':
+            start += 1
+        end = start
+        while path[end] and path[end] != c'/':
+            end += 1
+        if end == start:
+            return parent
+        after = end
+        while path[after] == c'/':
+            after += 1
+        stop, path[end] = path[end], 0
+        opened = open_inside(root, path, O_PATH, 0)
+        path[end] = stop
+        if opened == -ENOENT:
+            opened = make_component(root, parent, path, start, end, directory or path[after])
+        if parent != root:
+            sys1(NR_close, parent)
+        if opened < 0:
+            return opened
+        parent = <int> opened
+
+
+cdef public long reach(int root, const char *path, int directory) noexcept nogil:
+    """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file."""
+    cdef char work[PATH_SIZE]
+    cdef int links
+    cdef long result = open_inside(root, path, O_PATH, 0)
+    if result != -ENOENT:
+        return result
+    result = append(work, 0, path)
+    if result < 0:
+        return result
+    for links in range(MOST_LINKS):
+        result = walk(root, work, directory)
+        if result != DANGLING:
+            return result
+    return -ELOOP
+
+
+cdef long find_target(State *state, const char *path, long rule) noexcept nogil:
+    """Where the next OP_ATTACH goes."""
+    cdef file_status status
+    cdef fs_status where
+    cdef int directory = rule & TARGET_DIRECTORY
+    cdef long result
+    put_away(&state.target)
+    if not directory:
+        result = status_of(state.source, &status)
+        if result < 0:
+            return result
+        directory = status.stx_mode & S_IFMT == S_IFDIR
+    if rule & TARGET_NO_LINKS:
+        result = open_inside(state.root, path, O_PATH, RESOLVE_NO_SYMLINKS)
+        if result == -ENOENT:
+            result = reach(state.root, path, directory)
+    else:
+        result = reach(state.root, path, directory)
+    if result < 0:
+        return result
+    state.target = <int> result
+    result = sys2(NR_fstatfs, state.target, <long> &where)
+    if result == 0 and where.f_type == PROC_SUPER_MAGIC and not rule & TARGET_IN_PROC:
+        return -EPERM         # a volume that covers /proc/self/attr would undo a confinement: CVE-2019-16884
+    return result
+
+
+# --- what is mounted --------------------------------------------------------------------------------------------------
+
+cdef long take_source(State *state, long descriptor) noexcept nogil:
+    """The descriptor of a step that makes a source, or its error."""
+    put_away(&state.source)
+    if descriptor >= 0:
+        state.source = <int> descriptor
+    return descriptor
+
+
+cdef inline long open_tree(int directory, const char *path, long flags) noexcept nogil:
+    return sys3(NR_open_tree, directory, <long> path, O_CLOEXEC | flags)
+
+
+cdef inline long attach(int source, int target) noexcept nogil:
+    return sys5(NR_move_mount, source, <long> <const char *> b"", target, <long> <const char *> b"",
+                MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+
+
+cdef long set_attributes(int mount, long set_, long clear, long propagation, long flags) noexcept nogil:
+    """mount_setattr(2) on a mount's root."""
+    cdef mount_attributes attributes
+    attributes.attr_set, attributes.attr_clr = set_, clear
+    attributes.propagation, attributes.userns_fd = propagation, 0
+    return sys5(NR_mount_setattr, mount, <long> <const char *> b"", AT_EMPTY_PATH | flags, <long> &attributes, sizeof(attributes))
+
+
+cdef long cgroup_source(State *state, const char *prefix) noexcept nogil:
+    """This container's directory in one hierarchy."""
+    cdef char path[PATH_SIZE]
+    cdef long length = append(path, 0, prefix)
+    if length >= 0 and state.header.cgroup:
+        length = append(path, length, state.plan + state.header.cgroup)
+    if length < 0:
+        return length
+    return take_source(state, open_tree(AT_FDCWD, path, OPEN_TREE_CLONE))
+
+
+cdef long mount_context(State *state, long attributes) noexcept nogil:
+    """The context becomes a file system, and that a detached mount."""
+    cdef long result = sys5(NR_fsconfig, state.source, FSCONFIG_CMD_CREATE, 0, 0, 0)
+    if result < 0:
+        return result
+    return take_source(state, sys3(NR_fsmount, state.source, 1, attributes))
+
+
+cdef long enter_root(State *state, long attached) noexcept nogil:
+    """The source becomes the root; a detached mount is attached over /, where the host's paths still lead past it."""
+    state.root, state.source = state.source, -1
+    if attached:
+        return 0
+    return sys5(NR_move_mount, state.root, <long> <const char *> b"", AT_FDCWD, <long> <const char *> b"/",
+                MOVE_MOUNT_F_EMPTY_PATH)
+
+
+# --- nodes, links, masks ----------------------------------------------------------------------------------------------
+
+cdef long make_node(int parent, long name, long mode, long device, long owner) noexcept nogil:
+    """mknod(2) and its owner, uid in the high half; one that is there already has to be the same."""
+    cdef file_status status
+    cdef long result = sys4(NR_mknodat, parent, name, mode, device)
+    if result == -EEXIST:
+        result = sys5(NR_statx, parent, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, <long> &status)
+        if result < 0:
+            return result
+        if (status.stx_mode & S_IFMT != mode & S_IFMT or status.stx_rdev_major != device >> 8 & 0xFFF
+                or status.stx_rdev_minor != (device & 0xFF | device >> 12 & 0xFFF00)):
+            return -EEXIST
+        return 0
+    if result < 0 or owner == 0:
+        return result
+    return sys5(NR_fchownat, parent, name, owner >> 32, <unsigned int> owner, AT_SYMLINK_NOFOLLOW)
+
+
+cdef long make_in(State *state, const Step *step) noexcept nogil:
+    """A node or a link in a directory that is made when missing."""
+    cdef long *arg = <long *> step.arg
+    cdef long plan = <long> state.plan
+    cdef long result, parent = reach(state.root, <char *> plan + arg[0], 1)
+    if parent < 0:
+        return parent
+    if step.op == OP_MAKE_NODE:
+        result = make_node(<int> parent, plan + arg[1], arg[2], arg[3], arg[4])
+    else:
+        result = sys3(NR_symlinkat, plan + arg[2], parent, plan + arg[1])
+        if result == -EEXIST:
+            result = 0            # the image has its own: it decides what its names mean
+    sys1(NR_close, parent)
+    return result
+
+
+cdef long null_device() noexcept nogil:
+    """A detached mount of the host's /dev/null, verified to be it."""
+    cdef file_status status
+    cdef long descriptor = open_tree(AT_FDCWD, b"/dev/null", OPEN_TREE_CLONE)
+    if descriptor < 0:
+        return descriptor
+    if (status_of(<int> descriptor, &status) == 0 and status.stx_mode & S_IFMT == S_IFCHR
+            and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3):
+        return descriptor
+    sys1(NR_close, descriptor)
+    return -EINVAL
+
+
+cdef long empty_directory(State *state) noexcept nogil:
+    """A detached mount of one empty, read-only directory: made once, then copied from where it is attached."""
+    cdef long context, result
+    if state.empty >= 0:
+        return open_tree(state.empty, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH)
+    context = sys2(NR_fsopen, <long> <const char *> b"tmpfs", 1)
+    if context < 0:
+        return context
+    result = sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> <const char *> b"mode", <long> <const char *> b"555", 0)
+    if result >= 0:
+        result = sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> <const char *> b"nr_inodes", <long> <const char *> b"1", 0)
+    if result >= 0:
+        result = sys5(NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+    if result >= 0:
+        result = sys3(NR_fsmount, context, 1, 0xF)       # read-only, nosuid, nodev, noexec
+    sys1(NR_close, context)
+    return result
+
+
+cdef long mask(State *state, const char *path) noexcept nogil:
+    """Hide what is there, if anything is: a directory behind an empty one, all else behind the null device."""
+    cdef file_status status
+    cdef long result, cover, target = open_inside(state.root, path, O_PATH, 0)
+    if target == -ENOENT or target == -ENOTDIR:
+        return 0
+    if target < 0:
+        return target
+    result = status_of(<int> target, &status)
+    if result < 0:
+        sys1(NR_close, target)
+        return result
+    if status.stx_mode & S_IFMT == S_IFDIR:
+        cover = empty_directory(state)
+    else:
+        cover = null_device()
+    result = attach(<int> cover, <int> target) if cover >= 0 else cover
+    sys1(NR_close, target)
+    if cover >= 0 and status.stx_mode & S_IFMT == S_IFDIR and state.empty < 0:
+        state.empty = <int> cover
+    elif cover >= 0:
+        sys1(NR_close, cover)
+    return result
+
+
+cdef long make_readonly(State *state, const char *path) noexcept nogil:
+    """Bind what is there, if anything is, onto itself, read-only with all below."""
+    cdef long result, copy, target = open_inside(state.root, path, O_PATH, 0)
+    if target == -ENOENT or target == -ENOTDIR:
+        return 0
+    if target < 0:
+        return target
+    copy = open_tree(<int> target, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE)
+    result = copy
+    if copy >= 0:
+        result = set_attributes(<int> copy, 1, 0, 0, AT_RECURSIVE)
+        if result >= 0:
+            result = attach(<int> copy, <int> target)
+        sys1(NR_close, copy)
+    sys1(NR_close, target)
+    return result
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
+
+cdef long pivot(State *state) noexcept nogil:
+    """Make the root the only one: pivot_root(2), "pivot_root(".", ".")"."""
+    cdef long result = sys1(NR_fchdir, state.root)
+    if result >= 0:
+        result = sys2(NR_pivot_root, <long> <const char *> b".", <long> <const char *> b".")
+    if result >= 0:
+        result = sys2(NR_umount2, <long> <const char *> b".", MNT_DETACH)
+    if result >= 0:
+        result = sys1(NR_chdir, <long> <const char *> b"/")
+    return result
+
+
+cdef long change_root(State *state) noexcept nogil:
+    """For ramdisks, whose root cannot be pivoted away: it stays, covered by the container's at its very root."""
+    cdef long result = sys1(NR_fchdir, state.root)
+    if result >= 0:
+        result = sys1(NR_chroot, <long> <const char *> b".")
+    if result >= 0:
+        result = sys1(NR_chdir, <long> <const char *> b"/")
+    return result
+
+
+cdef public long tree_step(State *state, const Step *step) noexcept nogil:
+    """One step. Returns what the kernel returned: a negative errno when it failed."""
+    cdef long *arg = <long *> step.arg
+    cdef char *plan = state.plan
+    if step.op == OP_SET_PROPAGATION:
+        return sys5(NR_mount_setattr, AT_FDCWD, <long> <const char *> b"/", arg[1], <long> (plan + arg[0]), sizeof(mount_attributes))
+    if step.op == OP_ROOT:
+        return enter_root(state, arg[0])
+    if step.op == OP_SOURCE_TREE:
+        return take_source(state, open_tree(AT_FDCWD, plan + arg[0], arg[1]))
+    if step.op == OP_SOURCE_INSIDE:
+        return take_source(state, open_inside(state.root, plan + arg[0], O_PATH, 0))
+    if step.op == OP_SOURCE_SLOT:
+        return take_source(state, state.base + FIRST_SLOT + arg[0])
+    if step.op == OP_SOURCE_CGROUP:
+        return cgroup_source(state, plan + arg[0])
+    if step.op == OP_FS_OPEN:
+        return take_source(state, sys2(NR_fsopen, <long> (plan + arg[0]), 1))
+    if step.op == OP_FS_SET:
+        return sys5(NR_fsconfig, state.source, FSCONFIG_SET_STRING if arg[1] else FSCONFIG_SET_FLAG,
+                    <long> (plan + arg[0]), <long> (plan + arg[1]) if arg[1] else 0, 0)
+    if step.op == OP_FS_MOUNT:
+        return mount_context(state, arg[0])
+    if step.op == OP_SET_ATTRIBUTES:
+        return set_attributes(state.source, arg[0], arg[1], arg[2], arg[3])
+    if step.op == OP_TARGET:
+        return find_target(state, plan + arg[0], arg[1])
+    if step.op == OP_COPY_UP:
+        return copy_up(state, step)
+    if step.op == OP_ATTACH:
+        return attach(state.source, state.target)
+    if step.op == OP_MAKE_NODE or step.op == OP_MAKE_LINK:
+        return make_in(state, step)
+    if step.op == OP_MASK:
+        return mask(state, plan + arg[0])
+    if step.op == OP_MAKE_READONLY:
+        return make_readonly(state, plan + arg[0])
+    if step.op == OP_PIVOT:
+        return pivot(state)
+    if step.op == OP_CHROOT:
+        return change_root(state)
+    if step.op == OP_ROOT_ATTRIBUTES:
+        return set_attributes(state.root, arg[0], arg[1], arg[2], arg[3])
+    return -ENOSYS

@@ -1,0 +1,77 @@
+"""What compiling comes to: the bytes for the init, and what the launcher has to know beside them. Compile; pure."""
+
+from __future__ import annotations
+
+from cycontainer import _plan
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.config import IdMap, Namespace
+    from cycontainer.resources import CgroupPlan
+
+
+class Tree(Record):
+    """A mount that the launcher makes, because the init in its user namespace could not."""
+
+    path: str
+    recursive: bool
+    uid_map: tuple[IdMap, ...] = ()  # of an idmapped mount
+    gid_map: tuple[IdMap, ...] = ()
+    attempt: str = ""  # in words
+
+
+class IdMaps(Record):
+    """What the launcher writes when the init waits in its first step."""
+
+    uid_map: tuple[IdMap, ...]
+    gid_map: tuple[IdMap, ...]
+    by_helper: bool  # newuidmap(1) and newgidmap(1) write them
+    deny_setgroups: bool
+    trees: tuple[Tree, ...] = ()
+
+
+class Plan(Record):
+    """A compiled container. Launching it again gives the same container again.
+
+    Attributes:
+        data: the plan for the init, without what differs from launch to launch (`_plan.assemble`).
+        attempts: for each step, what it is to do, in words.
+        clone_flags: CLONE_NEW* of the first clone3.
+        processes: how many processes the init goes through; 2 when it clones into namespaces that it has joined.
+        keeps_init: whether pid 1 stays beside the program, and reports its end.
+        namespaces: those to open by path; slots after the cgroups'.
+        cgroup: its hierarchies are the first slots.
+        maps: what to do when the init says that it waits, None when it never does.
+        program_step: the number of the step that looks the program up; from there on a failure is the program's.
+        args, env, path: the program's, where a launch does not say otherwise; `path` is the value of PATH.
+    """
+
+    data: bytes
+    attempts: tuple[str, ...]
+    clone_flags: int
+    processes: int
+    keeps_init: bool
+    namespaces: tuple[Namespace, ...]
+    cgroup: CgroupPlan | None
+    maps: IdMaps | None
+    program_step: int
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+
+    def broken_at(self, step: int) -> Plan:
+        """The same plan with step `step`, from 0, impossible: for tests of what happens when it fails."""
+        return self.replace(data=_plan.broken_at(self.data, step))
+
+
+def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
+    """Where execvp(3) would look for a program, with the PATH of its own environment."""
+    if "/" in name:
+        return (name,)
+    if not name:
+        return ()
+    path = next((entry[5:] for entry in reversed(env) if entry.startswith("PATH=")), DEFAULT_PATH)
+    return tuple(f"{directory or '.'}/{name}" for directory in path.split(":"))
+
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -1,0 +1,338 @@
+"""The container's file tree as steps: root, mounts, devices, links, masked and read-only paths. Compile; pure.
+
+Sources: runtime-spec config.md "Mounts" and config-linux.md; mount_setattr(2); mount(8).
+"""
+
+from __future__ import annotations
+
+from cycontainer.config import Mount
+from cycontainer.errors import ConfigError
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer._plan import PlanWriter
+    from cycontainer.config import Config, Device
+    from cycontainer.host import Host
+
+AT_RECURSIVE: Final = 0x8000
+OPEN_TREE_CLONE: Final = 1
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
+ATTR_ATIME, ATTR_NOATIME, ATTR_STRICTATIME = 0x70, 0x10, 0x20
+ATTR_NODIRATIME, ATTR_NOSYMFOLLOW = 0x80, 0x200000
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+
+_ONE_MOUNT: Final = {  # name: attributes set, attributes cleared
+    "ro": (ATTR_RDONLY, 0),
+    "rw": (0, ATTR_RDONLY),
+    "nosuid": (ATTR_NOSUID, 0),
+    "suid": (0, ATTR_NOSUID),
+    "nodev": (ATTR_NODEV, 0),
+    "dev": (0, ATTR_NODEV),
+    "noexec": (ATTR_NOEXEC, 0),
+    "exec": (0, ATTR_NOEXEC),
+    "nosymfollow": (ATTR_NOSYMFOLLOW, 0),
+    "symfollow": (0, ATTR_NOSYMFOLLOW),
+    "nodiratime": (ATTR_NODIRATIME, 0),
+    "diratime": (0, ATTR_NODIRATIME),
+    "relatime": (0, ATTR_ATIME),  # the atime modes are one field, cleared whole
+    "norelatime": (ATTR_STRICTATIME, ATTR_ATIME),
+    "noatime": (ATTR_NOATIME, ATTR_ATIME),
+    "atime": (0, ATTR_ATIME),
+    "strictatime": (ATTR_STRICTATIME, ATTR_ATIME),
+    "nostrictatime": (0, ATTR_ATIME),
+}
+OPTIONS: Final = {  # name: attributes set, attributes cleared, flags of mount_setattr(2)
+    **{name: (*change, 0) for name, change in _ONE_MOUNT.items()},
+    **{f"r{name}": (*change, AT_RECURSIVE) for name, change in _ONE_MOUNT.items() if name != "relatime"},
+    "rrelatime": (0, ATTR_ATIME, AT_RECURSIVE),
+}
+PROPAGATION: Final = {  # name: propagation, flags of mount_setattr(2)
+    "private": (MS_PRIVATE, 0),
+    "slave": (MS_SLAVE, 0),
+    "shared": (MS_SHARED, 0),
+    "unbindable": (MS_UNBINDABLE, 0),
+    "rprivate": (MS_PRIVATE, AT_RECURSIVE),
+    "rslave": (MS_SLAVE, AT_RECURSIVE),
+    "rshared": (MS_SHARED, AT_RECURSIVE),
+    "runbindable": (MS_UNBINDABLE, AT_RECURSIVE),
+}
+_FOR_MOUNT_8: Final = {"defaults", "silent", "loud", "auto", "noauto", "nofail", "user", "nouser", "_netdev"}
+_OURS: Final = {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
+
+# Files of procfs that others emulate and mount over one by one (lxcfs); everything else there is refused as a target.
+PROC_FILES: Final = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
+        "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
+    )
+)  # fmt: skip
+
+DEFAULT_DEVICES: Final = (  # config-linux.md, "Default Devices": name, major, minor
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+DEVICE_LINKS: Final = (  # config-linux.md, "/dev symbolic links", and ptmx
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+
+TARGET_LIKE_SOURCE, TARGET_DIRECTORY, TARGET_NO_LINKS, TARGET_IN_PROC = 0, 1, 2, 4  # _steps.pxd
+S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
+FILE_TYPES: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
+
+
+class Options(Record):
+    """A mount's options, folded.
+
+    Attributes:
+        changes: {flags of mount_setattr: (attributes set, attributes cleared)}.
+        propagation: (propagation, flags), each to be applied, in order.
+        data: the file system's own, (key, value); a flag's value is None.
+    """
+
+    changes: dict[int, tuple[int, int]]
+    propagation: tuple[tuple[int, int], ...]
+    data: tuple[tuple[str, str | None], ...]
+    bind: bool
+    recursive: bool
+    copy_up: bool
+    idmap: str  # "", "idmap" or "ridmap"
+
+
+def fold_options(mount: Mount) -> Options:
+    """What a mount's options come to.
+
+    The later of two options wins, as with mount(8). An option that the table lacks belongs to
+    the file system (runtime-spec config.md, "Mounts") and goes to fsconfig(2) as it is.
+    """
+    changes: dict[int, tuple[int, int]] = {}
+    propagation: list[tuple[int, int]] = []
+    data: list[tuple[str, str | None]] = []
+    for option in mount.options:
+        if option in OPTIONS:
+            add, drop, flags = OPTIONS[option]
+            old_set, old_cleared = changes.get(flags, (0, 0))
+            changes[flags] = (old_set & ~drop | add, old_cleared & ~add | drop)
+        elif option in PROPAGATION:
+            propagation.append(PROPAGATION[option])
+        elif option not in _FOR_MOUNT_8 and option not in _OURS and not option.startswith("x-"):
+            key, equals, value = option.partition("=")
+            data.append((key, value if equals else None))
+    return Options(
+        changes=changes,
+        propagation=tuple(propagation),
+        data=tuple(data),
+        bind=mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options,
+        recursive="rbind" in mount.options,
+        copy_up="tmpcopyup" in mount.options,
+        idmap=next((option for option in reversed(mount.options) if option in ("idmap", "ridmap")), ""),
+    )
+
+
+def check_mount(mount: Mount, options: Options, where: str) -> None:
+    """Refuse what could only fail, or be ignored, once the container is half made."""
+    if "remount" in mount.options:
+        raise ConfigError(f"{where}.options", "remount: a container's mounts are made anew, there is nothing to remount")
+    if options.bind and options.data:
+        raise ConfigError(f"{where}.options", f"{options.data[0][0]} is not an option of a bind mount")
+    if options.bind and not mount.source:
+        raise ConfigError(f"{where}.source", "a bind mount needs a source")
+    if not options.bind and not mount.type:
+        raise ConfigError(f"{where}.type", "a mount needs a type, or bind among its options")
+    if options.copy_up and mount.type != "tmpfs":
+        raise ConfigError(f"{where}.options", f"tmpcopyup goes with tmpfs, not with {mount.type or 'a bind mount'}")
+    if (mount.uid_map or mount.gid_map or options.idmap) and not options.bind:
+        raise ConfigError(f"{where}.uidMappings", "only a bind mount can be mapped to other ids")
+
+
+# --- the root, and one mount
+
+
+def add_root(plan: PlanWriter, config: Config, *, slot: int | None) -> None:
+    """Take the root file system and attach it, cut off from the host's propagation."""
+    plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
+    if slot is None:
+        plan.take_tree(config.root.path, OPEN_TREE_CLONE | AT_RECURSIVE)
+    else:
+        plan.take_slot(config.root.path, slot)
+    if not config.linux.rootfs_propagation:
+        plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
+    plan.enter_root()
+
+
+def _add_attributes(plan: PlanWriter, mount: Mount, options: Options) -> None:
+    """The attributes and propagation of the source, before it is attached."""
+    if not options.propagation and options.bind:
+        plan.set_attributes(f"make {mount.destination} private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
+    for flags, (add, drop) in sorted(options.changes.items(), reverse=True):
+        if options.bind or flags:
+            plan.set_attributes(f"set the mount options of {mount.destination}", add, drop, 0, flags)
+    for propagation, flags in options.propagation:
+        plan.set_attributes(f"set the propagation of {mount.destination}", 0, 0, propagation, flags)
+
+
+def _add_target(plan: PlanWriter, mount: Mount, rule: int) -> None:
+    if mount.destination in PROC_FILES or mount.type == "proc":
+        rule |= TARGET_IN_PROC
+    plan.find_target(mount.destination, rule)
+
+
+def _add_bind(plan: PlanWriter, mount: Mount, options: Options, slot: int | None) -> None:
+    if slot is None:
+        plan.take_tree(mount.source, OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0))
+    else:
+        plan.take_slot(mount.source, slot)
+    _add_attributes(plan, mount, options)
+    _add_target(plan, mount, TARGET_LIKE_SOURCE)
+    plan.attach(mount.source, mount.destination)
+
+
+def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool) -> None:
+    attributes = options.changes.get(0, (0, 0))[0]
+    if writable_first:
+        attributes &= ~ATTR_RDONLY
+    plan.open_file_system(mount.type)
+    if mount.source:
+        plan.set_file_system("source", mount.source)
+    for key, value in options.data:
+        plan.set_file_system(key, value)
+    plan.mount_file_system(mount.type, attributes)
+    _add_attributes(plan, mount, options)
+    if options.copy_up:
+        plan.copy_up(mount.destination)
+    # proc and sysfs behind a link of the image would stand where their masks do not: CVE-2023-25809's neighbours
+    _add_target(plan, mount, TARGET_DIRECTORY | (TARGET_NO_LINKS if mount.type in ("proc", "sysfs") else 0))
+    plan.attach(mount.type, mount.destination)
+
+
+def _add_readonly_later(plan: PlanWriter, path: str) -> None:
+    plan.take_inside(path)
+    plan.set_attributes(f"make {path} read-only", ATTR_RDONLY, 0, 0, 0)
+
+
+# --- cgroup mounts
+
+
+def _add_cgroup_v1(plan: PlanWriter, mount: Mount, options: Options, host: Host, own: frozenset[str]) -> None:
+    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
+    base = mount.destination
+    attributes = options.changes.get(0, (0, 0))[0] | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
+    tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
+    _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True)
+    for hierarchy in host.cgroups.v1:
+        name = hierarchy.mount.rpartition("/")[2]
+        if hierarchy.mount in own:
+            plan.take_cgroup(hierarchy.mount)
+        else:
+            plan.take_tree(hierarchy.mount + hierarchy.own.rstrip("/"), OPEN_TREE_CLONE)
+        plan.set_attributes(f"set the mount options of {base}/{name}", attributes, 0, MS_PRIVATE, 0)
+        plan.find_target(f"{base}/{name}", TARGET_DIRECTORY)
+        plan.attach(f"the {name} cgroup", f"{base}/{name}")
+        for controller in hierarchy.controllers:
+            if controller != name and "=" not in controller:
+                plan.make_link(base, controller, name)
+    if attributes & ATTR_RDONLY:
+        _add_readonly_later(plan, base)
+
+
+def _add_cgroup(plan: PlanWriter, mount: Mount, options: Options, host: Host, own: frozenset[str]) -> None:
+    if mount.type == "cgroup" and host.cgroups.v1:
+        _add_cgroup_v1(plan, mount, options, host, own)
+        return
+    v2 = mount.replace(type="cgroup2", source="cgroup")
+    _add_file_system(plan, v2, options, writable_first=False)
+
+
+# --- devices
+
+
+def _add_device(plan: PlanWriter, device: Device, *, bound: bool) -> None:
+    parent, _, name = device.path.rpartition("/")
+    if bound:
+        plan.take_tree(device.path, OPEN_TREE_CLONE)
+        plan.find_target(device.path, TARGET_LIKE_SOURCE)
+        plan.attach(f"the host's {device.path}", device.path)
+        return
+    number = device.minor & 0xFF | (device.major & 0xFFF) << 8 | (device.minor & ~0xFF) << 12
+    mode = FILE_TYPES[device.type] | device.mode
+    plan.make_node(parent or "/", name, mode, 0 if device.type == "p" else number, device.uid, device.gid)
+
+
+def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
+    """Default devices, those of the config, and the links beside them. `bound`: no node can be made here.
+
+    A /dev that the config binds from elsewhere is left as it is.
+    """
+    from cycontainer.config import Device
+
+    asked = {device.path: device for device in config.linux.devices}
+    if not any(mount.destination.rstrip("/") == "/dev" and fold_options(mount).bind for mount in config.mounts):
+        for name, major, minor in DEFAULT_DEVICES:
+            default = Device(type="c", path=f"/dev/{name}", major=major, minor=minor)
+            _add_device(plan, asked.pop(default.path, default), bound=bound)
+        for name, text in DEVICE_LINKS:
+            plan.make_link("/dev", name, text)
+    for device in asked.values():
+        _add_device(plan, device, bound=bound)
+
+
+# --- all of it
+
+
+def add_mounts(plan: PlanWriter, config: Config, host: Host, *, own: frozenset[str], slots: dict[int, int]) -> None:
+    """The mounts in their order. `slots`: the slot of each source that the launcher makes, by the mount's index;
+    `own`: the v1 hierarchies in which the container has a cgroup of its own."""
+    for index, mount in enumerate(config.mounts):
+        options = fold_options(mount)
+        check_mount(mount, options, f"mounts[{index}]")
+        if options.bind:
+            _add_bind(plan, mount, options, slots.get(index))
+        elif mount.type in ("cgroup", "cgroup2"):
+            _add_cgroup(plan, mount, options, host, own)
+        else:
+            # others go below it: read-only comes when they are there
+            nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
+            _add_file_system(plan, mount, options, writable_first=nested or mount.destination == "/dev")
+
+
+def add_late_readonly(plan: PlanWriter, config: Config) -> None:
+    """The file systems that had to be writable for what goes below them, read-only at last."""
+    for index, mount in enumerate(config.mounts):
+        options = fold_options(mount)
+        if options.bind or mount.type in ("cgroup", "cgroup2") or not options.changes.get(0, (0, 0))[0] & ATTR_RDONLY:
+            continue
+        later = config.mounts[index + 1 :]
+        if mount.destination == "/dev" or any(m.destination.startswith(f"{mount.destination}/") for m in later):
+            _add_readonly_later(plan, mount.destination)
+
+
+def add_masks(plan: PlanWriter, config: Config) -> None:
+    """Masked and read-only paths. Source: config-linux.md, "Masked Paths", "Readonly Paths"."""
+    for path in config.linux.readonly_paths:
+        plan.make_readonly(path)
+    for path in config.linux.masked_paths:
+        plan.mask(path)
+
+
+def add_pivot(plan: PlanWriter, config: Config, *, pivot: bool) -> None:
+    """Leave the host's tree behind."""
+    if pivot:
+        plan.pivot()
+    else:
+        plan.change_root()
+    if config.linux.rootfs_propagation:
+        propagation, flags = PROPAGATION[config.linux.rootfs_propagation]
+        plan.set_root_attributes("set the root's propagation", 0, 0, propagation, flags)
+    if config.root.readonly:
+        plan.set_root_attributes("make the root read-only", ATTR_RDONLY, 0, 0, 0)
