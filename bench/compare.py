@@ -245,12 +245,12 @@ def rest(bench: Bench) -> Part:
 
 
 def memory(bench: Bench) -> Part:
-    floor = [*WHOLE, "--cgroup", "v1"]
+    floor, n = [*WHOLE, "--cgroup", "v1"], bench.asked.n * 4
     cases = {
-        f"{FLOOR}, 10 MB": bench.floor(*floor, "--ballast", "10"),
-        f"{FLOOR}, 2 GB": bench.floor(*floor, "--ballast", "2048"),
-        f"{RUN}, 10 MB": bench.loop("run"),  # that is what an interpreter has
-        f"{RUN}, 2 GB": bench.loop("run", "--ballast", "2048"),
+        f"{FLOOR}, 10 MB": bench.floor(*floor, "--ballast", "10", n=n),
+        f"{FLOOR}, 2 GB": bench.floor(*floor, "--ballast", "2048", n=n),
+        f"{RUN}, 10 MB": bench.loop("run", n=n),  # that is what an interpreter has
+        f"{RUN}, 2 GB": bench.loop("run", "--ballast", "2048", n=n),
     }
     seen = bench.rounds(cases, bench.asked.rounds)
     rows = [
@@ -281,10 +281,8 @@ def threads(bench: Bench) -> Part:
 def imports(bench: Bench) -> Part:
     argv = [sys.executable, os.path.join(workload.HERE, "first_run.py"), bench.rootfs]
     seen = bench.rounds({"first_run.py": lambda: bench.report_of(argv)}, bench.asked.rounds)
-    samples = seen.get("first_run.py", [])
-    rows = (
-        [[key, f"{statistics.median(sample[key] for sample in samples):.2f}"] for key in samples[0]] if samples else []
-    )
+    got = seen.get("first_run.py")
+    rows = [[key, f"{statistics.median(sample[key] for sample in got):.2f}"] for key in got[0]] if got else []
     return "A fresh interpreter's first run", table("figure|median", rows), seen
 
 
