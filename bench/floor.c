@@ -37,8 +37,8 @@
 #endif
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
-#define STACK 65536
-#define NO_PROGRAMS (MS_NOSUID | MS_NOEXEC | MS_NODEV)
+#define STACK        65536
+#define NO_PROGRAMS  (MS_NOSUID | MS_NOEXEC | MS_NODEV)
 
 enum mounts { MOUNTS_NONE, MOUNTS_PIVOT, MOUNTS_DEFAULT, MOUNTS_FULL, MOUNTS_SPEC };
 enum cgroup { CGROUP_NONE, CGROUP_V1, CGROUP_V1TASKS };
