@@ -7,7 +7,8 @@ child that is stopped would stop us. What it reads stays where it is until it ha
 
 from libc.stdlib cimport free, malloc
 
-from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_FAILED, PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
+from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
+                                 PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, ECHILD, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
                                SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, close, cmsghdr, errno, iovec, msghdr, poll,
@@ -304,3 +305,7 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
     finally:
         close(pair[1])
     return child
+
+
+# The kinds of messages, for the launcher (Child.receive).
+FAILED, SYNC, READY, ENDED, CLONED = MESSAGE_FAILED, MESSAGE_SYNC, MESSAGE_READY, MESSAGE_ENDED, MESSAGE_CLONED

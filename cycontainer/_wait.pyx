@@ -8,9 +8,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, realloc
 
 from cycontainer._clone cimport Child
-from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECHILD, EINTR, ENOSYS, POLLERR,
-                               POLLHUP, POLLIN, POLLOUT, SYS_waitid, WEXITED, clock_gettime, close, errno, poll,
-                               pollfd, read, rusage, siginfo_t, syscall, timespec, write)
+from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, EINTR, MSG_DONTWAIT, MSG_PEEK, POLLIN,
+                               POLLOUT, SYS_waitid, WEXITED, clock_gettime, close, errno, poll, pollfd, read, recv,
+                               rusage, siginfo_t, syscall, timespec, write)
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, ...)
@@ -133,14 +133,19 @@ cdef class Waiter:
                 result = self.drain(index)
                 if result < 0:
                     return result
-        if self.entries[SOCKET].revents & POLLIN:
+        if self.entries[SOCKET].revents and self.has_message():
             return 1                  # MESSAGE
-        if self.entries[SOCKET].revents & (POLLHUP | POLLERR):
-            self.entries[SOCKET].fd = -1
-            return 1
         if self.entries[PIDFD].revents:
             return self.finish()
         return 0
+
+    cdef bint has_message(self) noexcept nogil:
+        """Whether the socket has a packet; at its end, look at it no more: the program was executed, or init is gone."""
+        cdef char byte
+        if recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0:
+            return True
+        self.entries[SOCKET].fd = -1
+        return False
 
     cdef int finish(self) noexcept nogil:
         """The process has ended: what it wrote is in the pipes, take that and wait for no one else."""
@@ -153,7 +158,7 @@ cdef class Waiter:
         return 2                      # ENDED
 
     def wait(self) -> int:
-        """Until a message or the end of the socket (MESSAGE), the process's end (ENDED) or the deadline (DEADLINE).
+        """Until a message (MESSAGE), the process's end (ENDED) or the deadline (DEADLINE).
 
         Raises:
             KeyboardInterrupt: or what else a signal handler raises; call again to go on.

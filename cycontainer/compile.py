@@ -34,6 +34,7 @@ class Style(Record):
         every_cgroup: a cgroup in every hierarchy, as engines expect it, not only where there is a limit.
         pivot: leave the host's root by pivot_root; ramdisks cannot.
         new_keyring: start a session keyring.
+        root_attributes: MOUNT_ATTR_* that the whole root gets before anything is made in it.
         wait_for_start: stop before the program's execve until the launcher says so.
     """
 
@@ -41,6 +42,7 @@ class Style(Record):
     every_cgroup: bool = True
     pivot: bool = True
     new_keyring: bool = True
+    root_attributes: int = 0
     wait_for_start: bool = False
 
 
@@ -296,7 +298,7 @@ def _add_file_tree(
     if scope.trees:
         binds = [index for index, mount in enumerate(config.mounts) if rootfs.fold_options(mount).bind]
         slots = {index: scope.tree_slot + 1 + place for place, index in enumerate(binds)}
-    rootfs.add_root(plan, config, slot=scope.tree_slot if scope.trees else None)
+    rootfs.add_root(plan, config, slot=scope.tree_slot if scope.trees else None, attributes=style.root_attributes)
     rootfs.add_mounts(plan, config, host, own=own, slots=slots)
     rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
     rootfs.add_late_readonly(plan, config)

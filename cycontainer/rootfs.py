@@ -159,7 +159,7 @@ def check_mount(mount: Mount, options: Options, where: str) -> None:
 # --- the root, and one mount
 
 
-def add_root(plan: PlanWriter, config: Config, *, slot: int | None) -> None:
+def add_root(plan: PlanWriter, config: Config, *, slot: int | None, attributes: int) -> None:
     """Take the root file system and attach it, cut off from the host's propagation."""
     plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
     if slot is None:
@@ -168,6 +168,8 @@ def add_root(plan: PlanWriter, config: Config, *, slot: int | None) -> None:
         plan.take_slot(config.root.path, slot)
     if not config.linux.rootfs_propagation:
         plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
+    if attributes:
+        plan.set_attributes("restrict all of the root", attributes, 0, 0, AT_RECURSIVE)
     plan.enter_root()
 
 

@@ -66,7 +66,7 @@ cdef long synchronise(State *state, long first_slot, long count) noexcept nogil:
     if count and (header.control_length < sizeof(control_header)
                   or rights.header.length != sizeof(control_header) + 4 * count):
         return -EBADMSG
-    for index in range(count):
+    for index in range(count - 1, -1, -1):       # from above: the kernel gave the lowest numbers that were free
         result = sys3(NR_dup3, rights.descriptors[index], state.base + FIRST_SLOT + first_slot + index, O_CLOEXEC)
         if result < 0 and result != -EINVAL:     # EINVAL: it has that number already
             return result

@@ -1,0 +1,102 @@
+"""Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
+
+from cycontainer._sys cimport errno
+
+cdef extern from "init/sys.h" nogil:
+    struct mount_attributes:
+        unsigned long attr_set, attr_clr, propagation, userns_fd
+    long NR_close "__NR_close"
+    long NR_memfd_create "__NR_memfd_create"
+    long NR_mount_setattr "__NR_mount_setattr"
+    long NR_open_tree "__NR_open_tree"
+    long sys1(long n, long a)
+    long sys2(long n, long a, long b)
+    long sys3(long n, long a, long b, long c)
+    long sys5(long n, long a, long b, long c, long d, long e)
+
+cdef enum:
+    EINVAL_ = 22
+    MFD_CLOEXEC = 1
+    MFD_ALLOW_SEALING = 2
+    MFD_NOEXEC_SEAL = 8          # since Linux 6.3, as the next
+    MFD_EXEC = 16
+    OPEN_TREE_CLONE = 1
+    O_CLOEXEC_ = 0o2000000
+    AT_EMPTY_PATH_ = 0x1000
+    AT_RECURSIVE_ = 0x8000
+    ATTR_IDMAP = 0x100000
+
+
+cdef long memory_file(const char *name, long flags, long newer) noexcept nogil:
+    """memfd_create(2); kernels before 6.3 do not know the flag `newer`."""
+    cdef long result = sys2(NR_memfd_create, <long> name, MFD_CLOEXEC | flags | newer)
+    if result == -EINVAL_:
+        result = sys2(NR_memfd_create, <long> name, MFD_CLOEXEC | flags)
+    return result
+
+
+def executable_file(bytes name not None) -> int:
+    """A new, empty file in memory that can be sealed and executed. Raises OSError."""
+    cdef long result = memory_file(name, MFD_ALLOW_SEALING, MFD_EXEC)
+    if result < 0:
+        raise OSError(-result, "memfd_create")
+    return result
+
+
+def data_file(bytes name not None) -> int:
+    """A new, empty file in memory that can never be executed. Raises OSError."""
+    cdef long result = memory_file(name, 0, MFD_NOEXEC_SEAL)
+    if result < 0:
+        raise OSError(-result, "memfd_create")
+    return result
+
+
+def take_tree(bytes path not None, bint recursive, int user_namespace=-1) -> int:
+    """A detached copy of the mounts at `path`, for another mount namespace: open_tree(2).
+
+    With a descriptor of a user namespace its ids are mapped by that: mount_setattr(2), "ID-mapped mounts".
+
+    Raises:
+        OSError: with `path` as its file name; EINVAL when its file system cannot be mapped.
+    """
+    cdef mount_attributes attributes
+    cdef const char *where = path
+    cdef long flags = AT_RECURSIVE_ if recursive else 0
+    cdef long tree, result = 0
+    with nogil:
+        tree = sys3(NR_open_tree, -100, <long> where, OPEN_TREE_CLONE | O_CLOEXEC_ | flags)
+        if tree >= 0 and user_namespace >= 0:
+            attributes.attr_set, attributes.attr_clr, attributes.propagation = ATTR_IDMAP, 0, 0
+            attributes.userns_fd = <unsigned long> user_namespace
+            result = sys5(NR_mount_setattr, tree, <long> <const char *> b"", AT_EMPTY_PATH_ | flags,
+                          <long> &attributes, sizeof(attributes))
+            if result < 0:
+                sys1(NR_close, tree)
+    if tree < 0 or result < 0:
+        raise OSError(-tree if tree < 0 else -result, "map the ids of" if result else "open_tree", path)
+    return tree
+
+
+cdef extern from "init/sys.h" nogil:
+    struct open_how_:
+        unsigned long flags, mode, resolve
+    long NR_openat2 "__NR_openat2"
+    long sys4(long n, long a, long b, long c, long d)
+
+
+def open_inside(int root, bytes path not None) -> int:
+    """Open `path` to read below the directory `root`, as if that were /. It never blocks, and follows no magic link.
+
+    Raises:
+        OSError: openat2(2)'s.
+    """
+    cdef open_how_ how
+    cdef const char *where = path
+    cdef long result
+    how.flags, how.mode = O_CLOEXEC_ | 0o4000, 0       # O_NONBLOCK: a FIFO must not hold us
+    how.resolve = 16 | 2                               # RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    with nogil:
+        result = sys4(NR_openat2, root, <long> where, <long> &how, sizeof(how))
+    if result < 0:
+        raise OSError(-result, "openat2", path)
+    return result

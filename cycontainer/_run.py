@@ -1,0 +1,510 @@
+"""run(): one call, one container, one result. Face."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from cycontainer import _wait
+from cycontainer.compile import Style, compile_plan
+from cycontainer.errors import ConfigError, Error, LaunchError, RunError
+from cycontainer.host import current
+from cycontainer.launch import attend, end_of, launch
+from cycontainer.record import Record
+from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
+from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+    from typing import IO, Any, Final
+
+    from cycontainer._clone import Child
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import Config
+    from cycontainer.host import Host
+    from cycontainer.plan import Plan
+
+    Stream = int | IO[Any] | None
+
+PIPE: Final = -1  # as in subprocess
+STDOUT: Final = -2
+DEVNULL: Final = -3
+SIGKILL: Final = 9
+FOREVER: Final = float("inf")
+
+# Of the host's root, when that is the container's: what is private or secret, and so empty.
+PRIVATE: Final = ("/tmp", "/var/tmp", "/run", "/root", "/home", "/sys", "/boot", "/mnt", "/media", "/srv", "/lost+found")
+
+
+class Usage(Record):
+    """What a run has used.
+
+    Attributes:
+        wall, user, system: seconds; user and system of all processes that were waited for.
+        peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process.
+        processes: processes and threads that were started; None when no pid 1 stayed to count them.
+    """
+
+    wall: float
+    user: float
+    system: float
+    peak_memory: int
+    processes: int | None
+
+
+class Result(Record):
+    """What became of a program.
+
+    Attributes:
+        args: as they were given.
+        returncode: the exit status, or minus the number of the signal that ended it.
+        stdout, stderr: bytes, or str with `text`; None where they were not captured.
+        timed_out: the timeout ended it.
+        oom_killed: a process was killed for exceeding the memory limit.
+        signal: the signal that ended it, None when it exited.
+        usage: what it used.
+    """
+
+    args: tuple[str, ...]
+    returncode: int
+    stdout: Any
+    stderr: Any
+    timed_out: bool
+    oom_killed: bool
+    usage: Usage
+
+    @property
+    def signal(self) -> int | None:
+        return -self.returncode if self.returncode < 0 else None
+
+    def check_returncode(self) -> None:
+        """Raise RunError unless the program returned 0."""
+        if self.returncode != 0 or self.timed_out:
+            raise RunError(self)
+
+
+class _Prepared(Record):
+    """A compiled container, and what it depends on."""
+
+    plan: Plan
+    host: Host
+    config: Any  # the caller's dict as it was, to see that it has not changed
+
+
+_prepared: dict[tuple[object, ...], _Prepared] = {}
+MOST_PREPARED: Final = 256
+
+
+# --- from keywords to a plan
+
+
+def _path(value: str | PathLike[str], name: str) -> str:
+    text = os.fspath(value)
+    if "\0" in text:
+        raise ConfigError(name, "holds a NUL")
+    return os.path.abspath(text)
+
+
+def _user(user: int | str | None, rootfs: str | None) -> tuple[int | None, int | None]:
+    """Ids of `user`: a number, "uid:gid", or a name in the container's passwd."""
+    if user is None:
+        return None, None
+    if isinstance(user, int) and not isinstance(user, bool):
+        return user, user
+    if isinstance(user, str):
+        uid, colon, gid = user.partition(":")
+        if uid.isascii() and uid.isdigit() and (not colon or gid.isascii() and gid.isdigit()):
+            return int(uid), int(gid) if colon else int(uid)
+        from cycontainer.users import look_up
+
+        return look_up(user, rootfs or "/")
+    raise ConfigError("user", f"must be a number, a name or uid:gid, not {user!r}")
+
+
+def _check_number(name: str, value: object, least: float) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least):
+        raise ConfigError(name, f"must be a number from {least:g} up, not {value!r}")
+
+
+def _arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
+    if isinstance(args, (str, bytes)) or not args:
+        raise ConfigError("args", "must be a list: the program and its arguments")
+    texts = tuple(os.fsdecode(arg) for arg in args)
+    for place, text in enumerate(texts):
+        if "\0" in text:
+            raise ConfigError(f"args[{place}]", "holds a NUL")
+        if len(text) >= 131072:
+            raise ConfigError(f"args[{place}]", "is longer than execve takes, 131071 bytes")
+    if not texts[0]:
+        raise ConfigError("args[0]", "is empty: there is no program to look up")
+    return texts
+
+
+def _environment(env: Mapping[str, str] | None) -> tuple[str, ...] | None:
+    if env is None:
+        return None
+    entries = tuple(f"{name}={value}" for name, value in env.items())
+    for name, entry in zip(env, entries, strict=True):
+        if not name or "=" in name or "\0" in entry:
+            raise ConfigError(f"env[{name!r}]", "a name is not empty and without =, and nothing holds a NUL")
+        if len(entry) >= 131072:
+            raise ConfigError(f"env[{name!r}]", "is longer than execve takes, 131071 bytes")
+    return entries
+
+
+def _private_directories() -> tuple[str, ...]:
+    """Which of them there are: nothing is made on the host."""
+    home = os.path.expanduser("~")
+    extra = (home,) if home.startswith("/") and home != "/" and not home.startswith(("/root", "/home")) else ()
+    return tuple(path for path in (*PRIVATE, *extra) if os.path.isdir(path) and not os.path.islink(path))
+
+
+def _compile(
+    options: Options, args: tuple[str, ...], mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None, host: Host
+) -> Plan:
+    from cycontainer.read_config import read_config
+
+    privileged = host.privileged and host.uid == 0
+    extra = [dict(mount) for mount in mounts]
+    attributes = ATTR_NOSUID | ATTR_NODEV
+    if config is not None:
+        document_ = overlay(config, options, list(args), extra)
+        checked: Config = read_config(document_, bundle=os.getcwd())
+        attributes = 0
+    else:
+        options = options.replace(private=_private_directories() if options.rootfs is None else ())
+        found = document(options, list(args), extra, privileged=privileged, ids=(host.uid, host.gid))
+        checked = _with_seccomp(read_config(found, bundle="/"))
+        attributes |= ATTR_RDONLY if options.rootfs is None else 0
+    style = Style(keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes)
+    return compile_plan(checked, host, style)
+
+
+def _with_seccomp(config: Config) -> Config:
+    from cycontainer.seccomp_profile import DEFAULT
+
+    return config.replace(linux=config.linux.replace(seccomp=DEFAULT))
+
+
+def _plan_for(
+    options: Options, args: tuple[str, ...], mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None
+) -> Plan:
+    """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
+    host = current()
+    key = (options, repr(mounts) if mounts else "", id(config) if config is not None else None, host)
+    kept = _prepared.get(key)
+    if kept is not None and kept.config == config:
+        return kept.plan
+    plan = _compile(options, args, mounts, config, host)
+    if len(_prepared) >= MOST_PREPARED:
+        _prepared.pop(next(iter(_prepared)))
+    import copy
+
+    _prepared[key] = _Prepared(plan=plan, host=host, config=copy.deepcopy(config))
+    return plan
+
+
+# --- descriptors
+
+
+class _Streams:
+    """The program's three descriptors, and our ends of its pipes. What is still ours is closed in the end."""
+
+    def __init__(self) -> None:
+        self.program: list[int] = []
+        self.ends: dict[str, int] = {"stdin": -1, "stdout": -1, "stderr": -1}
+        self._theirs: list[int] = []
+
+    def add(self, name: str, stream: Stream) -> None:
+        if stream == STDOUT and name == "stderr":
+            self.program.append(self.program[1])
+        elif stream == DEVNULL:
+            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        elif stream == PIPE:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
+            os.set_blocking(ours, False)
+            self.ends[name] = ours
+            self._keep(theirs)
+        elif stream is None:
+            self._inherit(name)
+        else:
+            self.program.append(stream if isinstance(stream, int) else stream.fileno())
+
+    def _inherit(self, name: str) -> None:
+        fd = len(self.program)
+        try:
+            os.fstat(fd)
+        except OSError:
+            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))  # ours is closed: theirs must not be a stranger
+        else:
+            self.program.append(fd)
+
+    def _keep(self, fd: int) -> None:
+        self._theirs.append(fd)
+        self.program.append(fd)
+
+    def launched(self) -> None:
+        """The program has its own now."""
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs = []
+
+    def close(self) -> None:
+        """After a failure: what nobody has taken over."""
+        self.launched()
+        for fd in self.ends.values():
+            if fd >= 0:
+                os.close(fd)
+        self.ends = dict.fromkeys(self.ends, -1)
+
+
+# --- the run
+
+
+class _Run:
+    """One container from its launch to its end."""
+
+    def __init__(self, plan: Plan, child: Child, streams: _Streams, data: bytes, timeout: float) -> None:
+        ends = streams.ends
+        self.plan, self.child = plan, child
+        self.waiter = _wait.Waiter(child, ends["stdout"], ends["stderr"], ends["stdin"], data, timeout)
+        streams.ends = dict.fromkeys(ends, -1)  # the waiter's now
+        self.ended: tuple[int, ...] | None = None
+        self.timed_out = False
+
+    def finish(self) -> None:
+        """Wait for the end, whatever it is. An exception (a signal's, a failed step's) kills the container first."""
+        try:
+            while self._wait() != _wait.ENDED:
+                pass
+        except BaseException:
+            self._kill()
+            self.waiter.without_deadline()
+            while self.waiter.wait() != _wait.ENDED:
+                self.child.receive()
+            self._forget()
+            raise
+
+    def _wait(self) -> int:
+        event = self.waiter.wait()
+        if event == _wait.DEADLINE:
+            self.timed_out = True
+            self._kill()
+            self.waiter.without_deadline()
+        elif event == _wait.MESSAGE:
+            self._hear()
+        return event
+
+    def _hear(self) -> None:
+        from cycontainer._clone import CLONED, ENDED
+
+        message = self.child.receive()
+        if not message:
+            return
+        if message[0] == ENDED:
+            self.ended = message
+            return
+        attend(self.plan, self.child, message)
+        if message[0] == CLONED:
+            self.waiter.watch()
+
+    def _kill(self) -> None:
+        try:
+            self.child.send_signal(SIGKILL)
+        except ProcessLookupError:
+            return  # it has just ended
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+
+    def _forget(self) -> None:
+        """Reap after a failure, when nobody wants the status."""
+        try:
+            _wait.reap(self.child.pidfd)
+        except ChildProcessError:
+            return  # someone else has
+
+    def last_words(self) -> None:
+        """A report that came together with the end."""
+        message = self.child.receive() if self.child.socket >= 0 else None
+        while message:
+            if message[0] == 4:
+                self.ended = message
+            elif message[0] == 1:
+                attend(self.plan, self.child, message)
+            message = self.child.receive()
+
+
+def _execute(
+    plan: Plan, args: tuple[str, ...], env: tuple[str, ...] | None, streams: _Streams, data: bytes, timeout: float
+) -> tuple[_Run, tuple[int, float, float, int], int | None, bool]:
+    """Launch and wait, in a cgroup of its own where there are limits."""
+    cgroup: Cgroup | None = None
+    path: str | None = None
+    if plan.cgroup is not None and plan.cgroup.hierarchies:
+        from cycontainer.cgroups import Cgroup, run_name
+
+        path = f"/cycontainer/{run_name()}"
+        cgroup = Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
+    try:
+        child = launch(plan, descriptors=tuple(streams.program), args=args, env=env, cgroup=cgroup, cgroup_path=path)
+        try:
+            streams.launched()
+            if cgroup is not None:
+                cgroup.release_tasks()
+            run = _Run(plan, child, streams, data, timeout)
+            run.finish()
+            run.last_words()
+            child.settled()
+            end = end_of(child, run.ended)
+        finally:
+            child.close()
+        peak = cgroup.memory_peak() if cgroup is not None else None
+        kills = cgroup.oom_kills() if cgroup is not None else None
+    finally:
+        if cgroup is not None:
+            cgroup.destroy()
+    return run, end, peak, bool(kills)
+
+
+def _died_early(run: _Run, code: int) -> bool:
+    """Whether pid 1 was killed before it could report: not by us, and not with the program's own status."""
+    return run.plan.keeps_init and run.ended is None and not run.timed_out and code != 126
+
+
+def run(
+    args: Sequence[str | PathLike[str]],
+    *,
+    rootfs: str | PathLike[str] | None = None,
+    input: bytes | str | None = None,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = True,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    check: bool = False,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: int | str | None = None,
+    hostname: str | None = None,
+    memory: int | None = None,
+    cpus: float | None = None,
+    pids: int | None = None,
+    network: str = "none",
+    mounts: Sequence[Mapping[str, Any]] = (),
+    read_only: bool = True,
+    masked_paths: Sequence[str] = (),
+    user_namespace: bool = False,
+    init: bool = True,
+    config: dict[str, Any] | None = None,
+) -> Result:
+    """Run a program in a container of its own, and wait for it.
+
+    The container is isolated: namespaces of its own, no network, no capability, no new privileges, a seccomp filter,
+    nothing of the caller's environment.
+
+    Args:
+        args: the program, looked up in the container's PATH, and its arguments.
+        rootfs: the container's root directory; None is the host's own, read-only, with private and empty /tmp, /run,
+            home directories and /sys.
+        input: what the program reads from its standard input.
+        stdin, stdout, stderr: a descriptor, a file, PIPE, DEVNULL, or None for the caller's; stderr also STDOUT.
+        capture_output: collect what is printed, where stdout and stderr do not say otherwise.
+        text, encoding, errors: decode what was captured, and encode `input`.
+        timeout: wall-clock seconds from the launch on; then all its processes are killed.
+        check: raise RunError when it fails.
+        env: the whole environment; None is a PATH and a LANG.
+        cwd: absolute, in the container.
+        user: a uid, "uid:gid", or a name in the container's passwd. None: root of a rootfs of one's own, nobody on
+            the host's, oneself as an ordinary user.
+        hostname: at most 64 bytes.
+        memory: bytes that all its processes may hold together, swap included.
+        cpus: processors' worth of time, 0.5 is half of one.
+        pids: processes and threads that may exist at once.
+        network: "none", a network of its own with only a loopback; or "host".
+        mounts: as in the runtime-spec, each a dict with destination, type, source, options.
+        read_only: the root cannot be written (the host's never can).
+        masked_paths: absolute paths in the container that are to read as empty.
+        user_namespace: map the container's ids to others of the host. An ordinary user always has one.
+        init: a pid 1 stays beside the program: it reaps, passes signals on, and ends with the caller.
+        config: a runtime-spec configuration to start from, instead of the isolated default.
+
+    Returns:
+        A timeout is a result too: `timed_out` is set, and what was printed until then is there.
+
+    Raises:
+        ConfigError: an argument is wrong; it names which. Nothing was started.
+        LaunchError: the container could not be made; it names the step. Nothing is left.
+        ProgramError: it was made, and the program could not be executed. Nothing is left.
+        CgroupError: a limit could not be set. Nothing is left.
+        RunError: with `check`, the program failed.
+
+    Source: runtime-spec config.md, config-linux.md.
+    """
+    started = time.monotonic()
+    arguments, environment = _arguments(args), _environment(env)
+    for name, value, least in (("timeout", timeout, 0), ("cpus", cpus, 0.01), ("memory", memory, 4096), ("pids", pids, 1)):
+        _check_number(name, value, least)
+    if network not in ("none", "host"):
+        raise ConfigError("network", f"must be none or host, not {network!r}")
+    root = None if rootfs is None else _path(rootfs, "rootfs")
+    uid, gid = _user(user, root)
+    options = Options(
+        rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
+        read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
+        masked_paths=tuple(masked_paths), private=(),
+    )  # fmt: skip
+    plan = _plan_for(options, arguments, mounts, config)
+    if environment is None and config is None:
+        environment = ENVIRONMENT
+    decode = text or encoding is not None or errors is not None
+    data = b"" if input is None else input.encode(encoding or "utf-8", errors or "strict") if isinstance(input, str) else bytes(input)
+    streams = _Streams()
+    try:
+        streams.add("stdin", PIPE if input is not None else stdin)
+        streams.add("stdout", PIPE if stdout is None and capture_output else stdout)
+        streams.add("stderr", PIPE if stderr is None and capture_output else stderr)
+        captured = (streams.ends["stdout"] >= 0, streams.ends["stderr"] >= 0)
+        done, end, peak, killed = _execute(
+            plan, arguments, environment, streams, data, FOREVER if timeout is None else timeout
+        )
+    except OSError as error:
+        raise LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0) from error
+    finally:
+        streams.close()
+    return _result(arguments, done, end, peak, killed, captured, time.monotonic() - started, (encoding or "utf-8", errors or "strict") if decode else None, check)
+
+
+def _result(
+    args: tuple[str, ...], done: _Run, end: tuple[int, float, float, int], peak: int | None, killed: bool,
+    captured: tuple[bool, bool], wall: float, decoding: tuple[str, str] | None, check: bool,
+) -> Result:  # fmt: skip
+    code, user, system, resident = end
+    if _died_early(done, code):
+        raise LaunchError(f"run {args[0]}: the container's pid 1 died of {code}", 0, 0, 0)
+    texts = [
+        (part.decode(*decoding) if decoding else part) if wanted else None
+        for part, wanted in zip(done.waiter.output(), captured, strict=True)
+    ]
+    result = Result(
+        args=args,
+        returncode=-SIGKILL if done.timed_out else code,
+        stdout=texts[0],
+        stderr=texts[1],
+        timed_out=done.timed_out,
+        oom_killed=killed,
+        usage=Usage(
+            wall=wall, user=user, system=system, peak_memory=peak or resident,
+            processes=done.ended[3] or None if done.ended else None,
+        ),
+    )  # fmt: skip
+    if check:
+        result.check_returncode()
+    return result

@@ -1,0 +1,284 @@
+"""Launching a plan: what the launcher does before, beside and after the init. Lifecycle: it opens, writes, spawns.
+
+Only this file knows how descriptors become slots, and what the init's messages ask for.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer import _clone, _fd, _nsenter, _plan, _wait
+from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
+from cycontainer.plan import candidates
+from cycontainer.tables import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cycontainer._clone import Child
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import IdMap
+    from cycontainer.plan import IdMaps, Plan, Tree
+
+SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
+F_ADD_SEALS = 1033
+CLONE_NEWUSER = NAMESPACES["user"][0]
+
+_init: tuple[int, int, int] | None = None  # descriptor, device, inode
+
+
+def init_descriptor() -> int:
+    """The init's program, sealed in memory: the container cannot change it, and it is no file of the host.
+
+    Kept for the process's life; made again when someone has closed it (daemons close all descriptors).
+    """
+    global _init
+    if _init:
+        try:
+            status = os.fstat(_init[0])
+        except OSError:
+            status = None
+        if status and (status.st_dev, status.st_ino) == _init[1:]:
+            return _init[0]
+    _init = None
+    fd = _fd.executable_file(b"cycontainer-init")
+    try:
+        with open(os.path.join(os.path.dirname(__file__), "init", "init"), "rb") as file:
+            os.write(fd, file.read())
+        import fcntl
+
+        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # writable files do not execute: ETXTBSY
+    finally:
+        os.close(fd)
+    status = os.fstat(readable)
+    _init = (readable, status.st_dev, status.st_ino)
+    return readable
+
+
+def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[str], cgroup: str | None) -> int:
+    """The complete plan, in a file of its own."""
+    names = candidates(args[0], tuple(env))
+    data = _plan.assemble(
+        plan.data,
+        base,
+        tuple(map(os.fsencode, args)),
+        tuple(map(os.fsencode, env)),
+        tuple(map(os.fsencode, names)),
+        None if cgroup is None else os.fsencode(cgroup),
+    )
+    fd = _fd.data_file(b"cycontainer-plan")
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.pwrite(fd, left, len(data) - len(left)) :]
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _open_namespaces(plan: Plan) -> list[int]:
+    opened: list[int] = []
+    for namespace in plan.namespaces:
+        assert namespace.path is not None
+        try:
+            opened.append(_nsenter.open_namespace(os.fsencode(namespace.path), NAMESPACES[namespace.type][0]))
+        except OSError as error:
+            for fd in opened:
+                os.close(fd)
+            what = f"no {namespace.type} namespace" if error.errno == errno.EINVAL else error.strerror
+            raise ConfigError(f"linux.namespaces ({namespace.type}).path", f"{namespace.path}: {what}") from None
+    return opened
+
+
+def launch(
+    plan: Plan,
+    *,
+    descriptors: tuple[int, ...],
+    args: Sequence[str] | None = None,
+    env: Sequence[str] | None = None,
+    cgroup: Cgroup | None = None,
+    cgroup_path: str | None = None,
+) -> Child:
+    """Start a container's first process and return at once; `attend` answers what its init asks.
+
+    Args:
+        descriptors: the program's, as its 0, 1, 2 and so on; they stay the caller's.
+        args, env: instead of the plan's.
+        cgroup: made for this launch; its `tasks` descriptors are the plan's first slots.
+        cgroup_path: where it is, below each hierarchy's mount.
+
+    Raises:
+        ConfigError: a namespace's path is none.
+        LaunchError: clone3 refused, or a descriptor could not be had.
+    """
+    tasks = cgroup.tasks if cgroup is not None else ()
+    namespaces = _open_namespaces(plan)
+    plan_fd = -1
+    try:
+        plan_fd = _plan_descriptor(plan, len(descriptors), args or plan.args, plan.env if env is None else env, cgroup_path)
+        return _clone.spawn(
+            init_descriptor(),
+            plan_fd,
+            descriptors,
+            (*tasks, *namespaces),
+            plan.clone_flags,
+            -1,
+            bool(plan.clone_flags & CLONE_NEWUSER),
+        )
+    except OSError as error:
+        code = error.errno or 0
+        if code == errno.ENOSYS:
+            raise HostError("clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp") from None
+        raise LaunchError(f"start the first process ({error.strerror})", code, 0, len(plan.attempts)) from None
+    finally:
+        for fd in (*namespaces, *((plan_fd,) if plan_fd >= 0 else ())):
+            os.close(fd)
+
+
+def failure(plan: Plan, step: int, code: int) -> LaunchError:
+    """The error for a step, numbered from 0; -1 is the init's own start."""
+    steps = len(plan.attempts)
+    if step < 0:
+        return LaunchError("execute the init", code, 0, steps)
+    if step >= plan.program_step:
+        kind = ProgramError if step in (plan.program_step, steps - 1) else LaunchError
+        return kind(plan.attempts[step], code, step + 1, steps)
+    return LaunchError(plan.attempts[step], code, step + 1, steps)
+
+
+def attend(plan: Plan, child: Child, message: tuple[int, ...]) -> None:
+    """Do what a message of the init asks for.
+
+    Raises:
+        LaunchError: it says that a step failed, or our part of one did.
+    """
+    kind, step, code, *_, fd = message
+    if kind == _clone.FAILED:
+        raise failure(plan, step, code)
+    if kind == _clone.CLONED and fd >= 0:
+        _wait_first(child)
+        child.adopt(_pid_of(fd), fd)
+    elif kind == _clone.SYNC and plan.maps is not None:
+        trees: list[int] = []
+        try:
+            write_id_maps(child.pid, plan.maps)
+            trees = _make_trees(child.pid, plan.maps.trees)
+            child.answer(0, tuple(trees))
+        except LaunchError:
+            raise
+        except OSError as error:
+            name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+            raise LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts)) from None
+        finally:
+            for tree in trees:
+                os.close(tree)
+
+
+def _wait_first(child: Child) -> None:
+    """The first of two processes has said its last; nobody but us may wait for it."""
+    try:
+        _wait.reap(child.pidfd)
+    except ChildProcessError:
+        return  # this program ignores SIGCHLD: the kernel has waited
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid of a pidfd in our pid namespace."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as info:
+        for line in info:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ProcessLookupError(errno.ESRCH, "no pid in fdinfo")
+
+
+# --- user namespaces
+
+
+def _lines(maps: tuple[IdMap, ...]) -> bytes:
+    return "".join(f"{line.container} {line.host} {line.size}\n" for line in maps).encode()
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _write_by_helper(program: str, pid: int, maps: tuple[IdMap, ...]) -> None:
+    """newuidmap(1) or newgidmap(1); their paths are the system's, never those of PATH."""
+    from cycontainer.host import current
+
+    mappers = current().id_mappers
+    assert mappers is not None  # the compiler saw to it
+    path = mappers[0] if program == "newuidmap" else mappers[1]
+    numbers = [str(number) for line in maps for number in (line.container, line.host, line.size)]
+    helper = os.posix_spawn(path, [program, str(pid), *numbers], {})
+    _, status = os.waitpid(helper, 0)
+    if status:
+        raise OSError(errno.EPERM, f"{program} refused the map", path)
+
+
+def write_id_maps(pid: int, maps: IdMaps) -> None:
+    """uid_map, setgroups and gid_map of a process in a new user namespace. user_namespaces(7). Raises OSError."""
+    if maps.by_helper:
+        _write_by_helper("newuidmap", pid, maps.uid_map)
+        _write_by_helper("newgidmap", pid, maps.gid_map)
+        return
+    _write(f"/proc/{pid}/uid_map", _lines(maps.uid_map))
+    if maps.deny_setgroups:
+        _write(f"/proc/{pid}/setgroups", b"deny")
+    _write(f"/proc/{pid}/gid_map", _lines(maps.gid_map))
+
+
+def _make_trees(pid: int, trees: tuple[Tree, ...]) -> list[int]:
+    """The mounts for an init in a user namespace; idmapped by that namespace where asked. Raises OSError."""
+    made: list[int] = []
+    namespace = -1
+    try:
+        for tree in trees:
+            if tree.uid_map and namespace < 0:
+                namespace = _nsenter.open_namespace(f"/proc/{pid}/ns/user".encode(), CLONE_NEWUSER)
+            made.append(_fd.take_tree(os.fsencode(tree.path), tree.recursive, namespace if tree.uid_map else -1))
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    finally:
+        if namespace >= 0:
+            os.close(namespace)
+    return made
+
+
+# --- the end
+
+
+def end_of(child: Child, ended: tuple[int, ...] | None) -> tuple[int, float, float, int]:
+    """How a child ended: (returncode, user seconds, system seconds, largest resident set in bytes).
+
+    `ended` is the init's report, if it made one: it knows the program's status whoever has waited for us.
+
+    Raises:
+        StatusUnknown: this process lets others wait for its children, and there is no other witness.
+    """
+    try:
+        code, user, system, peak = _wait.reap(child.pidfd)
+    except ChildProcessError:
+        status = _wait.exit_status(child.pidfd)
+        if ended is None and status is None:
+            raise StatusUnknown("the exit status was taken: something here ignores SIGCHLD or waits for any child") from None
+        code, user, system, peak = _code(status or 0), 0.0, 0.0, 0
+        if ended is not None:
+            user, system, peak = ended[4] / 1e6, ended[5] / 1e6, ended[6] * 1024
+    if ended is not None:
+        code = _code(ended[2])
+    return code, user, system, peak
+
+
+def _code(status: int) -> int:
+    return -(status & 127) if status & 127 else status >> 8 & 255

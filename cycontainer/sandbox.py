@@ -1,0 +1,140 @@
+"""What `run()`'s keywords come to: a configuration document, isolated unless it says otherwise. Compile; pure.
+
+The document is the runtime-spec's, so that the same reader checks it, and a person can print it.
+"""
+
+from __future__ import annotations
+
+from cycontainer.record import Record
+from cycontainer.spec import DEFAULT_MOUNTS, MASKED_PATHS, READONLY_PATHS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+NOBODY: Final = 65534
+ENVIRONMENT: Final = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
+PERIOD_US: Final = 100_000
+SUBORDINATE: Final = 65536  # ids of a user namespace that root makes
+
+_NOTHING: Final = ["nosuid", "nodev", "noexec"]
+_SYSTEM_MOUNTS: Final = tuple(
+    mount for mount in DEFAULT_MOUNTS if mount["destination"] not in ("/sys", "/sys/fs/cgroup")
+)
+
+
+class Options(Record):
+    """The keywords of `run()` that change the container, not only this run of it."""
+
+    rootfs: str | None
+    cwd: str | None
+    uid: int | None
+    gid: int | None
+    hostname: str | None
+    memory: int | None
+    cpus: float | None
+    pids: int | None
+    network: str
+    read_only: bool
+    user_namespace: bool
+    keep_init: bool
+    masked_paths: tuple[str, ...]
+    private: tuple[str, ...]  # directories of the host's root that are to be empty, writable ones first
+
+
+def _tmpfs(destination: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
+
+
+def private_mounts(directories: tuple[str, ...]) -> list[dict[str, Any]]:
+    """An empty file system for each: /tmp and its like can be written, the others only be seen to be empty."""
+    writable = {"/tmp", "/var/tmp", "/run"}
+    return [
+        _tmpfs(path, "mode=1777" if path != "/run" else "mode=755")
+        if path in writable
+        else _tmpfs(path, "noexec", "ro", "mode=555", "nr_inodes=1")
+        for path in directories
+    ]
+
+
+def _id_maps(options: Options, uid: int, gid: int, *, privileged: bool, ids: tuple[int, int]) -> dict[str, Any]:
+    """Root maps a range of its own; an ordinary user has but itself."""
+    if privileged:
+        line = [{"containerID": 0, "hostID": 100_000, "size": SUBORDINATE}]
+        return {"uidMappings": line, "gidMappings": line}
+    return {
+        "uidMappings": [{"containerID": uid, "hostID": ids[0], "size": 1}],
+        "gidMappings": [{"containerID": gid, "hostID": ids[1], "size": 1}],
+    }
+
+
+def _resources(options: Options) -> dict[str, Any]:
+    resources: dict[str, Any] = {}
+    if options.memory is not None:
+        resources["memory"] = {"limit": options.memory, "swap": options.memory}
+    if options.cpus is not None:
+        resources["cpu"] = {"quota": max(1000, round(options.cpus * PERIOD_US)), "period": PERIOD_US}
+    if options.pids is not None:
+        resources["pids"] = {"limit": options.pids + (1 if options.keep_init else 0)}  # pid 1 is ours
+    return resources
+
+
+def document(
+    options: Options, args: list[str], mounts: list[dict[str, Any]], *, privileged: bool, ids: tuple[int, int]
+) -> dict[str, Any]:
+    """The whole configuration. `ids`: the caller's; `privileged`: the caller needs no user namespace."""
+    on_host_root = options.rootfs is None
+    default = NOBODY if on_host_root and privileged else (0 if privileged or not on_host_root else ids[0])
+    uid = default if options.uid is None else options.uid
+    gid = (default if privileged or not on_host_root else ids[1]) if options.gid is None else options.gid
+    user_namespace = options.user_namespace or not privileged
+    kinds = ["mount", "pid", "ipc", "uts", "cgroup"]
+    kinds += ["network"] if options.network == "none" else []
+    kinds += ["user"] if user_namespace else []
+    base = [dict(mount) for mount in _SYSTEM_MOUNTS]
+    if user_namespace and not privileged:
+        for mount in base:  # the group of terminals, 5, is not mapped for an ordinary user
+            mount["options"] = [option for option in mount["options"] if option != "gid=5"]
+    private = private_mounts(options.private if on_host_root else ("/tmp",))
+    linux: dict[str, Any] = {
+        "namespaces": [{"type": kind} for kind in kinds],
+        "resources": _resources(options),
+        "maskedPaths": [*MASKED_PATHS, *options.masked_paths],
+        "readonlyPaths": list(READONLY_PATHS),
+    }
+    if user_namespace:
+        linux.update(_id_maps(options, uid, gid, privileged=privileged, ids=ids))
+    return {
+        "ociVersion": "1.3.0",
+        "root": {"path": options.rootfs or "/", "readonly": options.read_only or on_host_root},
+        "hostname": options.hostname or "cycontainer",
+        "process": {
+            "args": args,
+            "cwd": options.cwd or "/",
+            "env": list(ENVIRONMENT),
+            "user": {"uid": uid, "gid": gid},
+            "noNewPrivileges": True,
+        },
+        "mounts": [*base, *private, *mounts],
+        "linux": linux,
+    }
+
+
+def overlay(config: dict[str, Any], options: Options, args: list[str], mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The caller's own configuration, with what the keywords say put over it."""
+    process = {"cwd": "/", **config.get("process", {}), "args": args}
+    if options.cwd is not None:
+        process["cwd"] = options.cwd
+    if options.uid is not None:
+        process["user"] = {**process.get("user", {}), "uid": options.uid, "gid": options.gid or 0}
+    linux = dict(config.get("linux", {}))
+    resources = dict(linux.get("resources", {}))
+    for name, value in _resources(options).items():
+        resources[name] = {**resources.get(name, {}), **value}
+    result = {**config, "process": process, "linux": {**linux, "resources": resources}}
+    result["mounts"] = [*config.get("mounts", []), *mounts]
+    if options.rootfs is not None:
+        result["root"] = {**config.get("root", {}), "path": options.rootfs}
+    if options.hostname is not None:
+        result["hostname"] = options.hostname
+    return result

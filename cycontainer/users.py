@@ -1,0 +1,49 @@
+"""User names of an image: read from its passwd, which is untrusted. Lifecycle."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cycontainer.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+MOST_BYTES: Final = 1 << 20
+
+
+def _passwd(rootfs: str) -> str:
+    """The text of the image's /etc/passwd, a regular file below `rootfs` whatever links the image has."""
+    from cycontainer._fd import open_inside
+
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_inside(root, b"etc/passwd")
+    finally:
+        os.close(root)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ConfigError("user", "the image's /etc/passwd is no regular file")
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ConfigError("user", "the image's /etc/passwd is larger than 1 MiB")
+    return data.decode("utf-8", "replace")
+
+
+def look_up(name: str, rootfs: str) -> tuple[int, int]:
+    """The uid and gid of a user name in an image.
+
+    Raises:
+        ConfigError: there is no such user, or no passwd that can be read.
+    """
+    try:
+        lines = _passwd(rootfs).splitlines()
+    except OSError as error:
+        raise ConfigError("user", f"{name}: the image's /etc/passwd: {error.strerror}") from None
+    for line in lines:
+        fields = line.split(":")
+        if fields[0] == name and len(fields) >= 4 and fields[2].isdecimal() and fields[3].isdecimal():
+            return int(fields[2]), int(fields[3])
+    raise ConfigError("user", f"{name}: no such user in the image's /etc/passwd")
