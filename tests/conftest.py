@@ -1,0 +1,105 @@
+"""The guard around every test, what tests are given, and which of them this machine can run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from glob import glob
+
+import pytest
+from elf import PT_INTERP, program_headers
+from guard import left_since, snapshot
+from ordinary import OrdinaryUser
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fails the test that leaves the machine other than it found it, and says what is left."""
+    before = snapshot()
+    yield
+    left = left_since(before)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def busybox_rootfs() -> Iterator[str]:
+    """A root file system that any user may read: a static busybox with its links, and empty directories."""
+    places = ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox-static", "/usr/sbin/busybox", "/sbin/busybox")
+    static = [path for path in places if os.path.exists(path) and not has_interpreter(path)]
+    if not static:
+        pytest.fail("no static busybox: install busybox-static (Debian, Ubuntu) or busybox (Fedora)", pytrace=False)
+    root = tempfile.mkdtemp(prefix="rootfs-")
+    os.chmod(root, 0o755)
+    for name in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp"):
+        os.mkdir(f"{root}/{name}")
+    os.chmod(f"{root}/tmp", 0o1777)
+    shutil.copy(static[0], f"{root}/bin/busybox")
+    os.chmod(f"{root}/bin/busybox", 0o755)
+    listed = subprocess.run([static[0], "--list"], check=True, capture_output=True, text=True)
+    for applet in set(listed.stdout.split()) - {"busybox"}:
+        os.symlink("busybox", f"{root}/bin/{applet}")
+    for name, text in (("passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("group", "root:x:0:\n")):
+        with open(f"{root}/etc/{name}", "w") as file:
+            file.write(text)
+    yield root
+    shutil.rmtree(root)
+
+
+def has_interpreter(path: str) -> bool:
+    return any(kind == PT_INTERP for kind, _ in program_headers(path))
+
+
+@pytest.fixture
+def ordinary_user() -> OrdinaryUser:
+    """Calls a function as an ordinary user; a machine where such a user can have no namespace skips, and in CI fails."""
+    user = OrdinaryUser()
+    problem = user(why_no_user_namespace)
+    if problem:
+        decline(f"an ordinary user may not make a user namespace here: {problem}")
+    return user
+
+
+def why_no_user_namespace() -> str:
+    """Try it; empty when it works."""
+    return subprocess.run(["unshare", "--user", "true"], capture_output=True, text=True).stderr.strip()
+
+
+def decline(reason: str) -> None:
+    """Skip; but a machine that tests changes must be able to run this."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def has_controllers() -> bool:
+    """Whether a cgroup v2 hierarchy governs anything."""
+    for path in ("/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"):
+        if os.path.exists(path):
+            with open(path) as file:
+                return bool(file.read().strip())
+    return False
+
+
+def has_engine() -> bool:
+    return any(shutil.which(name) for name in ("podman", "docker", "containerd", "crio"))
+
+
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this machine has it, what it is
+    "root": (lambda: os.geteuid() == 0, "root"),
+    "cgroup1": (lambda: bool(glob("/sys/fs/cgroup/*/tasks")), "cgroup v1 hierarchies"),
+    "cgroup2": (has_controllers, "a cgroup v2 hierarchy with controllers"),
+    "systemd": (lambda: os.path.isdir("/run/systemd/system"), "systemd as the first process"),
+    "criu": (lambda: shutil.which("criu") is not None, "criu"),
+    "engine": (has_engine, "a container engine"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine or user cannot run, and say what is missing."""
+    for marker, (there, what) in NEEDS.items():
+        if item.get_closest_marker(marker) and not there():
+            pytest.skip(f"needs {what}")
