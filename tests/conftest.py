@@ -55,7 +55,7 @@ def has_interpreter(path: str) -> bool:
 
 @pytest.fixture
 def ordinary_user() -> OrdinaryUser:
-    """Calls a function as an ordinary user; a machine where such a user can have no namespace skips, and in CI fails."""
+    """Calls a function as an ordinary user; where such a user can have no namespace, it skips, and in CI fails."""
     user = OrdinaryUser()
     problem = user(why_no_user_namespace)
     if problem:
