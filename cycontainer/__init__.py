@@ -1,0 +1,45 @@
+"""Containers for Python programs, and an OCI runtime."""
+
+TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
+if TYPE_CHECKING:
+    from cycontainer._run import DEVNULL as DEVNULL
+    from cycontainer._run import PIPE as PIPE
+    from cycontainer._run import STDOUT as STDOUT
+    from cycontainer._run import Result as Result
+    from cycontainer._run import Usage as Usage
+    from cycontainer._run import run as run
+    from cycontainer.errors import CgroupError as CgroupError
+    from cycontainer.errors import ConfigError as ConfigError
+    from cycontainer.errors import Error as Error
+    from cycontainer.errors import HostError as HostError
+    from cycontainer.errors import LaunchError as LaunchError
+    from cycontainer.errors import ProgramError as ProgramError
+    from cycontainer.errors import RunError as RunError
+    from cycontainer.errors import StatusUnknown as StatusUnknown
+    from cycontainer.version import VERSION as __version__  # noqa: F401
+
+_HOME = {
+    **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"), "cycontainer._run"),
+    **dict.fromkeys(
+        (
+            "CgroupError",
+            "ConfigError",
+            "Error",
+            "HostError",
+            "LaunchError",
+            "ProgramError",
+            "RunError",
+            "StatusUnknown",
+        ),
+        "cycontainer.errors",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562): who needs little does not pay for all."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(__import__(_HOME[name], fromlist=[name]), name)
+    globals()[name] = value
+    return value

@@ -100,3 +100,21 @@ def open_inside(int root, bytes path not None) -> int:
     if result < 0:
         raise OSError(-result, "openat2", path)
     return result
+
+
+cdef extern from "init/sys.h" nogil:
+    struct capability_header:
+        unsigned int version
+        int pid
+    struct capability_data:
+        unsigned int effective
+    long NR_capget "__NR_capget"
+
+
+def effective_capabilities() -> int:
+    """This thread's effective capabilities as a mask: capget(2)."""
+    cdef capability_header header
+    cdef capability_data data[2]
+    header.version, header.pid = 0x20080522, 0
+    sys2(NR_capget, <long> &header, <long> data)
+    return data[0].effective | <unsigned long> data[1].effective << 32

@@ -1,9 +1,451 @@
-"""tmpcopyup: what an image has where a tmpfs goes, copied onto that tmpfs."""
+"""tmpcopyup: what an image has where a tmpfs goes, copied onto that tmpfs.
+
+The image may be hostile, and may change meanwhile. So it is seen through a mount of our own, read-only, without devices
+and without symbolic links; each name is opened once, what it is is asked of the descriptor, and the way is only down.
+Bounded are the levels, a path's length, the remembered links, a file's bytes (what statx(2) said), and by the tmpfs all
+the rest: its ENOSPC is the step's.
+
+Kept are owner, mode, times, hard links, holes and extended attributes; an attribute of a kind that the tmpfs lacks is
+left out, but for access lists: without its list, a file's mode says more than was granted. Devices are refused. What is
+mounted below is left out. Inode flags (chattr(1)) and creation times are not kept.
+"""
 
 from cycontainer._steps cimport *
 from cycontainer.init.state cimport State
 from cycontainer.init.sys cimport *
 
+cdef extern long open_inside(int root, const char *path, long flags, long resolve) noexcept nogil
+
+cdef enum:
+    LEVELS = 64              # each holds two descriptors
+    PATH_SIZE = 4096
+    BLOCK_SIZE = 4096        # of a directory's entries
+    CHUNK_SIZE = 65536       # no extended attribute, and no list of their names, is larger
+    MOST_SHARED = 65536      # files with several names
+    SLOT_BITS = 17
+    SLOTS = 1 << SLOT_BITS   # for them: twice as many, so that a search ends
+    NAMES_SIZE = 16 << 20    # for their paths
+    MOST_MISSED = 65536      # names that are gone when they are looked at: else one who renames could keep us for ever
+
+cdef struct Shared:          # a file with several names
+    unsigned long device, inode
+    long path                # where its first name stands in Work.names; 0 in an empty slot
+
+cdef struct Work:            # in one mapping, of which only what is used takes memory
+    int target               # the tmpfs's root
+    int here                 # the working directory, while we are elsewhere; or -1
+    long missed, shared, named
+    long length              # of `path`
+    char path[PATH_SIZE]     # of what is being copied, below the tmpfs's root
+    char blocks[LEVELS][BLOCK_SIZE]
+    char chunk[CHUNK_SIZE]
+    char attributes[CHUNK_SIZE]
+    Shared slots[SLOTS]
+    char names[NAMES_SIZE]
+
+cdef struct Place:           # whose attributes are copied
+    int source               # the files,
+    int target
+    const char *name         # or, when this is not NULL, their directories
+
+cdef struct Entry:
+    int level                # of the directory it is in,
+    int source               # this directory,
+    int target               # and the one it goes to
+    int found                # itself, O_PATH
+    const char *name
+    file_status status
+
+
+cdef long open_at(int directory, const char *name, long flags, long mode) noexcept nogil:
+    """`name` in `directory`, itself: not what it links to, not what is mounted on it."""
+    cdef open_how_ how
+    how.flags, how.mode = flags | OPEN_NOFOLLOW | O_CLOEXEC, mode
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    return sys4(NR_openat2, directory, <long> name, <long> &how, sizeof(how))
+
+
+cdef long status_at(long descriptor, file_status *status) noexcept nogil:
+    return sys5(NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> status)
+
+
+cdef long extend(char *path, long length, const char *name) noexcept nogil:
+    """Append /`name`: the new length, or -ENAMETOOLONG."""
+    cdef long at = 0
+    path[length] = c'/'
+    while True:
+        length += 1
+        if length >= PATH_SIZE:
+            return -ENAMETOOLONG
+        path[length] = name[at]
+        if not name[at]:
+            return length
+        at += 1
+
+
+cdef inline long starts(const char *text, const char *start) noexcept nogil:
+    while start[0] and text[0] == start[0]:
+        text += 1
+        start += 1
+    return start[0] == 0
+
+
+cdef long miss(Work *work) noexcept nogil:
+    """A name that was listed cannot be reached: as if it had not been."""
+    work.missed += 1
+    return 0 if work.missed < MOST_MISSED else -EAGAIN
+
+
+# --- extended attributes ----------------------------------------------------------------------------------------------
+#
+# A link, a FIFO and a socket have no descriptor that fgetxattr(2) takes, and getxattrat(2) is newer than the oldest
+# kernel that we run on: their attributes are reached by name, from the directory that they are in.
+
+cdef long stand_in(Work *work, int directory) noexcept nogil:
+    """Make `directory` the working one; copy_up() goes back to the one that was."""
+    cdef open_how_ how
+    if work.here < 0:
+        how.flags, how.mode, how.resolve = O_PATH | O_CLOEXEC, 0, 0
+        work.here = <int> sys4(NR_openat2, AT_FDCWD, <long> <const char *> b".", <long> &how, sizeof(how))
+    if work.here < 0:
+        return work.here
+    return sys1(NR_fchdir, directory)
+
+
+cdef long list_attributes(Work *work, int source, const char *name) noexcept nogil:
+    """Names that end with NUL, one behind the other, to work.attributes; how long all are."""
+    cdef long result
+    if name == NULL:
+        return sys3(NR_flistxattr, source, <long> work.attributes, CHUNK_SIZE)
+    result = stand_in(work, source)
+    if result < 0:
+        return result
+    return sys3(NR_llistxattr, <long> name, <long> work.attributes, CHUNK_SIZE)
+
+
+cdef long copy_attribute(Work *work, const Place *place, const char *attribute) noexcept nogil:
+    cdef long length, result
+    if place.name == NULL:
+        length = sys4(NR_fgetxattr, place.source, <long> attribute, <long> work.chunk, CHUNK_SIZE)
+        if length < 0:
+            return length
+        return sys5(NR_fsetxattr, place.target, <long> attribute, <long> work.chunk, length, 0)
+    result = sys1(NR_fchdir, place.source)
+    if result < 0:
+        return result
+    length = sys4(NR_lgetxattr, <long> place.name, <long> attribute, <long> work.chunk, CHUNK_SIZE)
+    if length < 0:
+        return length
+    result = sys1(NR_fchdir, place.target)
+    if result < 0:
+        return result
+    return sys5(NR_lsetxattr, <long> place.name, <long> attribute, <long> work.chunk, length, 0)
+
+
+cdef long copy_attributes(Work *work, const Place *place) noexcept nogil:
+    """All of one file. ENODATA: it was removed meanwhile; EOPNOTSUPP: the tmpfs has none of this kind."""
+    cdef char *attribute
+    cdef long at = 0, result, length = list_attributes(work, place.source, place.name)
+    if length == -EOPNOTSUPP:
+        return 0
+    while at < length:
+        attribute = work.attributes + at
+        result = copy_attribute(work, place, attribute)
+        if result == -EOPNOTSUPP and starts(attribute, b"system.posix_acl_"):
+            return result
+        if result < 0 and result != -ENODATA and result != -EOPNOTSUPP:
+            return result
+        while work.attributes[at]:
+            at += 1
+        at += 1
+    return length
+
+
+# --- owner, mode, times: in this order, as chown(2) and write(2) take away set-user-ID and file capabilities ------------
+
+cdef inline void times_of(const file_status *status, long *times) noexcept nogil:
+    cdef const file_times *from_ = <const file_times *> status
+    times[0], times[1] = from_.stx_atime.tv_sec, from_.stx_atime.tv_nsec
+    times[2], times[3] = from_.stx_mtime.tv_sec, from_.stx_mtime.tv_nsec
+
+
+cdef long finish(Work *work, int source, int target, const file_status *status) noexcept nogil:
+    """Make an open file or directory what `source` is, but for what is in it."""
+    cdef long times[4]
+    cdef Place place
+    cdef long result = sys5(NR_fchownat, target, <long> <const char *> b"", status.stx_uid, status.stx_gid, AT_EMPTY_PATH)
+    if result < 0:
+        return result
+    place.source, place.target, place.name = source, target, NULL
+    result = copy_attributes(work, &place)
+    if result >= 0:
+        result = sys2(NR_fchmod, target, status.stx_mode & 0o7777)
+    if result >= 0:
+        times_of(status, times)
+        result = sys4(NR_utimensat, target, 0, <long> times, 0)
+    return result
+
+
+cdef long finish_node(Work *work, const Entry *entry) noexcept nogil:
+    """The same for what is not opened: by name, which in the tmpfs only we can change."""
+    cdef long times[4]
+    cdef Place place
+    cdef long name = <long> entry.name, mode = entry.status.stx_mode
+    cdef long result = sys5(NR_fchownat, entry.target, name, entry.status.stx_uid, entry.status.stx_gid, AT_SYMLINK_NOFOLLOW)
+    if result < 0:
+        return result
+    place.source, place.target, place.name = entry.source, entry.target, entry.name
+    result = copy_attributes(work, &place)
+    if result >= 0 and mode & S_IFMT != S_IFLNK:
+        result = sys3(NR_fchmodat, entry.target, name, mode & 0o7777)
+    if result >= 0:
+        times_of(&entry.status, times)
+        result = sys4(NR_utimensat, entry.target, name, <long> times, AT_SYMLINK_NOFOLLOW)
+    return result
+
+
+# --- each kind of file --------------------------------------------------------------------------------------------------
+
+cdef long put(int target, const char *bytes_, long length, long at) noexcept nogil:
+    cdef long done = 0, result
+    while done < length:
+        result = sys4(NR_pwrite64, target, <long> (bytes_ + done), length - done, at + done)
+        if result < 0:
+            return result
+        done += result
+    return 0
+
+
+cdef long copy_bytes(Work *work, int source, int target, long size) noexcept nogil:
+    """`size` bytes and no more, however the file grows; holes are left out, they could be larger than any tmpfs."""
+    cdef long at = 0, length, result = 0
+    while at < size and result >= 0:
+        result = sys3(NR_lseek, source, at, SEEK_DATA)
+        if result == -ENXIO:
+            break                                 # a hole to the end
+        if result > at:                           # errors too: who cannot tell holes has none
+            at = result
+            if at >= size:
+                break
+        length = sys4(NR_pread64, source, <long> work.chunk, min(size - at, <long> CHUNK_SIZE), at)
+        if length < 0:
+            return length
+        if length == 0:
+            size = at                             # it was truncated
+        result = put(target, work.chunk, length, at)
+        at += length
+    if result < 0 and result != -ENXIO:
+        return result
+    return sys2(NR_ftruncate, target, size)
+
+
+cdef long open_same(const Entry *entry, file_status *status) noexcept nogil:
+    """Open the regular file that was found, to read it."""
+    cdef const file_status *found = &entry.status
+    cdef long result, source = open_at(entry.source, entry.name, O_NONBLOCK, 0)   # another now may be a FIFO
+    if source < 0:
+        return source
+    result = status_at(source, status)
+    if result >= 0 and (status.stx_mode & S_IFMT != S_IFREG or status.stx_ino != found.stx_ino
+                        or status.stx_dev_major != found.stx_dev_major or status.stx_dev_minor != found.stx_dev_minor):
+        result = -ESTALE
+    if result >= 0:
+        return source
+    sys1(NR_close, source)
+    return result
+
+
+cdef long copy_file(Work *work, const Entry *entry) noexcept nogil:
+    cdef file_status status
+    cdef long result, target, source = open_same(entry, &status)
+    if source == -ENOENT:
+        return miss(work)
+    if source < 0:
+        return source
+    result = target = open_at(entry.target, entry.name, O_WRONLY | O_CREAT | O_EXCL, 0o600)
+    if result >= 0:
+        result = copy_bytes(work, <int> source, <int> target, <long> status.stx_size)
+        if result >= 0:
+            result = finish(work, <int> source, <int> target, &status)
+        sys1(NR_close, target)
+    sys1(NR_close, source)
+    return result
+
+
+cdef long copy_link(Work *work, const Entry *entry) noexcept nogil:
+    cdef long length = sys4(NR_readlinkat, entry.found, <long> <const char *> b"", <long> work.chunk, PATH_SIZE)
+    if length < 0:
+        return length
+    work.chunk[length] = 0
+    length = sys3(NR_symlinkat, <long> work.chunk, entry.target, <long> entry.name)
+    return finish_node(work, entry) if length >= 0 else length
+
+
+cdef long copy_node(Work *work, const Entry *entry) noexcept nogil:
+    cdef long kind = entry.status.stx_mode & S_IFMT
+    cdef long result = -EPERM         # an image's device is a way to the host's hardware
+    if kind == S_IFIFO or kind == S_IFSOCK:
+        result = sys4(NR_mknodat, entry.target, <long> entry.name, kind | 0o600, 0)
+    return finish_node(work, entry) if result >= 0 else result
+
+
+cdef long copy_leaf(Work *work, const Entry *entry) noexcept nogil:
+    cdef long kind = entry.status.stx_mode & S_IFMT
+    if kind == S_IFREG:
+        return copy_file(work, entry)
+    if kind == S_IFLNK:
+        return copy_link(work, entry)
+    return copy_node(work, entry)
+
+
+# --- several names of one file ------------------------------------------------------------------------------------------
+
+cdef Shared *slot_of(Work *work, unsigned long device, unsigned long inode) noexcept nogil:
+    """The file's, or the empty one that is to be its. They are never all taken: MOST_SHARED."""
+    cdef unsigned long at = (inode * 0x9E3779B97F4A7C15UL) >> (64 - SLOT_BITS)
+    while work.slots[at].path and (work.slots[at].inode != inode or work.slots[at].device != device):
+        at = (at + 1) & (SLOTS - 1)
+    return &work.slots[at]
+
+
+cdef long copy_shared(Work *work, const Entry *entry) noexcept nogil:
+    """A file with several names: copied under the first that is met, linked to under the others."""
+    cdef unsigned long device = <unsigned long> entry.status.stx_dev_major << 32 | entry.status.stx_dev_minor
+    cdef Shared *slot = slot_of(work, device, entry.status.stx_ino)
+    cdef long missed = work.missed, result
+    if slot.path:
+        return sys5(NR_linkat, work.target, <long> (work.names + slot.path), entry.target, <long> entry.name, 0)
+    if work.shared >= MOST_SHARED or work.named + work.length >= NAMES_SIZE:
+        return -EMLINK
+    result = copy_leaf(work, entry)
+    if result >= 0 and work.missed == missed:
+        slot.device, slot.inode, slot.path = device, entry.status.stx_ino, work.named
+        memcpy(work.names + work.named, work.path, work.length + 1)
+        work.named += work.length + 1
+        work.shared += 1
+    return result
+
+
+# --- the way down -------------------------------------------------------------------------------------------------------
+
+cdef long copy_directory(Work *work, const Entry *entry) noexcept nogil:
+    cdef long result, target, source
+    if entry.level + 1 >= LEVELS:
+        return -ENAMETOOLONG
+    source = open_at(entry.found, b".", OPEN_DIRECTORY, 0)
+    if source < 0:
+        return source
+    result = sys3(NR_mkdirat, entry.target, <long> entry.name, 0o700)
+    if result >= 0:
+        result = target = open_at(entry.target, entry.name, OPEN_DIRECTORY, 0)
+    if result >= 0:
+        result = copy_all(work, entry.level + 1, <int> source, <int> target)
+        sys1(NR_close, target)
+    sys1(NR_close, source)
+    return result
+
+
+cdef long copy_entry(Work *work, Entry *entry) noexcept nogil:
+    """One name of a directory."""
+    cdef long above = work.length
+    cdef long result, found = open_at(entry.source, entry.name, O_PATH, 0)
+    if found == -ENOENT or found == -EXDEV:
+        return miss(work)
+    if found < 0:
+        return found
+    entry.found = <int> found
+    result = status_at(found, &entry.status)
+    if result >= 0:
+        result = extend(work.path, above, entry.name)
+    if result >= 0:
+        work.length = result
+        if entry.status.stx_mode & S_IFMT == S_IFDIR:
+            result = copy_directory(work, entry)
+        elif entry.status.stx_nlink > 1:
+            result = copy_shared(work, entry)
+        else:
+            result = copy_leaf(work, entry)
+    work.length = above
+    sys1(NR_close, found)
+    return result
+
+
+cdef long copy_all(Work *work, int level, int source, int target) noexcept nogil:
+    """All that is in a directory; then the directory itself, as each name made in it changes its times."""
+    cdef file_status status
+    cdef Entry entry
+    cdef directory_entry *listed
+    cdef long at, result = 0, length = 1
+    entry.level, entry.source, entry.target = level, source, target
+    while length > 0 and result >= 0:
+        length = sys3(NR_getdents64, source, <long> work.blocks[level], BLOCK_SIZE)
+        at = 0
+        while at < length and result >= 0:
+            listed = <directory_entry *> (work.blocks[level] + at)
+            at += listed.length
+            entry.name = listed.name
+            if not is_dots(entry.name):
+                result = copy_entry(work, &entry)
+    if length < 0 or result < 0:
+        return length if length < 0 else result
+    result = status_at(source, &status)
+    return finish(work, source, target, &status) if result >= 0 else result
+
+
+cdef inline long is_dots(const char *name) noexcept nogil:
+    return name[0] == c'.' and (name[1] == 0 or name[1] == c'.' and name[2] == 0)
+
+
+cdef long look_only(int found) noexcept nogil:
+    """The directory again, as the root of a mount of ours: no way up, no device, no link, and reading leaves no trace."""
+    cdef mount_attributes attributes
+    cdef long result, mount = sys3(NR_open_tree, found, <long> <const char *> b"",
+                                   O_CLOEXEC | OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE)
+    if mount < 0:
+        return mount
+    attributes.attr_set, attributes.attr_clr, attributes.propagation, attributes.userns_fd = ATTR_LOOK_ONLY, 0, 0, 0
+    result = sys5(NR_mount_setattr, mount, <long> <const char *> b"", AT_EMPTY_PATH | AT_RECURSIVE,
+                  <long> &attributes, sizeof(attributes))
+    if result >= 0:
+        return mount
+    sys1(NR_close, mount)
+    return result
+
+
+cdef long copy_tree(int source, int target) noexcept nogil:
+    """Copy what one directory has, and is, to another."""
+    cdef Work *work
+    cdef long result = sys6(NR_mmap, 0, sizeof(Work), PROT_READ_WRITE, MAP_FRESH, -1, 0)
+    if result < 0 and result > -4096:
+        return result
+    work = <Work *> result
+    work.target, work.here, work.named = target, -1, 1
+    work.path[0], work.length = c'.', 1               # linkat(2) is told "./a/b"
+    result = copy_all(work, 0, source, target)
+    if work.here >= 0:
+        sys1(NR_fchdir, work.here)
+        sys1(NR_close, work.here)
+    sys2(NR_munmap, <long> work, sizeof(Work))
+    return result
+
 
 cdef public long copy_up(State *state, const Step *step) noexcept nogil:
-    return -ENOSYS
+    """arg[0]: a path in the container; what is there goes to the source, a tmpfs. Nothing there: nothing to copy."""
+    cdef long result, mount, source, target, found = open_inside(state.root, state.plan + step.arg[0], O_PATH, 0)
+    if found == -ENOENT:
+        return 0
+    if found < 0:
+        return found
+    result = mount = look_only(<int> found)
+    sys1(NR_close, found)
+    if mount < 0:
+        return mount
+    result = source = open_at(<int> mount, b".", OPEN_DIRECTORY, 0)       # -ENOTDIR when it is none
+    if source >= 0:
+        result = target = open_at(state.source, b".", OPEN_DIRECTORY, 0)
+        if target >= 0:
+            result = copy_tree(<int> source, <int> target)
+            sys1(NR_close, target)
+        sys1(NR_close, source)
+    sys1(NR_close, mount)             # last: what is mounted below goes with it
+    return result

@@ -185,4 +185,21 @@ static inline long clone_onto_stack(struct clone_arguments *args, unsigned long 
 #endif
 }
 
+/* --- of copyup.pyx ------------------------------------------------------------------------------------------------ */
+
+/* Not the same number everywhere, unlike the other O_ flags. */
+#if defined(__aarch64__)
+#define OPEN_DIRECTORY 040000
+#define OPEN_NOFOLLOW 0100000
+#else
+#define OPEN_DIRECTORY 0200000
+#define OPEN_NOFOLLOW 0400000
+#endif
+struct directory_entry { /* getdents64(2) */
+    unsigned long ino, next;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
 #endif

@@ -199,3 +199,49 @@ cdef enum:
     IFF_UP = 1
     PROT_READ_WRITE = 3
     MAP_PRIVATE = 2
+
+
+# --- of copyup.pyx --------------------------------------------------------------------------------------------------
+
+cdef extern from "sys.h" nogil:
+    struct file_time:                 # a member of file_status, nameless in C
+        long tv_sec
+        unsigned int tv_nsec
+    struct file_times "file_status":  # statx(2) again, for its times
+        file_time stx_atime, stx_mtime
+    struct directory_entry:
+        unsigned short length
+        char name[1]                  # as long as it is
+
+    long OPEN_DIRECTORY
+    long OPEN_NOFOLLOW
+    long NR_fchmod "__NR_fchmod"
+    long NR_fchmodat "__NR_fchmodat"
+    long NR_fgetxattr "__NR_fgetxattr"
+    long NR_flistxattr "__NR_flistxattr"
+    long NR_fsetxattr "__NR_fsetxattr"
+    long NR_ftruncate "__NR_ftruncate"
+    long NR_getdents64 "__NR_getdents64"
+    long NR_lgetxattr "__NR_lgetxattr"
+    long NR_linkat "__NR_linkat"
+    long NR_llistxattr "__NR_llistxattr"
+    long NR_lseek "__NR_lseek"
+    long NR_lsetxattr "__NR_lsetxattr"
+    long NR_munmap "__NR_munmap"
+    long NR_pread64 "__NR_pread64"
+    long NR_pwrite64 "__NR_pwrite64"
+    long NR_utimensat "__NR_utimensat"
+
+cdef enum:
+    ENXIO = 6
+    EXDEV = 18
+    EMLINK = 31
+    ENODATA = 61
+    EOPNOTSUPP = 95
+    ESTALE = 116
+    SEEK_DATA = 3
+    S_IFIFO = 0o010000
+    S_IFLNK = 0o120000
+    S_IFSOCK = 0o140000
+    MAP_FRESH = 0x4022                # MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    ATTR_LOOK_ONLY = 0x20000F         # MOUNT_ATTR_: RDONLY, NOSUID, NODEV, NOEXEC, NOSYMFOLLOW
