@@ -96,6 +96,7 @@ class _Prepared(Record):
 
 _prepared: dict[tuple[object, ...], _Prepared] = {}
 MOST_PREPARED: Final = 256
+_swept = 0  # the process that has swept
 
 
 # --- from keywords to a plan
@@ -346,7 +347,12 @@ def _execute(
     cgroup: Cgroup | None = None
     path: str | None = None
     if plan.cgroup is not None and plan.cgroup.hierarchies:
-        from cycontainer.cgroups import Cgroup, run_name
+        from cycontainer.cgroups import Cgroup, run_name, sweep
+
+        global _swept
+        if _swept != os.getpid():
+            _swept = os.getpid()
+            sweep(current().cgroups)  # what a run that was killed with its caller has left
 
         path = f"/cycontainer/{run_name()}"
         cgroup = Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))

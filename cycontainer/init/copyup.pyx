@@ -43,17 +43,12 @@ cdef struct Work:            # in one mapping, of which only what is used takes 
     Shared slots[SLOTS]
     char names[NAMES_SIZE]
 
-cdef struct Place:           # whose attributes are copied
-    int source               # the files,
-    int target
-    const char *name         # or, when this is not NULL, their directories
-
 cdef struct Entry:
     int level                # of the directory it is in,
     int source               # this directory,
     int target               # and the one it goes to
     int found                # itself, O_PATH
-    const char *name
+    const char *name         # NULL: source and target are not its directories, but itself
     file_status status
 
 
@@ -96,64 +91,56 @@ cdef long miss(Work *work) noexcept nogil:
     return 0 if work.missed < MOST_MISSED else -EAGAIN
 
 
-# --- extended attributes ----------------------------------------------------------------------------------------------
+# --- extended attributes and the rest of an inode
 #
-# A link, a FIFO and a socket have no descriptor that fgetxattr(2) takes, and getxattrat(2) is newer than the oldest
+# No descriptor of a link, a FIFO or a socket is one that fgetxattr(2) takes, and getxattrat(2) is newer than the oldest
 # kernel that we run on: their attributes are reached by name, from the directory that they are in.
 
 cdef long stand_in(Work *work, int directory) noexcept nogil:
     """Make `directory` the working one; copy_up() goes back to the one that was."""
-    cdef open_how_ how
     if work.here < 0:
-        how.flags, how.mode, how.resolve = O_PATH | O_CLOEXEC, 0, 0
-        work.here = <int> sys4(NR_openat2, AT_FDCWD, <long> <const char *> b".", <long> &how, sizeof(how))
+        work.here = <int> open_at(AT_FDCWD, b".", O_PATH, 0)
     if work.here < 0:
         return work.here
     return sys1(NR_fchdir, directory)
 
 
-cdef long list_attributes(Work *work, int source, const char *name) noexcept nogil:
+cdef long list_attributes(Work *work, const Entry *entry) noexcept nogil:
     """Names that end with NUL, one behind the other, to work.attributes; how long all are."""
     cdef long result
-    if name == NULL:
-        return sys3(NR_flistxattr, source, <long> work.attributes, CHUNK_SIZE)
-    result = stand_in(work, source)
+    if entry.name == NULL:
+        return sys3(NR_flistxattr, entry.source, <long> work.attributes, CHUNK_SIZE)
+    result = stand_in(work, entry.source)
     if result < 0:
         return result
-    return sys3(NR_llistxattr, <long> name, <long> work.attributes, CHUNK_SIZE)
+    return sys3(NR_llistxattr, <long> entry.name, <long> work.attributes, CHUNK_SIZE)
 
 
-cdef long copy_attribute(Work *work, const Place *place, const char *attribute) noexcept nogil:
-    cdef long length, result
-    if place.name == NULL:
-        length = sys4(NR_fgetxattr, place.source, <long> attribute, <long> work.chunk, CHUNK_SIZE)
-        if length < 0:
-            return length
-        return sys5(NR_fsetxattr, place.target, <long> attribute, <long> work.chunk, length, 0)
-    result = sys1(NR_fchdir, place.source)
-    if result < 0:
-        return result
-    length = sys4(NR_lgetxattr, <long> place.name, <long> attribute, <long> work.chunk, CHUNK_SIZE)
-    if length < 0:
-        return length
-    result = sys1(NR_fchdir, place.target)
-    if result < 0:
-        return result
-    return sys5(NR_lsetxattr, <long> place.name, <long> attribute, <long> work.chunk, length, 0)
+cdef long copy_attribute(Work *work, const Entry *entry, const char *attribute) noexcept nogil:
+    cdef long result, length, value = <long> work.chunk
+    if entry.name == NULL:
+        length = sys4(NR_fgetxattr, entry.source, <long> attribute, value, CHUNK_SIZE)
+        return length if length < 0 else sys5(NR_fsetxattr, entry.target, <long> attribute, value, length, 0)
+    result = stand_in(work, entry.source)
+    if result >= 0:
+        result = length = sys4(NR_lgetxattr, <long> entry.name, <long> attribute, value, CHUNK_SIZE)
+    if result >= 0:
+        result = stand_in(work, entry.target)
+    if result >= 0:
+        result = sys5(NR_lsetxattr, <long> entry.name, <long> attribute, value, length, 0)
+    return result
 
 
-cdef long copy_attributes(Work *work, const Place *place) noexcept nogil:
+cdef long copy_attributes(Work *work, const Entry *entry) noexcept nogil:
     """All of one file. ENODATA: it was removed meanwhile; EOPNOTSUPP: the tmpfs has none of this kind."""
     cdef char *attribute
-    cdef long at = 0, result, length = list_attributes(work, place.source, place.name)
+    cdef long at = 0, result, length = list_attributes(work, entry)
     if length == -EOPNOTSUPP:
         return 0
     while at < length:
         attribute = work.attributes + at
-        result = copy_attribute(work, place, attribute)
-        if result == -EOPNOTSUPP and starts(attribute, b"system.posix_acl_"):
-            return result
-        if result < 0 and result != -ENODATA and result != -EOPNOTSUPP:
+        result = copy_attribute(work, entry, attribute)
+        if result < 0 and result != -ENODATA and (result != -EOPNOTSUPP or starts(attribute, b"system.posix_acl_")):
             return result
         while work.attributes[at]:
             at += 1
@@ -161,50 +148,28 @@ cdef long copy_attributes(Work *work, const Place *place) noexcept nogil:
     return length
 
 
-# --- owner, mode, times: in this order, as chown(2) and write(2) take away set-user-ID and file capabilities ------------
-
-cdef inline void times_of(const file_status *status, long *times) noexcept nogil:
+cdef long finish(Work *work, const Entry *entry) noexcept nogil:
+    """Owner, attributes, mode, times: in this order, as chown(2) takes set-user-ID and capabilities(7) away."""
+    cdef const file_status *status = &entry.status
     cdef const file_times *from_ = <const file_times *> status
-    times[0], times[1] = from_.stx_atime.tv_sec, from_.stx_atime.tv_nsec
-    times[2], times[3] = from_.stx_mtime.tv_sec, from_.stx_mtime.tv_nsec
-
-
-cdef long finish(Work *work, int source, int target, const file_status *status) noexcept nogil:
-    """Make an open file or directory what `source` is, but for what is in it."""
     cdef long times[4]
-    cdef Place place
-    cdef long result = sys5(NR_fchownat, target, <long> <const char *> b"", status.stx_uid, status.stx_gid, AT_EMPTY_PATH)
-    if result < 0:
-        return result
-    place.source, place.target, place.name = source, target, NULL
-    result = copy_attributes(work, &place)
+    cdef long name = <long> entry.name, mode = status.stx_mode & 0o7777, by_name = entry.name != NULL
+    cdef long result = sys5(NR_fchownat, entry.target, name if by_name else <long> <const char *> b"", status.stx_uid,
+                            status.stx_gid, AT_SYMLINK_NOFOLLOW if by_name else AT_EMPTY_PATH)
     if result >= 0:
-        result = sys2(NR_fchmod, target, status.stx_mode & 0o7777)
+        result = copy_attributes(work, entry)
+    if result >= 0 and not by_name:
+        result = sys2(NR_fchmod, entry.target, mode)
+    elif result >= 0 and status.stx_mode & S_IFMT != S_IFLNK:
+        result = sys3(NR_fchmodat, entry.target, name, mode)      # follows no link: here only we make any
     if result >= 0:
-        times_of(status, times)
-        result = sys4(NR_utimensat, target, 0, <long> times, 0)
+        times[0], times[1] = from_.stx_atime.tv_sec, from_.stx_atime.tv_nsec
+        times[2], times[3] = from_.stx_mtime.tv_sec, from_.stx_mtime.tv_nsec
+        result = sys4(NR_utimensat, entry.target, name, <long> times, AT_SYMLINK_NOFOLLOW if by_name else 0)
     return result
 
 
-cdef long finish_node(Work *work, const Entry *entry) noexcept nogil:
-    """The same for what is not opened: by name, which in the tmpfs only we can change."""
-    cdef long times[4]
-    cdef Place place
-    cdef long name = <long> entry.name, mode = entry.status.stx_mode
-    cdef long result = sys5(NR_fchownat, entry.target, name, entry.status.stx_uid, entry.status.stx_gid, AT_SYMLINK_NOFOLLOW)
-    if result < 0:
-        return result
-    place.source, place.target, place.name = entry.source, entry.target, entry.name
-    result = copy_attributes(work, &place)
-    if result >= 0 and mode & S_IFMT != S_IFLNK:
-        result = sys3(NR_fchmodat, entry.target, name, mode & 0o7777)
-    if result >= 0:
-        times_of(&entry.status, times)
-        result = sys4(NR_utimensat, entry.target, name, <long> times, AT_SYMLINK_NOFOLLOW)
-    return result
-
-
-# --- each kind of file --------------------------------------------------------------------------------------------------
+# --- each kind of file
 
 cdef long put(int target, const char *bytes_, long length, long at) noexcept nogil:
     cdef long done = 0, result
@@ -256,49 +221,41 @@ cdef long open_same(const Entry *entry, file_status *status) noexcept nogil:
 
 
 cdef long copy_file(Work *work, const Entry *entry) noexcept nogil:
-    cdef file_status status
-    cdef long result, target, source = open_same(entry, &status)
+    cdef Entry opened
+    cdef long result, target, source = open_same(entry, &opened.status)
     if source == -ENOENT:
         return miss(work)
     if source < 0:
         return source
     result = target = open_at(entry.target, entry.name, O_WRONLY | O_CREAT | O_EXCL, 0o600)
     if result >= 0:
-        result = copy_bytes(work, <int> source, <int> target, <long> status.stx_size)
+        result = copy_bytes(work, <int> source, <int> target, <long> opened.status.stx_size)
+        opened.source, opened.target, opened.name = <int> source, <int> target, NULL
         if result >= 0:
-            result = finish(work, <int> source, <int> target, &status)
+            result = finish(work, &opened)
         sys1(NR_close, target)
     sys1(NR_close, source)
     return result
 
 
-cdef long copy_link(Work *work, const Entry *entry) noexcept nogil:
-    cdef long length = sys4(NR_readlinkat, entry.found, <long> <const char *> b"", <long> work.chunk, PATH_SIZE)
-    if length < 0:
-        return length
-    work.chunk[length] = 0
-    length = sys3(NR_symlinkat, <long> work.chunk, entry.target, <long> entry.name)
-    return finish_node(work, entry) if length >= 0 else length
-
-
 cdef long copy_node(Work *work, const Entry *entry) noexcept nogil:
-    cdef long kind = entry.status.stx_mode & S_IFMT
-    cdef long result = -EPERM         # an image's device is a way to the host's hardware
-    if kind == S_IFIFO or kind == S_IFSOCK:
-        result = sys4(NR_mknodat, entry.target, <long> entry.name, kind | 0o600, 0)
-    return finish_node(work, entry) if result >= 0 else result
-
-
-cdef long copy_leaf(Work *work, const Entry *entry) noexcept nogil:
-    cdef long kind = entry.status.stx_mode & S_IFMT
-    if kind == S_IFREG:
-        return copy_file(work, entry)
+    """What has no content: links, FIFOs, sockets. A device of the image would lead to the host's hardware."""
+    cdef long kind = entry.status.stx_mode & S_IFMT, result = -EPERM
     if kind == S_IFLNK:
-        return copy_link(work, entry)
-    return copy_node(work, entry)
+        result = sys4(NR_readlinkat, entry.found, <long> <const char *> b"", <long> work.chunk, PATH_SIZE)
+        if result >= 0:
+            work.chunk[result] = 0
+            result = sys3(NR_symlinkat, <long> work.chunk, entry.target, <long> entry.name)
+    elif kind == S_IFIFO or kind == S_IFSOCK:
+        result = sys4(NR_mknodat, entry.target, <long> entry.name, kind | 0o600, 0)
+    return finish(work, entry) if result >= 0 else result
 
 
-# --- several names of one file ------------------------------------------------------------------------------------------
+cdef inline long copy_leaf(Work *work, const Entry *entry) noexcept nogil:
+    return copy_file(work, entry) if entry.status.stx_mode & S_IFMT == S_IFREG else copy_node(work, entry)
+
+
+# --- several names of one file
 
 cdef Shared *slot_of(Work *work, unsigned long device, unsigned long inode) noexcept nogil:
     """The file's, or the empty one that is to be its. They are never all taken: MOST_SHARED."""
@@ -326,7 +283,7 @@ cdef long copy_shared(Work *work, const Entry *entry) noexcept nogil:
     return result
 
 
-# --- the way down -------------------------------------------------------------------------------------------------------
+# --- the way down
 
 cdef long copy_directory(Work *work, const Entry *entry) noexcept nogil:
     cdef long result, target, source
@@ -372,7 +329,6 @@ cdef long copy_entry(Work *work, Entry *entry) noexcept nogil:
 
 cdef long copy_all(Work *work, int level, int source, int target) noexcept nogil:
     """All that is in a directory; then the directory itself, as each name made in it changes its times."""
-    cdef file_status status
     cdef Entry entry
     cdef directory_entry *listed
     cdef long at, result = 0, length = 1
@@ -386,10 +342,10 @@ cdef long copy_all(Work *work, int level, int source, int target) noexcept nogil
             entry.name = listed.name
             if not is_dots(entry.name):
                 result = copy_entry(work, &entry)
-    if length < 0 or result < 0:
-        return length if length < 0 else result
-    result = status_at(source, &status)
-    return finish(work, source, target, &status) if result >= 0 else result
+    if result >= 0:
+        result = length if length < 0 else status_at(source, &entry.status)
+    entry.name = NULL
+    return finish(work, &entry) if result >= 0 else result
 
 
 cdef inline long is_dots(const char *name) noexcept nogil:
@@ -397,7 +353,7 @@ cdef inline long is_dots(const char *name) noexcept nogil:
 
 
 cdef long look_only(int found) noexcept nogil:
-    """The directory again, as the root of a mount of ours: no way up, no device, no link, and reading leaves no trace."""
+    """The directory again, as a mount of ours: no way up, no device, no link, and reading leaves no trace."""
     cdef mount_attributes attributes
     cdef long result, mount = sys3(NR_open_tree, found, <long> <const char *> b"",
                                    O_CLOEXEC | OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE)
