@@ -23,7 +23,7 @@ DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "c
 
 # What Cython's own output trips is left out: parameters of slots, and names kept for other configurations.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]
-COMPILE = ["-O2", "-g0", "-fvisibility=hidden", *WARNINGS]
+COMPILE = ["-O2", "-g0", "-fvisibility=hidden", "-include", "limited_api.h", *WARNINGS]
 
 # A free-threaded CPython has no limited API before 3.15.
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -80,7 +80,7 @@ def to_c(modules: list[Extension], *, force: bool) -> None:
         show_all_warnings=False,
     )
     for module, result in zip(modules, made, strict=True):
-        module.sources, module.depends = result.sources, result.depends
+        module.sources, module.depends = result.sources, [*result.depends, f"{PACKAGE}/limited_api.h"]
 
 
 class Build(build_ext):

@@ -1,0 +1,26 @@
+/* Included ahead of each module's C: under the limited API, Cython's start-up would import `inspect` (and with it ast,
+   dis, re, tokenize: 20 ms and more) for seven numbers. They are here: Include/cpython/code.h, the same since 3.6. */
+#ifndef CYCONTAINER_LIMITED_API_H
+#define CYCONTAINER_LIMITED_API_H
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+#include <string.h>
+
+#ifdef Py_LIMITED_API
+#define CO_OPTIMIZED       0x0001
+#define CO_NEWLOCALS       0x0002
+#define CO_VARARGS         0x0004
+#define CO_VARKEYWORDS     0x0008
+#define CO_GENERATOR       0x0020
+#define CO_COROUTINE       0x0080
+#define CO_ASYNC_GENERATOR 0x0200
+
+/* The module, imported; of `inspect` nothing is needed, and None stands for it. */
+static inline PyObject *import_but_inspect(const char *name) {
+    return strcmp(name, "inspect") == 0 ? Py_NewRef(Py_None) : PyImport_ImportModule(name);
+}
+#define PyImport_ImportModule import_but_inspect
+#endif
+#endif
