@@ -1,7 +1,7 @@
 """tmpcopyup: what an image has where a tmpfs goes, copied onto that tmpfs.
 
 The image may be hostile, and may change meanwhile. So it is seen through a mount of our own, read-only, without devices
-and without symbolic links; each name is opened once, what it is is asked of the descriptor, and the way is only down.
+and without symbolic links; what a name stands for is asked of its descriptor, and the way is only down.
 Bounded are the levels, a path's length, the remembered links, a file's bytes (what statx(2) said), and by the tmpfs all
 the rest: its ENOSPC is the step's.
 
@@ -111,9 +111,7 @@ cdef long list_attributes(Work *work, const Entry *entry) noexcept nogil:
     if entry.name == NULL:
         return sys3(NR_flistxattr, entry.source, <long> work.attributes, CHUNK_SIZE)
     result = stand_in(work, entry.source)
-    if result < 0:
-        return result
-    return sys3(NR_llistxattr, <long> entry.name, <long> work.attributes, CHUNK_SIZE)
+    return result if result < 0 else sys3(NR_llistxattr, <long> entry.name, <long> work.attributes, CHUNK_SIZE)
 
 
 cdef long copy_attribute(Work *work, const Entry *entry, const char *attribute) noexcept nogil:
@@ -183,24 +181,21 @@ cdef long put(int target, const char *bytes_, long length, long at) noexcept nog
 
 cdef long copy_bytes(Work *work, int source, int target, long size) noexcept nogil:
     """`size` bytes and no more, however the file grows; holes are left out, they could be larger than any tmpfs."""
-    cdef long at = 0, length, result = 0
-    while at < size and result >= 0:
-        result = sys3(NR_lseek, source, at, SEEK_DATA)
-        if result == -ENXIO:
+    cdef long at = 0, data, length, result
+    while at < size:
+        data = sys3(NR_lseek, source, at, SEEK_DATA)
+        if data == -ENXIO:
             break                                 # a hole to the end
-        if result > at:                           # errors too: who cannot tell holes has none
-            at = result
-            if at >= size:
-                break
+        at = max(at, min(data, size))             # other errors: who cannot tell holes has none
         length = sys4(NR_pread64, source, <long> work.chunk, min(size - at, <long> CHUNK_SIZE), at)
         if length < 0:
             return length
         if length == 0:
-            size = at                             # it was truncated
+            size = at                             # it was truncated, or a hole reaches to the end
         result = put(target, work.chunk, length, at)
+        if result < 0:
+            return result
         at += length
-    if result < 0 and result != -ENXIO:
-        return result
     return sys2(NR_ftruncate, target, size)
 
 
@@ -254,8 +249,6 @@ cdef long copy_node(Work *work, const Entry *entry) noexcept nogil:
 cdef inline long copy_leaf(Work *work, const Entry *entry) noexcept nogil:
     return copy_file(work, entry) if entry.status.stx_mode & S_IFMT == S_IFREG else copy_node(work, entry)
 
-
-# --- several names of one file
 
 cdef Shared *slot_of(Work *work, unsigned long device, unsigned long inode) noexcept nogil:
     """The file's, or the empty one that is to be its. They are never all taken: MOST_SHARED."""
