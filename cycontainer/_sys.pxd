@@ -87,3 +87,43 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     ssize_t read(int fd, void *buffer, size_t size)
     ssize_t write(int fd, const void *buffer, size_t size)
+
+# --- cgroups ---
+
+cdef extern from "<errno.h>" nogil:
+    enum:
+        EBUSY, EDEADLK, EEXIST, EMFILE, ENODEV, ENOENT, ENOMEM, ENOTEMPTY, EOPNOTSUPP, ESRCH
+
+cdef extern from "<fcntl.h>" nogil:
+    int openat(int directory, const char *path, int flags, ...)
+    enum:
+        AT_FDCWD, AT_REMOVEDIR, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_WRONLY
+
+cdef extern from "<dirent.h>" nogil:
+    enum:
+        DT_DIR
+
+cdef extern from "<poll.h>" nogil:
+    int ppoll(pollfd *entries, unsigned long count, const timespec *timeout, const sigset_t *mask)
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_result "stat":
+        unsigned int st_mode
+    int fstatat(int directory, const char *path, stat_result *result, int flags)
+    int mkdirat(int directory, const char *path, unsigned int mode)
+    enum:
+        S_ISVTX
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_getdents64, SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal
+
+cdef extern from "<sys/vfs.h>" nogil:
+    struct filesystem "statfs":
+        long f_type
+    int fstatfs(int fd, filesystem *status)
+
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+    long lseek(int fd, long offset, int whence)
+    int unlinkat(int directory, const char *path, int flags)

@@ -1,323 +1,426 @@
-"""A container's cgroups over the v1 hierarchies: made, written, read and removed by descriptor. Hot; GIL released."""
+"""A container's cgroups over its hierarchies: made, limited, read, frozen, killed, removed. Hot; by descriptor only.
 
-import os
+Each verb is one call with the GIL released. Every path is below a descriptor that was verified to be a cgroup file
+system's. A directory that is made only to hold a container's has the sticky bit: whoever removes the last one in it, in
+this process or another, knows from it that cycontainer made it.
+"""
 
-from cycontainer._sys cimport close, errno, read, write
-from cycontainer.errors import CgroupError
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, strcmp, strlen
 
-cdef extern from "<fcntl.h>" nogil:
-    int openat(int directory, const char *path, int flags, ...)
-    int O_PATH, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, O_CLOEXEC, AT_REMOVEDIR
+from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, CLOCK_MONOTONIC, DT_DIR, EBUSY, EDEADLK, EEXIST, EINTR, EINVAL,
+                               EMFILE, ENODEV, ENOENT, ENOMEM, ENOTEMPTY, EOPNOTSUPP, ESRCH, O_CLOEXEC, O_DIRECTORY,
+                               O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, POLLIN, S_ISVTX, SIGKILL, SYS_getdents64,
+                               SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal, clock_gettime, close, errno,
+                               filesystem, fstatat, fstatfs, getpid, lseek, mkdirat, openat, poll, pollfd, ppoll, read,
+                               stat_result, syscall, timespec, unlinkat, write)
 
-cdef extern from "<sys/stat.h>" nogil:
-    int mkdirat(int directory, const char *path, unsigned int mode)
-
-cdef extern from "<unistd.h>" nogil:
-    int unlinkat(int directory, const char *path, int flags)
-    int usleep(unsigned int us)
-
-cdef extern from "<sys/vfs.h>" nogil:
-    struct statfs:
-        long f_type
-    int fstatfs(int fd, statfs *status)
+from cycontainer.errors import CgroupError, ConfigError
 
 cdef enum:
-    CGROUP_MAGIC = 0x27E0EB
-    EEXIST_ = 17
-    ENOENT_ = 2
-    EBUSY_ = 16
-    MOST_WAITS = 20000          # of 100 us each: how long an emptied cgroup may stay busy
+    CGROUP_MAGIC = 0x27E0EB       # CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC, linux/magic.h
+    CGROUP2_MAGIC = 0x63677270
+    RESOLVE_WITHIN = 0x1 | 0x4    # RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
+    LONGEST = 4096                # PATH_MAX
+    MOST_TRIES = 1000             # neighbours that remove a shared parent while we make something in it
+    AT_ONCE = 256                 # processes that are killed together
+    PATIENCE_US = 2000000         # how long an emptied cgroup may stay busy, and a process take to freeze
+
+cdef struct Write:
+    const char *file
+    const char *value
+    size_t length
+
+cdef struct Place:                # one hierarchy's part; the Cgroup's tuples hold the texts
+    const char *mount
+    const char *path              # below the mount, without a slash in front
+    const Write *writes
+    int count
+    bint cpuset, freezer, pids, memory
+    bint made                     # the directory was not there before
+    int root, directory, tasks    # -1 is none
+
+cdef struct Failure:              # what refused
+    int place
+    const char *file              # NULL: the directory itself
+    const Write *write            # NULL: nothing was written
+
+cdef struct Numbers:
+    long *items
+    long count, room
+
+cdef struct Entry:                # struct linux_dirent64, getdents64(2)
+    unsigned long inode
+    long offset
+    unsigned short length
+    unsigned char type
+    char name[1]
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+cdef long now_us() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return time.tv_sec * 1000000 + time.tv_nsec // 1000
+
+
+cdef long nap(long us) noexcept nogil:
+    """Sleep, or until a signal; returns the next nap's length."""
+    cdef timespec time
+    time.tv_sec, time.tv_nsec = 0, us * 1000
+    ppoll(NULL, 0, &time, NULL)
+    return min(2 * us, 10000)
 
 
 cdef int write_file(int directory, const char *file, const char *value, size_t length) noexcept nogil:
     cdef int error = 0, fd = openat(directory, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
     if fd < 0:
         return -errno
-    if write(fd, value, length) < 0:
-        error = -errno            # taken here: close() may set errno too
+    while write(fd, value, length) < 0:     # a cgroup file takes all or nothing
+        error = -errno                      # taken here: close() may set errno too
+        if error != -EINTR:                 # memory.limit_in_bytes gives up for a signal
+            break
+        error = 0
     close(fd)
     return error
 
 
-cdef long read_file(int directory, const char *file, char *into, size_t room) noexcept nogil:
-    """The bytes read, or a negative errno."""
-    cdef ssize_t got
+cdef long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil:
+    """As much as fits, and a NUL; the length without it, or a negative errno."""
+    cdef long got, length = 0
     cdef int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
     if fd < 0:
         return -errno
-    got = read(fd, into, room)
-    if got < 0:
-        got = -errno
+    got = 1
+    while got > 0 and length < <long> room - 1:
+        got = read(fd, text + length, room - 1 - <size_t> length)
+        if got < 0:
+            length = -errno
+            break
+        length += got
     close(fd)
-    return got
+    if length >= 0:
+        text[length] = 0
+    return length
 
 
-cdef int inherit(int parent, int child, const char *file) noexcept nogil:
-    """A new v1 cpuset is empty, and takes no task so: copy the parent's when there is such a file. cpusets.rst."""
-    cdef char text[4096]
-    cdef long length = read_file(child, file, text, sizeof(text))
-    if length == -ENOENT_:
-        return 0
-    if length > 1 or length < 0:
-        return <int> min(length, 0)
-    length = read_file(parent, file, text, sizeof(text))
-    if length <= 0:
-        return <int> length
-    return write_file(child, file, text, <size_t> length)
+# --- making --------------------------------------------------------------------------------------------------------
 
-
-cdef int make_directory(int parent, const char *name) noexcept nogil:
-    """A descriptor of `name`, made when missing."""
-    cdef int fd, error
-    cdef bint made = mkdirat(parent, name, 0o755) == 0
-    if not made and errno != EEXIST_:
+cdef int open_root(Place *place) noexcept nogil:
+    cdef filesystem status
+    place.root = openat(AT_FDCWD, place.mount, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+    if place.root < 0:
         return -errno
-    fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-    if fd < 0:
+    if fstatfs(place.root, &status) < 0:
         return -errno
-    if made:
-        error = inherit(parent, fd, b"cpuset.cpus")
-        if error == 0:
-            error = inherit(parent, fd, b"cpuset.mems")
-        if error < 0:
-            close(fd)
-            unlinkat(parent, name, AT_REMOVEDIR)
-            return error
-    return fd
+    return 0 if status.f_type == CGROUP_MAGIC or status.f_type == CGROUP2_MAGIC else -EOPNOTSUPP
 
 
-cdef int open_hierarchy(const char *mount) noexcept nogil:
-    """A verified cgroup file system's root."""
-    cdef statfs status
-    cdef int fd = openat(-100, mount, O_PATH | O_DIRECTORY | O_CLOEXEC)
-    if fd < 0:
-        return -errno
-    if fstatfs(fd, &status) == 0 and status.f_type == CGROUP_MAGIC:
-        return fd
-    close(fd)
-    return -22
+cdef int open_directory(int root, const char *path) noexcept nogil:
+    """A descriptor of what is in the same file system; -ENOENT when it is missing."""
+    cdef unsigned long how[3]
+    cdef long fd
+    how[0], how[1], how[2] = <unsigned long> (O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0, RESOLVE_WITHIN
+    fd = syscall(SYS_openat2, root, path, how, sizeof(how))
+    return <int> fd if fd >= 0 else -errno
 
 
-cdef int remove_directory(int parent, const char *name) noexcept nogil:
-    """rmdir, once the last task's exit has been counted."""
-    cdef int waits = 0
-    while unlinkat(parent, name, AT_REMOVEDIR) < 0:
-        if errno == ENOENT_:
-            return 0
-        if errno != EBUSY_ or waits >= MOST_WAITS:
+cdef int make_parents(int root, const char *path) noexcept nogil:
+    """What is missing above `path`. A neighbour may be removing it at the same time: the caller tries again."""
+    cdef char prefix[LONGEST]
+    cdef size_t index
+    memcpy(prefix, path, strlen(path) + 1)
+    for index in range(strlen(path)):
+        if prefix[index] != c'/':
+            continue
+        prefix[index] = 0
+        if mkdirat(root, prefix, 0o755 | S_ISVTX) < 0 and errno != EEXIST and errno != ENOENT and errno != ENODEV:
             return -errno
-        usleep(100)
-        waits += 1
+        prefix[index] = c'/'
     return 0
 
 
-cdef class Cgroup:
-    """The cgroups of one container, one in each hierarchy of its plan. It owns their descriptors.
-
-    Attributes:
-        paths: their directories.
-        tasks: descriptors of their `tasks` files, open for the init to write 0 to, until `release_tasks`.
-    """
-
-    cdef readonly tuple paths, tasks
-    cdef list _directories, _parents, _names
-
-    def __cinit__(self):
-        self.paths, self.tasks = (), ()
-        self._directories, self._parents, self._names = [], [], []
-
-    def __dealloc__(self):
-        self.release()
-
-    cdef void release(self) noexcept:
-        cdef int fd
-        for fd in (*self.tasks, *self._directories, *self._parents):
-            close(fd)
-        self.tasks, self._directories, self._parents = (), [], []
-
-    @staticmethod
-    def create(plan, tuple paths not None) -> Cgroup:
-        """Make the cgroups at `paths`, one below each hierarchy's mount, and write their limits.
-
-        Raises:
-            CgroupError: with the file that refused, its value and the errno; what had been made is gone again.
-        """
-        cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
-        try:
-            for hierarchy, path in zip(plan.hierarchies, paths, strict=True):
-                cgroup.add(hierarchy.mount, path, hierarchy.writes)
-        except BaseException as error:
-            try:
-                cgroup.destroy()
-            except CgroupError as failure:
-                error.add_note(f"could not remove the cgroup: {failure}")
-            raise
-        return cgroup
-
-    cdef int add(self, str mount, str path, tuple writes) except -1:
-        """One hierarchy."""
-        cdef list names = [name.encode() for name in path.split("/") if name]
-        cdef int fd = self.enter(mount, path, names)
-        self._directories.append(fd)
-        self.paths += (f"{mount}{path}",)
-        for file, value in writes:
-            self.put(fd, f"{mount}{path}", file, value)
-        cdef int tasks = openat(fd, b"tasks", O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
-        if tasks < 0:
-            raise CgroupError(f"{mount}{path}/tasks", errno)
-        self.tasks += (tasks,)
-        return 0
-
-    cdef int enter(self, str mount, str path, list names) except -1:
-        """The leaf's descriptor; its parents are made when missing, and may be removed by a neighbour meanwhile."""
-        cdef bytes where = mount.encode(), name, last = names[len(names) - 1] if names else b""
-        cdef const char *text = where
-        cdef int parent, fd = -1, tries = 0
-        if not names or b".." in names:
-            raise CgroupError(f"{mount}{path}", 22)
-        while tries < 100:
-            parent = open_hierarchy(text)
-            if parent < 0:
-                raise CgroupError(mount, -parent)
-            for name in names:
-                text = name
-                with nogil:
-                    fd = make_directory(parent, text)
-                if name is last and fd >= 0:
-                    self._parents.append(parent)
-                    self._names.append(name)
-                    return fd
-                close(parent)
-                if fd < 0:
-                    break
-                parent = fd
-            if fd != -ENOENT_:
-                break
-            tries, text = tries + 1, where
-        raise CgroupError(f"{mount}{path}", -fd)
-
-    cdef int put(self, int directory, str where, bytes file, bytes value) except -1:
-        cdef const char *name = file
-        cdef const char *text = value
-        cdef size_t length = len(value)
-        cdef int error
-        with nogil:
-            error = write_file(directory, name, text, length)
+cdef int make_directory(Place *place) noexcept nogil:
+    """The directory and its parents; an existing one is taken when no process is in it."""
+    cdef int error = 0, tries
+    cdef Numbers found
+    for tries in range(MOST_TRIES):
+        error = 0 if mkdirat(place.root, place.path, 0o755) == 0 else -errno
+        if error != -ENOENT and error != -ENODEV:     # ENODEV: the parent is just being removed
+            break
+        error = make_parents(place.root, place.path)
         if error < 0:
-            raise CgroupError(f"{where}/{file.decode()}", -error, value.decode())
+            break
+        error = -ENOENT
+    if error < 0 and error != -EEXIST:
+        return error
+    place.made = error == 0
+    place.directory = open_directory(place.root, place.path)
+    if place.directory < 0:
+        return place.directory
+    if place.made:
         return 0
-
-    def release_tasks(self) -> None:
-        """Close the `tasks` descriptors: the init has its own."""
-        for fd in self.tasks:
-            close(fd)
-        self.tasks = ()
-
-    def read(self, str file not None) -> bytes | None:
-        """The first 4096 bytes of `file` in the first hierarchy that has it, or None."""
-        cdef char text[4096]
-        cdef bytes name = file.encode()
-        cdef long length
-        for directory in self._directories:
-            length = read_file(directory, name, text, sizeof(text))
-            if length >= 0:
-                return text[:length]
-            if length != -ENOENT_:
-                raise CgroupError(file, -length)
-        return None
-
-    def memory_peak(self) -> int | None:
-        """Bytes that were held at once at most; None without a memory hierarchy."""
-        text = self.read("memory.max_usage_in_bytes")
-        return None if text is None else int(text)
-
-    def oom_kills(self) -> int | None:
-        """Processes that were killed for exceeding the memory limit; None without a memory hierarchy."""
-        text = self.read("memory.oom_control")
-        if text is None:
-            return None
-        return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(b"oom_kill ")), None)
-
-    def processes(self) -> list[int]:
-        """The pids that are in it, in any hierarchy and at any depth."""
-        found = set()
-        for path in self.paths:
-            for directory, _, _ in os.walk(path):
-                with open(f"{directory}/cgroup.procs") as file:
-                    found.update(map(int, file))
-        return sorted(found)
-
-    def destroy(self) -> None:
-        """Remove the cgroups and all that was made below them. What is already gone is fine.
-
-        Raises:
-            CgroupError: EBUSY when processes are still in one.
-        """
-        cdef int parent, error
-        cdef const char *text
-        self.release_tasks()
-        failure = None
-        for directory in self._directories:
-            close(directory)
-        self._directories = []
-        for parent, name, path in zip(self._parents, self._names, self.paths, strict=False):
-            for below, _, _ in os.walk(path, topdown=False):
-                if below != path:
-                    os.rmdir(below)
-            text = name
-            with nogil:
-                error = remove_directory(parent, text)
-            if error < 0:
-                failure = CgroupError(path, -error)
-            close(parent)
-        self._parents, self._names = [], []
-        if failure is not None:
-            raise failure
+    found.items, found.count, found.room = NULL, 0, 0
+    error = collect(place.directory, &found)
+    free(found.items)
+    return error if error < 0 or found.count == 0 else -EBUSY
 
 
-_owner: tuple = (0, "")
-_count = 0
+cdef int inherit_file(int parent, int child, const char *file) noexcept nogil:
+    cdef char text[LONGEST]
+    cdef long length = read_file(child, file, text, sizeof(text))
+    if length < 0 or length > 1:
+        return <int> min(length, 0)
+    length = read_file(parent, file, text, sizeof(text))
+    return write_file(child, file, text, <size_t> length) if length >= 0 else <int> length
 
 
-def start_time(int pid) -> str:
-    """When a process started, in clock ticks since boot: field 22 of /proc/PID/stat. Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2].split()[19].decode()
-
-
-def run_name() -> str:
-    """A name for the next run's cgroup: run-PID-START-N, of this process."""
-    global _owner, _count
-    pid = os.getpid()
-    if _owner[0] != pid:
-        _owner, _count = (pid, start_time(pid)), 0
-    _count += 1
-    return f"run-{pid}-{_owner[1]}-{_count}"
-
-
-def _abandoned(str name) -> bool:
-    parts = name.split("-")
-    if len(parts) != 4 or parts[0] != "run" or not all(part.isdigit() for part in parts[1:]):
-        return False
-    try:
-        return start_time(int(parts[1])) != parts[2]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def sweep(layout) -> None:
-    """Remove the cgroups of runs whose process no longer exists. Nothing else is touched."""
-    for hierarchy in layout.v1:
-        base = f"{hierarchy.mount}/cycontainer"
-        try:
-            names = os.listdir(base)
-        except FileNotFoundError:
+cdef int inherit(Place *place) noexcept nogil:
+    """A new v1 cpuset is empty and takes no task: copy from above, all the way down. cgroup-v1/cpusets.rst."""
+    cdef char prefix[LONGEST]
+    cdef size_t index, length = strlen(place.path)
+    cdef int child, error, parent = openat(place.root, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    if parent < 0:
+        return -errno
+    memcpy(prefix, place.path, length + 1)
+    for index in range(1, length + 1):
+        if place.path[index] != c'/' and index < length:
             continue
-        for name in names:
-            if _abandoned(name):
-                for below, _, _ in os.walk(f"{base}/{name}", topdown=False):
-                    try:
-                        os.rmdir(below)
-                    except OSError as error:      # still ending, or swept by another just now: the next run's
-                        if error.errno not in (EBUSY_, ENOENT_):
-                            raise
+        prefix[index] = 0
+        child = open_directory(place.root, prefix)
+        prefix[index] = place.path[index]
+        error = child
+        if child >= 0:
+            error = inherit_file(parent, child, b"cpuset.cpus")
+            error = inherit_file(parent, child, b"cpuset.mems") if error >= 0 else error
+        close(parent)
+        parent = child
+        if error < 0:
+            break
+    if parent >= 0:
+        close(parent)
+    return min(error, 0)
+
+
+cdef int write_all(Place *place, Failure *failure) noexcept nogil:
+    """The values in their order. Where memory may only be raised after memory and swap together, those two change it."""
+    cdef int index, error = 0
+    cdef const Write *each
+    cdef bint ahead = False       # this one was written before its predecessor
+    for index in range(place.count):
+        each = &place.writes[index]
+        if ahead:
+            ahead = False
+            continue
+        error = write_file(place.directory, each.file, each.value, each.length)
+        if error == -EINVAL and index + 1 < place.count and strcmp(each.file, b"memory.limit_in_bytes") == 0 \
+                and strcmp(place.writes[index + 1].file, b"memory.memsw.limit_in_bytes") == 0:
+            ahead = write_file(place.directory, place.writes[index + 1].file, place.writes[index + 1].value,
+                               place.writes[index + 1].length) == 0
+            error = write_file(place.directory, each.file, each.value, each.length)
+        if error < 0:
+            failure.file, failure.write = each.file, each
+            return error
+    return 0
+
+
+cdef int make_place(Place *place, Failure *failure) noexcept nogil:
+    """Directory, limits, and a descriptor through which the init enters."""
+    cdef int error = open_root(place)
+    if error >= 0:
+        error = make_directory(place)
+    if error >= 0 and place.cpuset:
+        error = inherit(place)
+    if error >= 0:
+        error = write_all(place, failure)
+    if error < 0:
+        return error
+    failure.file = b"tasks"
+    place.tasks = openat(place.directory, failure.file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
+    return 0 if place.tasks >= 0 else -errno
+
+
+cdef int make_all(Place *places, int count, Failure *failure) noexcept nogil:
+    """Every hierarchy's, or none: what was made is gone again after a failure."""
+    cdef int index, error = 0
+    for index in range(count):
+        failure.place, failure.file, failure.write = index, NULL, NULL
+        error = make_place(&places[index], failure)
+        if error < 0:
+            break
+    if error < 0:
+        for index in range(failure.place, -1, -1):
+            if places[index].made:
+                remove_place(&places[index], now_us() + PATIENCE_US)
+            elif places[index].root >= 0:
+                remove_parents(&places[index])
+    return error
+
+
+# --- the trees below -----------------------------------------------------------------------------------------------
+# What a container has made in its cgroup may be of any depth and width: two descriptors at a time, no recursion.
+
+cdef long next_directory(int fd, char *name) noexcept nogil:
+    """The next directory in `fd`: its name, and where to go on after it; 0 at the end, or a negative errno."""
+    cdef char buffer[2048]
+    cdef Entry *entry
+    cdef long at, got = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))
+    while got > 0:
+        at = 0
+        while at < got:
+            entry = <Entry *> (buffer + at)
+            at += entry.length
+            if entry.type == DT_DIR and strcmp(entry.name, b".") != 0 and strcmp(entry.name, b"..") != 0:
+                memcpy(name, entry.name, strlen(entry.name) + 1)
+                return entry.offset
+        got = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))
+    return 0 if got == 0 else -errno
+
+
+cdef int append(Numbers *numbers, long item) noexcept nogil:
+    cdef long *grown
+    if numbers.count == numbers.room:
+        grown = <long *> realloc(numbers.items, <size_t> (2 * numbers.room + 64) * sizeof(long))
+        if grown is NULL:
+            return -ENOMEM
+        numbers.items, numbers.room = grown, 2 * numbers.room + 64
+    numbers.items[numbers.count] = item
+    numbers.count += 1
+    return 0
+
+
+cdef int read_processes(int directory, Numbers *found) noexcept nogil:
+    """The pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none."""
+    cdef char text[4096]
+    cdef long got, index, pid = -1
+    cdef int error = 0, fd = openat(directory, b"cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+    if fd < 0:
+        return 0 if errno == ENOENT or errno == ENODEV else -errno
+    got = read(fd, text, sizeof(text))
+    while got > 0 and error >= 0:
+        for index in range(got):
+            if text[index] != c'\n':
+                pid = max(pid, 0) * 10 + text[index] - c'0'
+            elif error >= 0:
+                error = append(found, pid)
+                pid = -1
+        got = read(fd, text, sizeof(text))
+    if got < 0 and errno != ENODEV:
+        error = -errno
+    close(fd)
+    return error
+
+
+cdef int collect(int top, Numbers *found) noexcept nogil:
+    """All processes in `top` and below it. Who comes or goes meanwhile may be missed."""
+    cdef Numbers path             # for each level, where to go on in the one above
+    cdef char name[256]
+    cdef long offset
+    cdef int following, error, current = openat(top, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    if current < 0:
+        return 0 if errno == ENOENT or errno == ENODEV else -errno
+    path.items, path.count, path.room = NULL, 0, 0
+    error = read_processes(current, found)
+    while error >= 0:
+        offset = next_directory(current, name)
+        if offset > 0:
+            following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+            if following < 0:
+                continue          # just removed
+            error = append(&path, offset)
+            error = read_processes(following, found) if error >= 0 else error
+        elif path.count == 0:
+            break
+        else:
+            following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            if following < 0:
+                break             # removed under us, with all above: its processes are gone
+            path.count -= 1
+            lseek(following, path.items[path.count], 0)
+        close(current)
+        current = following
+    close(current)
+    free(path.items)
+    return error
+
+
+cdef int remove_children(int fd, char *name) noexcept nogil:
+    """The empty ones in `fd`; 1 when one stays, and its name."""
+    cdef int stays = 0
+    cdef char each[256]
+    lseek(fd, 0, 0)
+    while next_directory(fd, each) > 0:
+        lseek(fd, 0, 1)
+        if unlinkat(fd, each, AT_REMOVEDIR) < 0 and errno != ENOENT:
+            stays = 1
+            memcpy(name, each, sizeof(each))
+    return stays
+
+
+cdef int remove_below(int top, long deadline) noexcept nogil:
+    """All cgroups below `top`, the deepest first. -EBUSY when a process is in one."""
+    cdef char name[256]
+    cdef long depth = 0, length = 100
+    cdef int following, stays, fresh = 1, current = openat(top, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    if current < 0:
+        return -errno
+    while True:
+        stays = remove_children(current, name)
+        if stays and now_us() > deadline:
+            break
+        if stays:
+            depth += 1
+            following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+            fresh = 1
+        elif depth == 0:
+            break
+        else:
+            if not fresh:         # it has nothing below: a process is in it, or has only just left
+                length = nap(length)
+            depth -= 1
+            following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+            fresh = 0
+        if following < 0:
+            break
+        close(current)
+        current = following
+    close(current)
+    return -EBUSY if stays or depth else 0
+
+
+cdef void remove_parents(Place *place) noexcept nogil:
+    """Those that cycontainer made for a container, when nothing is in them any more."""
+    cdef char prefix[LONGEST]
+    cdef stat_result status
+    cdef long index
+    memcpy(prefix, place.path, strlen(place.path) + 1)
+    for index in range(<long> strlen(place.path) - 1, 0, -1):
+        if prefix[index] != c'/':
+            continue
+        prefix[index] = 0
+        if fstatat(place.root, prefix, &status, 0) < 0 or not status.st_mode & S_ISVTX:
+            return
+        if unlinkat(place.root, prefix, AT_REMOVEDIR) < 0:
+            return
+
+
+cdef int remove_place(Place *place, long deadline) noexcept nogil:
+    """The directory with all below. One that was just left stays busy for a moment."""
+    cdef long length = 50
+    cdef int error
+    if place.root < 0:
+        return 0
+    while unlinkat(place.root, place.path, AT_REMOVEDIR) < 0:
+        error = -errno
+        if error == -ENOENT or error == -ENODEV:
+            break
+        if (error != -EBUSY and error != -ENOTEMPTY) or now_us() > deadline:
+            return error
+        if place.directory < 0:
+            place.directory = open_directory(place.root, place.path)
+        if place.directory >= 0:
+            remove_below(place.directory, deadline)
+        length = nap(length)
+    remove_parents(place)
+    return 0

@@ -6,32 +6,49 @@ from cycontainer.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+    from typing import Final
+
+INT64: Final = 2**63 - 1
+UINT32: Final = 2**32 - 1
+UINT64: Final = 2**64 - 1
+MOST_ID: Final = 2**32 - 2  # the last is (uid_t) -1, "no change"
+PATH_MAX: Final = 4095  # linux/limits.h, less the NUL
+MOST_NUMBER: Final = 8191  # NR_CPUS goes no higher, MAX_NUMNODES not so far
+LONGEST_SHOWN: Final = 60
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: JSON's words, and short however large or deep it is."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= 128 else "a number of more than 38 digits"
+    if isinstance(value, float):
+        return repr(value)
+    kinds = {dict: "an object", list: "an array", tuple: "an array"}
+    return kinds.get(type(value), f"a Python {type(value).__name__}")
 
 
 class Node:
-    """A value of the config and its path, "process.rlimits[2].soft". A missing one is None."""
+    """A value of the config and its path, "process.rlimits[2].soft". A missing one is None, and false.
+
+    JSON's null is missing, too: Go programs write it for an empty list.
+    """
 
     __slots__ = ("path", "value")
 
     def __init__(self, value: object, path: str) -> None:
         self.value, self.path = value, path
 
-    def error(self, problem: str) -> ConfigError:
-        """What is wrong here."""
-        return ConfigError(self.path, problem)
-
     def __bool__(self) -> bool:
         return self.value is not None
 
-    def __getitem__(self, key: str) -> Node:
-        """The property `key`, which may be missing; this has to be an object, or missing."""
-        inner = f"{self.path}.{key}" if self.path else key
-        if self.value is None:
-            return Node(None, inner)
-        if type(self.value) is not dict:
-            raise self.error(f"must be an object, not {self._kind()}")
-        return Node(self.value.get(key), inner)
+    def error(self, problem: str) -> ConfigError:
+        """What is wrong here."""
+        return ConfigError(self.path, problem)
 
     def required(self) -> Node:
         """This, or the error that it is missing."""
@@ -39,73 +56,118 @@ class Node:
             raise self.error("is missing")
         return self
 
-    def _kind(self) -> str:
-        text = repr(self.value)
-        return text if len(text) <= 60 else f"{text[:60]}..."
+    def object(self) -> dict[str, object]:
+        """The properties of an object; none when it is missing."""
+        if self.value is None:
+            return {}
+        if type(self.value) is not dict:
+            raise self.error(f"must be an object, not {shown(self.value)}")
+        return self.value
+
+    def __getitem__(self, key: str) -> Node:
+        """The property `key`, which may be missing; this has to be an object, or missing."""
+        return Node(self.object().get(key), f"{self.path}.{key}" if self.path else key)
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """The properties of an object with free names; none when it is missing."""
-        if self.value is None:
-            return
-        if type(self.value) is not dict:
-            raise self.error(f"must be an object, not {self._kind()}")
-        for key, value in self.value.items():
-            if type(key) is not str or "\0" in key:
-                raise self.error(f"{key!r} is not a name")
-            yield key, Node(value, f"{self.path}[{key!r}]" if not key.isidentifier() else f"{self.path}.{key}")
+        """The properties of an object with free names, which are strings as `text` has them, and not empty."""
+        for key, value in self.object().items():
+            if type(key) is not str or not key:
+                raise self.error(f"{shown(key)} is not a name")
+            plain = key.isascii() and key.isidentifier() and len(key) <= LONGEST_SHOWN
+            inner = Node(value, f"{self.path}.{key}" if plain else f"{self.path}[{shown(key)}]")
+            Node(key, inner.path).text()
+            yield key, inner
 
     def array(self) -> list[Node]:
         """The entries of an array; none when it is missing."""
         if self.value is None:
             return []
-        if type(self.value) not in (list, tuple):
-            raise self.error(f"must be an array, not {self._kind()}")
-        entries: list[object] = list(self.value)  # type: ignore[call-overload]  # its type was just looked at
-        return [Node(value, f"{self.path}[{place}]") for place, value in enumerate(entries)]
+        if not isinstance(self.value, list | tuple):
+            raise self.error(f"must be an array, not {shown(self.value)}")
+        return [Node(value, f"{self.path}[{place}]") for place, value in enumerate(self.value)]
 
-    def text(self, default: str | None = None) -> str:
-        """A string without NUL that can be encoded; `default` when it is missing."""
+    def _string(self, default: str | None) -> str:
         if self.value is None and default is not None:
             return default
-        self.required()
         if type(self.value) is not str:
-            raise self.error(f"must be a string, not {self._kind()}")
+            raise self.required().error(f"must be a string, not {shown(self.value)}")
         if "\0" in self.value:
             raise self.error("holds a NUL")
-        try:
-            self.value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise self.error("holds half of a surrogate pair") from None
         return self.value
+
+    def text(self, default: str | None = None) -> str:
+        """A string without NUL and lone surrogates; `default` when it is missing."""
+        text = self._string(default)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise self.error("holds half of a surrogate pair") from None
+        return text
+
+    def os_text(self, default: str | None = None) -> str:
+        """The same for paths and arguments: from Python, bytes that are no UTF-8 may stand in it as in `os.fsdecode`."""
+        text = self._string(default)
+        if not text.isascii():
+            try:
+                text.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise self.error("holds half of a surrogate pair") from None
+        return text
+
+    def os_texts(self) -> tuple[str, ...]:
+        """An array of them."""
+        return tuple([entry.os_text() for entry in self.array()])
 
     def texts(self) -> tuple[str, ...]:
         """An array of strings."""
-        return tuple(entry.text() for entry in self.array())
+        return tuple([entry.text() for entry in self.array()])
+
+    def line(self) -> str:
+        """A string that the kernel reads as one line; empty when it is missing."""
+        text = self.text("")
+        if "\n" in text:
+            raise self.error("must be a single line")
+        return text
+
+    def name(self) -> str:
+        """A string that names one file in a directory."""
+        text = self.text()
+        if not text or text in (".", "..") or "/" in text or "\n" in text:
+            raise self.error(f"{shown(text)} cannot be the name of a file")
+        return text
+
+    def some_path(self) -> str:
+        """A path, absolute or not."""
+        text = self.os_text()
+        if not text:
+            raise self.error("is empty")
+        if len(text) > PATH_MAX or len(text.encode("utf-8", "surrogateescape")) > PATH_MAX:
+            raise self.error(f"is longer than a path may be, {PATH_MAX} bytes")
+        return text
 
     def path_text(self) -> str:
         """An absolute path."""
-        text = self.text()
+        text = self.some_path()
         if not text.startswith("/"):
-            raise self.error(f"must be an absolute path, not {text!r}")
-        if len(text) > 4095:
-            raise self.error("is longer than a path may be, 4095 bytes")
+            raise self.error(f"must be an absolute path, not {shown(text)}")
         return text
 
-    def one_of(self, names: object) -> str:
+    def one_of(self, names: Collection[str]) -> str:
         """A string that is among `names`."""
         text = self.text()
-        known = list(names)  # type: ignore[call-overload]  # any iterable of names
-        if text not in known:
-            raise self.error(f"unknown: {text!r}; one of {', '.join(known)}")
+        if text not in names:
+            raise self.error(f"unknown: {shown(text)}; one of {', '.join(names)}")
         return text
 
-    def integer(self, least: int, most: int) -> int:
-        """This value as an integer in [least, most], or a ConfigError that names its path."""
-        self.required()
+    def integer(self, least: int, most: int, default: int | None = None) -> int:
+        """An integer in [least, most], or a ConfigError that names its path; `default` when it is missing."""
+        if self.value is None and default is not None:
+            return default
         if type(self.value) is not int:  # not isinstance: True is an int
-            raise self.error(f"must be an integer, not {self._kind()}")
+            raise self.required().error(f"must be an integer, not {shown(self.value)}")
         if not least <= self.value <= most:
-            raise self.error(f"must be from {least} to {most}, not {self.value}")
+            raise self.error(f"must be from {least} to {most}, not {shown(self.value)}")
         return self.value
 
     def optional_integer(self, least: int, most: int) -> int | None:
@@ -114,8 +176,26 @@ class Node:
 
     def flag(self) -> bool:
         """A boolean; false when it is missing."""
-        if self.value is None:
-            return False
-        if type(self.value) is not bool:
-            raise self.error(f"must be true or false, not {self._kind()}")
-        return self.value
+        return bool(self.optional_flag())
+
+    def optional_flag(self) -> bool | None:
+        """A boolean, or None when it is missing."""
+        if self.value is None or type(self.value) is bool:
+            return self.value
+        raise self.error(f"must be true or false, not {shown(self.value)}")
+
+    def number_list(self) -> frozenset[int] | None:
+        """CPUs or memory nodes, as in "0-2,7"; None when it is missing or blank. Source: cpuset(7), "List Format"."""
+        text = self.text("")
+        if not text.strip():
+            return None
+        numbers: set[int] = set()
+        for part in text.split(","):
+            low, dash, high = (number.strip() for number in part.partition("-"))
+            ends = (low, high if dash else low)
+            if not all(end.isascii() and end.isdigit() for end in ends):
+                raise self.error(f"must be a list such as 0-2,7, not {shown(text)}")
+            if any(len(end) > 4 for end in ends) or not int(ends[0]) <= int(ends[1]) <= MOST_NUMBER:
+                raise self.error(f"{shown(part)} is no range of numbers from 0 to {MOST_NUMBER}")
+            numbers.update(range(int(ends[0]), int(ends[1]) + 1))
+        return frozenset(numbers)

@@ -62,6 +62,7 @@ SCHEDULER_FLAGS: Final = {  # linux/sched.h
     "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
     "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }
+DEVICE_MAJOR, DEVICE_MINOR = 4095, (1 << 20) - 1  # the highest numbers: linux/kdev_t.h
 IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}  # linux/ioprio.h
 PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}  # linux/personality.h
 MEMORY_POLICIES: Final = {  # linux/mempolicy.h
@@ -78,6 +79,20 @@ MEMORY_POLICY_FLAGS: Final = {
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
+
+# libseccomp knows what these are (_seccomp.pyx); which there are, runtime-spec's config-linux.md says, "Seccomp".
+SECCOMP_ACTIONS: Final = tuple(
+    f"SCMP_ACT_{name}" for name in "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY".split()
+)
+SECCOMP_ARCHITECTURES: Final = tuple(
+    f"SCMP_ARCH_{name}"
+    for name in (
+        "X86 X86_64 X32 ARM AARCH64 LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE "
+        "S390 S390X SH SHEB PARISC PARISC64 RISCV64"
+    ).split()
+)
+SECCOMP_OPERATORS: Final = tuple(f"SCMP_CMP_{name}" for name in "NE LT LE EQ GE GT MASKED_EQ".split())
+FILTER_FLAGS: Final = tuple(f"SECCOMP_FILTER_FLAG_{name}" for name in "TSYNC LOG SPEC_ALLOW WAIT_KILLABLE_RECV".split())
 
 
 def capability_mask(names: Iterable[str]) -> tuple[int, tuple[str, ...]]:

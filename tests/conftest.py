@@ -14,6 +14,16 @@ from elf import PT_INTERP, program_headers
 from guard import left_since, snapshot
 from ordinary import OrdinaryUser
 
+from cycontainer.host import current
+from cycontainer.launch import init_descriptor
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_for_life() -> None:
+    """What the library keeps as long as a process lives is opened before the first look."""
+    current()
+    init_descriptor()
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:

@@ -1,0 +1,230 @@
+"""What `run()` promises, asked of the real kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import cycontainer
+from cycontainer import ConfigError, LaunchError, ProgramError, RunError, run
+
+
+def test_a_program_runs_and_its_output_comes_back() -> None:
+    result = run(["sh", "-c", "echo out; echo err >&2; exit 3"])
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"out\n", b"err\n")
+
+
+def test_a_signal_is_a_negative_returncode() -> None:
+    result = run(["sh", "-c", "kill -ABRT $$"])
+    assert (result.returncode, result.signal) == (-6, signal.SIGABRT)
+
+
+def test_input_of_any_size_comes_through() -> None:
+    data = os.urandom(3 << 20)
+    assert run(["cat"], input=data).stdout == data
+
+
+def test_text_is_decoded() -> None:
+    assert run(["printf", "\\303\\244"], text=True).stdout == "ä"
+
+
+def test_a_timeout_kills_all_and_keeps_what_was_printed() -> None:
+    result = run(["sh", "-c", "echo before; setsid sleep 100 & sleep 100"], timeout=0.5)
+    assert (result.timed_out, result.stdout, result.returncode) == (True, b"before\n", -9)
+
+
+def test_check_raises_with_the_result() -> None:
+    with pytest.raises(RunError) as failure:
+        run(["false"], check=True)
+    assert failure.value.result.returncode == 1
+
+
+def test_the_program_is_alone_with_its_pid_1() -> None:
+    assert run(["sh", "-c", "echo /proc/[0-9]*"]).stdout == b"/proc/1 /proc/2\n"
+    assert run(["sh", "-c", "echo $$"], init=False).stdout == b"1\n"
+
+
+def test_the_default_has_no_network_but_loopback() -> None:
+    lines = run(["cat", "/proc/net/dev"], text=True).stdout.splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+
+
+def test_the_default_has_no_capability_and_no_new_privileges() -> None:
+    status = run(["cat", "/proc/self/status"], text=True).stdout
+    fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert {int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
+def test_nothing_of_the_callers_environment_or_descriptors_gets_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    with open("/etc/hostname") as file:
+        os.set_inheritable(file.fileno(), True)
+        result = run(["sh", "-c", "env; ls /proc/self/fd"], text=True)
+    assert "SECRET" not in result.stdout
+    assert result.stdout.split()[-4:] == ["0", "1", "2", "3"]  # 3 is ls's own
+
+
+def test_the_program_starts_with_fresh_signals() -> None:
+    status = run(["cat", "/proc/self/status"], text=True).stdout
+    fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert {int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")} == {0}
+
+
+def test_the_hosts_root_can_be_read_and_not_written() -> None:
+    result = run(["sh", "-c", "test -r /etc/passwd && touch /etc/x /x /usr/x; touch /tmp/x && ls /root /home /sys"])
+    assert result.returncode == 0
+    assert result.stderr.count(b"Read-only file system") + result.stderr.count(b"Permission denied") == 3
+
+
+def test_init_cannot_be_looked_into() -> None:
+    script = "for f in root cwd exe mem environ; do cat /proc/1/$f > /tmp/out 2>&1 && echo $f; ls /proc/1/fd; done"
+    assert run(["sh", "-c", script]).stdout == b""
+
+
+def test_a_missing_program_could_not_start() -> None:
+    with pytest.raises(ProgramError) as failure:
+        run(["no-such-program"])
+    assert failure.value.status == 127
+    assert failure.value.attempt == "look up the program"
+
+
+def test_a_file_that_is_no_program_could_not_start() -> None:
+    with pytest.raises(ProgramError) as failure:
+        run(["/etc/passwd"])
+    assert failure.value.status == 126
+
+
+def test_a_missing_directory_is_named() -> None:
+    with pytest.raises(LaunchError, match="/no/such: ENOENT"):
+        run(["true"], cwd="/no/such")
+
+
+WRONG = [
+    ({"args": []}, "args"),
+    ({"args": ["a\0b"]}, r"args\[0\]"),
+    ({"args": "true"}, "args"),
+    ({"timeout": -1}, "timeout"),
+    ({"memory": 1}, "memory"),
+    ({"pids": True}, "pids"),
+    ({"network": "bridge"}, "network"),
+    ({"env": {"A=B": "c"}}, "env"),
+    ({"env": {"A": "x" * (1 << 20)}}, "env"),
+    ({"cwd": "relative"}, "process.cwd"),
+    ({"hostname": "h" * 65}, "hostname"),
+    ({"user": "nobody-knows-me"}, "user"),
+    ({"mounts": [{"type": "tmpfs"}]}, r"mounts\[\d+\].destination"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "where"), WRONG, ids=[where for _, where in WRONG])
+def test_a_wrong_argument_is_named(keywords: dict[str, object], where: str) -> None:
+    with pytest.raises(ConfigError, match=where):
+        run(**{"args": ["true"], **keywords})  # type: ignore[arg-type]  # that is the point
+
+
+def test_twenty_threads_at_once() -> None:
+    codes: list[int] = []
+    threads = [threading.Thread(target=lambda: codes.append(run(["true"]).returncode)) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 20
+
+
+def test_a_program_that_ignores_sigchld_gets_the_true_status() -> None:
+    script = """
+import signal, cycontainer
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+assert cycontainer.run(["sh", "-c", "exit 5"]).returncode == 5
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_parent_that_is_killed_leaves_no_process() -> None:
+    script = "import cycontainer; cycontainer.run(['sh', '-c', 'echo $$; sleep 1000'], stdout=1, capture_output=False)"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()  # the program runs
+    parent.kill()
+    assert parent.stdout.read() == b""  # ends when the program's copy of the pipe is closed
+    parent.wait()
+    parent.stdout.close()
+
+
+def test_ctrl_c_kills_the_container() -> None:
+    script = """
+import cycontainer, os, signal, threading
+reader, writer = os.pipe()
+def interrupt():
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    cycontainer.run(["sh", "-c", "echo x; sleep 1000"], stdout=writer)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "interrupted\n", result.stderr
+
+
+@pytest.mark.root
+def test_root_runs_nobody_on_the_hosts_root() -> None:
+    result = run(["sh", "-c", "id -u; cat /etc/shadow"])
+    assert (result.stdout, result.returncode) == (b"65534\n", 1)
+
+
+@pytest.mark.root
+@pytest.mark.cgroup1
+def test_memory_that_is_exceeded_is_an_oom_kill() -> None:
+    result = run(["sh", "-c", "head -c 200m /dev/zero | tail"], memory=64 << 20)
+    assert result.oom_killed
+    assert result.usage.peak_memory <= 64 << 20
+
+
+@pytest.mark.root
+@pytest.mark.cgroup1
+def test_a_fork_bomb_stays_in_its_limit() -> None:
+    result = run(["sh", "-c", "f() { f | f & }; f; sleep 1"], pids=20, timeout=5)
+    assert b"fork" in result.stderr.lower()
+
+
+@pytest.mark.root
+def test_a_rootfs_runs_as_its_root(busybox_rootfs: str) -> None:
+    result = run(["sh", "-c", "id -u; hostname; touch /x"], rootfs=busybox_rootfs, hostname="inside")
+    assert (result.stdout, result.returncode) == (b"0\ninside\n", 1)
+
+
+@pytest.mark.root
+def test_a_user_namespace_maps_root_away(busybox_rootfs: str) -> None:
+    result = run(["cat", "/proc/self/uid_map"], rootfs=busybox_rootfs, user_namespace=True)
+    assert result.stdout.split() == [b"0", b"100000", b"65536"]
+
+
+@pytest.mark.root
+def test_a_masked_file_reads_as_empty(busybox_rootfs: str) -> None:
+    result = run(["cat", "/etc/passwd"], rootfs=busybox_rootfs, masked_paths=["/etc/passwd"])
+    assert (result.returncode, result.stdout) == (0, b"")
+
+
+@pytest.mark.root
+def test_a_user_is_looked_up_in_the_image(busybox_rootfs: str) -> None:
+    assert run(["id", "-u"], rootfs=busybox_rootfs, user="root").stdout == b"0\n"
+
+
+def run_alone() -> tuple[int, bytes]:
+    result = cycontainer.run(["sh", "-c", "id -u; cat /proc/self/uid_map; ls /proc | grep -c '^[0-9]'"])
+    return result.returncode, result.stdout
+
+
+def test_an_ordinary_user_has_containers(ordinary_user) -> None:  # type: ignore[no-untyped-def]  # of conftest
+    code, output = ordinary_user(run_alone)
+    words = output.split()
+    assert (code, words[0], words[1:4]) == (0, words[1], [words[0], str(ordinary_user.uid).encode(), b"1"])
