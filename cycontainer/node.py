@@ -20,16 +20,19 @@ LONGEST_SHOWN: Final = 60
 
 def shown(value: object) -> str:
     """A value as an error quotes it: JSON's words, and short however large or deep it is."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, str):
         return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
     if isinstance(value, int):
         return str(value) if value.bit_length() <= 128 else "a number of more than 38 digits"
     if isinstance(value, float):
         return repr(value)
-    kinds = {dict: "an object", list: "an array", tuple: "an array"}
-    return kinds.get(type(value), f"a Python {type(value).__name__}")
+    if isinstance(value, dict):
+        return "an object"
+    return "an array" if isinstance(value, list | tuple) else f"a Python {type(value).__name__}"
 
 
 class Node:
@@ -106,7 +109,7 @@ class Node:
         return text
 
     def os_text(self, default: str | None = None) -> str:
-        """The same for paths and arguments: from Python, bytes that are no UTF-8 may stand in it as in `os.fsdecode`."""
+        """The same for paths and arguments: from Python, bytes that are no UTF-8 may be there as in `os.fsdecode`."""
         text = self._string(default)
         if not text.isascii():
             try:

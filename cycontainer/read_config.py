@@ -86,7 +86,8 @@ def parse(data: bytes) -> object:
     syntax = _Syntax()
     try:
         text = data.decode("utf-8")
-        document, end = make_scanner(syntax)(text, len(text) - len(text.lstrip(_SPACES)))
+        scan = make_scanner(syntax)  # type: ignore[arg-type]  # any object with these attributes
+        document, end = scan(text, len(text) - len(text.lstrip(_SPACES)))
         rest = len(text) - len(text[end:].lstrip(_SPACES))
         if rest < len(text):
             raise StopIteration(rest)

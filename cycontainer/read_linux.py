@@ -24,13 +24,17 @@ MOST_LINES: Final = 340  # UID_GID_MAP_MAX_EXTENTS, user_namespaces(7)
 CLOCKS: Final = ("boottime", "monotonic")  # time_namespaces(7)
 KTIME_SEC_MAX: Final = 2**63 // 10**9  # linux/ktime.h
 PROPAGATIONS: Final = tuple(f"{r}{name}" for r in ("", "r") for name in ("private", "shared", "slave", "unbindable"))
-# What may stand in fileMode beside permissions: the file's type, by mknod(2) and by Go's os.FileMode; engines leave it in.
+# What engines leave in fileMode beside the permissions: the file's type, by mknod(2) or by Go's os.FileMode.
 _TYPE_BITS: Final = 0o170000 | 1 << 26 | 1 << 25 | 1 << 21
 _SYSCTL_OWNERS: Final = {  # sysctl, or the start of several: the namespace it belongs to; namespaces(7), sysctl/*.rst
-    **{
-        f"kernel/{name}": "ipc"
-        for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
-    },
+    "kernel/msgmax": "ipc",
+    "kernel/msgmnb": "ipc",
+    "kernel/msgmni": "ipc",
+    "kernel/sem": "ipc",
+    "kernel/shmall": "ipc",
+    "kernel/shmmax": "ipc",
+    "kernel/shmmni": "ipc",
+    "kernel/shm_rmid_forced": "ipc",
     "kernel/domainname": "uts",
     "fs/mqueue/": "ipc",
     "net/": "network",
@@ -153,7 +157,7 @@ def _sysctl_path(key: str) -> str:
 def _sysctl_owner(path: str) -> str | None:
     """The namespace that a sysctl belongs to; None when it is the whole machine's."""
     for name, owner in _SYSCTL_OWNERS.items():
-        if path == name or name.endswith("/") and path.startswith(name):
+        if path == name or (name.endswith("/") and path.startswith(name)):
             return owner
     return None
 
@@ -191,7 +195,7 @@ def _read_device(node: Node) -> Device:
         major, minor = node["major"].integer(0, DEVICE_MAJOR), node["minor"].integer(0, DEVICE_MINOR)
     mode = node["fileMode"].integer(0, UINT32, default=0o666) & ~_TYPE_BITS
     if mode > 0o777:
-        raise node["fileMode"].error(f"must be from 0 to 511 (0777; JSON is decimal), not {shown(node['fileMode'].value)}")
+        raise node["fileMode"].error("must be permissions from 0 to 511, which is 0777: JSON has no octal numbers")
     return Device(
         type="c" if kind == "u" else kind,
         path=path,
@@ -254,13 +258,11 @@ def _read_memory_policy(node: Node) -> MemoryPolicy | None:
     if {"MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"} <= flags:
         raise node["flags"].error("invalid memory policy flags: nodes are static or relative, not both")
     if "MPOL_F_NUMA_BALANCING" in flags and mode not in ("MPOL_BIND", "MPOL_PREFERRED_MANY"):
-        raise node["flags"].error(f"invalid memory policy flag MPOL_F_NUMA_BALANCING: it goes with MPOL_BIND, not {mode}")
+        raise node["flags"].error(f"invalid memory policy flag MPOL_F_NUMA_BALANCING: it does not go with {mode}")
     nodes = _read_nodes(node["nodes"], mode)
     if flags and not nodes:
         raise node["flags"].error("invalid memory policy flags: they go with nodes")
-    return MemoryPolicy(
-        mode=MEMORY_POLICIES[mode], flags=sum(MEMORY_POLICY_FLAGS[flag] for flag in flags), nodes=nodes
-    )
+    return MemoryPolicy(mode=MEMORY_POLICIES[mode], flags=sum(MEMORY_POLICY_FLAGS[flag] for flag in flags), nodes=nodes)
 
 
 def _read_nodes(node: Node, mode: str) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Reads `linux.resources` of a configuration. Model; pure. Source: runtime-spec 1.3, config-linux.md, "Control groups"."""
+"""Reads `linux.resources` of a configuration. Model; pure. Source: runtime-spec 1.3, config-linux.md, "cgroups"."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ MOST_QUOTA_US: Final = (1 << 44) - 1  # MAX_BW of kernel/sched/sched.h
 LEAST_US, MOST_PERIOD_US = 1000, 1_000_000  # sched-bwc.rst
 MOST_SHARES: Final = 1 << 18  # MAX_SHARES of kernel/sched/sched.h
 # Files of a cgroup that are no limit: they move, stop or kill processes, of others too, or hand controllers on.
-_NO_LIMITS: Final = frozenset(
-    f"cgroup.{name}" for name in "procs threads kill freeze type subtree_control pressure".split()
-)
+_NO_LIMITS: Final = ("procs", "threads", "kill", "freeze", "type", "subtree_control", "pressure")
 
 
 def read_resources(node: Node) -> Resources:
@@ -35,9 +33,7 @@ def read_resources(node: Node) -> Resources:
         block_io=_read_block_io(node["blockIO"]),
         hugepages=_read_hugepages(node["hugepageLimits"]),
         network_class=network["classID"].optional_integer(0, UINT32),
-        network_priorities=tuple(
-            [(read_interface(entry["name"]), entry["priority"].integer(0, UINT32)) for entry in network["priorities"].array()]
-        ),
+        network_priorities=tuple([_read_priority(entry) for entry in network["priorities"].array()]),
         rdma=_read_rdma(node["rdma"]),
         unified=_read_unified(node["unified"]),
     )
@@ -49,6 +45,10 @@ def read_interface(node: Node) -> str:
     if not 0 < len(name.encode()) < 16 or name in (".", "..") or any(c in "/:" or c.isspace() for c in name):
         raise node.error(f"{shown(name)} cannot be the name of a network device")
     return name
+
+
+def _read_priority(node: Node) -> tuple[str, int]:
+    return read_interface(node["name"]), node["priority"].integer(0, UINT32)
 
 
 def _read_device_rule(node: Node) -> DeviceRule:
@@ -192,7 +192,7 @@ def _read_unified(node: Node) -> tuple[tuple[str, str], ...]:
         controller, dot, file = key.partition(".")
         if not (controller and dot and file) or "/" in key or "\n" in key:
             raise value.error("must have the name of a file of a cgroup, such as memory.high")
-        if key in _NO_LIMITS:
+        if controller == "cgroup" and file in _NO_LIMITS:
             raise value.error("is not a limit")
         found.append((key, value.text()))
     return tuple(found)

@@ -202,7 +202,7 @@ def _add_bind(plan: PlanWriter, mount: Mount, options: Options, slot: int | None
 
 def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool) -> None:
     attributes = options.changes.get(0, (0, 0))[0]
-    if writable_first:
+    if writable_first or options.copy_up:
         attributes &= ~ATTR_RDONLY
     plan.open_file_system(mount.type)
     if mount.source:
@@ -213,6 +213,8 @@ def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writab
     _add_attributes(plan, mount, options)
     if options.copy_up:
         plan.copy_up(mount.destination)
+        if options.changes.get(0, (0, 0))[0] & ATTR_RDONLY and not writable_first:
+            plan.set_attributes(f"make {mount.destination} read-only", ATTR_RDONLY, 0, 0, 0)
     # proc and sysfs behind a link of the image would stand where their masks do not: CVE-2023-25809's neighbours
     _add_target(plan, mount, TARGET_DIRECTORY | (TARGET_NO_LINKS if mount.type in ("proc", "sysfs") else 0))
     plan.attach(mount.type, mount.destination)

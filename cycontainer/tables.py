@@ -7,24 +7,68 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Final
 
-CAPABILITIES: Final = tuple(  # in the kernel's order, which is their number: linux/capability.h
-    f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
-        "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
-        "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
+CAPABILITIES: Final = (  # in the kernel's order, which is their number: linux/capability.h
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
 )
 _CAPABILITY: Final = {name: number for number, name in enumerate(CAPABILITIES)}
 
 RLIMITS: Final = {  # asm-generic/resource.h
-    f"RLIMIT_{name}": number
-    for number, name in enumerate(
-        (
-            "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
-        ).split()
-    )
+    "RLIMIT_CPU": 0,
+    "RLIMIT_FSIZE": 1,
+    "RLIMIT_DATA": 2,
+    "RLIMIT_STACK": 3,
+    "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5,
+    "RLIMIT_NPROC": 6,
+    "RLIMIT_NOFILE": 7,
+    "RLIMIT_MEMLOCK": 8,
+    "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10,
+    "RLIMIT_SIGPENDING": 11,
+    "RLIMIT_MSGQUEUE": 12,
+    "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14,
+    "RLIMIT_RTTIME": 15,
 }
 
 NAMESPACES: Final = {  # runtime-spec's name: (CLONE_NEW* of sched.h, its file in /proc/PID/ns)
@@ -38,11 +82,40 @@ NAMESPACES: Final = {  # runtime-spec's name: (CLONE_NEW* of sched.h, its file i
     "time": (0x00000080, "time"),
 }
 
-_SIGNALS: Final = (  # signal(7), x86 and ARM
-    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU URG "
-    "XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
-).split()
-SIGNALS: Final = {name: number for number, name in enumerate(_SIGNALS, 1)}
+SIGNALS: Final = {  # signal(7), x86 and ARM
+    "HUP": 1,
+    "INT": 2,
+    "QUIT": 3,
+    "ILL": 4,
+    "TRAP": 5,
+    "ABRT": 6,
+    "BUS": 7,
+    "FPE": 8,
+    "KILL": 9,
+    "USR1": 10,
+    "SEGV": 11,
+    "USR2": 12,
+    "PIPE": 13,
+    "ALRM": 14,
+    "TERM": 15,
+    "STKFLT": 16,
+    "CHLD": 17,
+    "CONT": 18,
+    "STOP": 19,
+    "TSTP": 20,
+    "TTIN": 21,
+    "TTOU": 22,
+    "URG": 23,
+    "XCPU": 24,
+    "XFSZ": 25,
+    "VTALRM": 26,
+    "PROF": 27,
+    "WINCH": 28,
+    "IO": 29,
+    "PWR": 30,
+    "SYS": 31,
+}
+SIGRTMIN, SIGRTMAX = 34, 64  # signal(7): the C library keeps 32 and 33
 
 SCHEDULERS: Final = {  # linux/sched.h
     "SCHED_OTHER": 0,
@@ -80,19 +153,58 @@ MEMORY_POLICY_FLAGS: Final = {
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
 
-# libseccomp knows what these are (_seccomp.pyx); which there are, runtime-spec's config-linux.md says, "Seccomp".
-SECCOMP_ACTIONS: Final = tuple(
-    f"SCMP_ACT_{name}" for name in "KILL KILL_PROCESS KILL_THREAD TRAP ERRNO TRACE ALLOW LOG NOTIFY".split()
+# The names of runtime-spec's config-linux.md, "Seccomp"; _seccomp.pyx knows their numbers.
+SECCOMP_ACTIONS: Final = (
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
 )
-SECCOMP_ARCHITECTURES: Final = tuple(
-    f"SCMP_ARCH_{name}"
-    for name in (
-        "X86 X86_64 X32 ARM AARCH64 LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PPC PPC64 PPC64LE "
-        "S390 S390X SH SHEB PARISC PARISC64 RISCV64"
-    ).split()
+SECCOMP_ARCHITECTURES: Final = (
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
 )
-SECCOMP_OPERATORS: Final = tuple(f"SCMP_CMP_{name}" for name in "NE LT LE EQ GE GT MASKED_EQ".split())
-FILTER_FLAGS: Final = tuple(f"SECCOMP_FILTER_FLAG_{name}" for name in "TSYNC LOG SPEC_ALLOW WAIT_KILLABLE_RECV".split())
+SECCOMP_OPERATORS: Final = (
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
+)
+SECCOMP_FLAGS: Final = (
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+)
 
 
 def capability_mask(names: Iterable[str]) -> tuple[int, tuple[str, ...]]:
@@ -111,13 +223,18 @@ def capability_mask(names: Iterable[str]) -> tuple[int, tuple[str, ...]]:
 
 
 def signal_number(text: str) -> int | None:
-    """The number of a signal given as KILL, SIGKILL, 9 or RTMIN+n; None when there is none."""
+    """The number of a signal given as KILL, SIGKILL, 9, RTMIN+n or RTMAX-n, in any case; None when there is none."""
     name = text.upper().removeprefix("SIG")
     if name in SIGNALS:
         return SIGNALS[name]
-    base, sign, offset = name.partition("+")
-    if base == "RTMIN" and (not sign or offset.isascii() and offset.isdigit()):
-        name = str(34 + int(offset or "0"))
-    if name.isascii() and name.isdigit() and len(name) < 4 and 1 <= int(name) <= 64:
-        return int(name)
-    return None
+    for base, sign, first in (("RTMIN", "+", SIGRTMIN), ("RTMAX", "-", SIGRTMAX)):
+        if name == base:
+            return first
+        offset = name.removeprefix(base + sign)
+        if offset != name and _is_number(offset) and int(offset) <= SIGRTMAX - SIGRTMIN:
+            return first + int(sign + offset)
+    return int(name) if name == text and _is_number(name) and 1 <= int(name) <= SIGRTMAX else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 3

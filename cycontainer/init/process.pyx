@@ -90,14 +90,20 @@ cdef long clone_on(State *state, long flags) noexcept nogil:
     return 0
 
 
-cdef void fresh_signals() noexcept nogil:
-    """Default dispositions and an empty mask: a caller's ignored SIGPIPE would go on through execve (signal(7))."""
+cdef void fresh_dispositions() noexcept nogil:
+    """A caller's ignored signals would go on through execve; an ignored SIGCHLD would take pid 1's children from it."""
     cdef signal_action action
-    cdef long signal, mask = 0
+    cdef long signal
     action.handler = action.flags = action.restorer = action.mask = 0
     for signal in range(1, 65):
         if signal != SIGKILL and signal != SIGSTOP:
             sys4(NR_rt_sigaction, signal, <long> &action, 0, 8)
+
+
+cdef void fresh_signals() noexcept nogil:
+    """Default dispositions and an empty mask, signal(7)."""
+    cdef long mask = 0
+    fresh_dispositions()
     sys4(NR_rt_sigprocmask, SIG_SETMASK, <long> &mask, 0, 8)
 
 
@@ -186,6 +192,7 @@ cdef long fork_program(State *state) noexcept nogil:
     """The child goes on with the plan; we stay and stand by. Returns only on failure."""
     cdef clone_arguments args
     cdef long program, at = state.at
+    fresh_dispositions()
     args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, SIGCHLD
     args.stack, args.stack_size = <unsigned long> program_stack, sizeof(program_stack)
     args.pidfd = args.child_tid = args.parent_tid = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
