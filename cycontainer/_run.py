@@ -10,7 +10,7 @@ from cycontainer import _wait
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, Error, LaunchError, RunError
 from cycontainer.host import current
-from cycontainer.launch import attend, end_of, launch
+from cycontainer.launch import abandon, attend, end_of, launch
 from cycontainer.record import Record
 from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
@@ -278,17 +278,10 @@ class _Run:
         self.timed_out = False
 
     def finish(self) -> None:
-        """Wait for the end, whatever it is. An exception (a signal's, a failed step's) kills the container first."""
-        try:
-            while self._wait() != _wait.ENDED:
-                pass
-        except BaseException:
-            self._kill()
-            self.waiter.without_deadline()
-            while self.waiter.wait() != _wait.ENDED:
-                self.child.receive()
-            self._forget()
-            raise
+        """Wait for the end, whatever it is. An exception is a signal's, or a failed step's: the caller abandons it."""
+        while self._wait() != _wait.ENDED:
+            continue
+        self._last_words()
 
     def _wait(self) -> int:
         event = self.waiter.wait()
@@ -322,14 +315,7 @@ class _Run:
             if error.errno != errno.ESRCH:
                 raise
 
-    def _forget(self) -> None:
-        """Reap after a failure, when nobody wants the status."""
-        try:
-            _wait.reap(self.child.pidfd)
-        except ChildProcessError:
-            return  # someone else has
-
-    def last_words(self) -> None:
+    def _last_words(self) -> None:
         """A report that came together with the end."""
         message = self.child.receive() if self.child.socket >= 0 else None
         while message:
@@ -364,9 +350,11 @@ def _execute(
                 cgroup.release_tasks()
             run = _Run(plan, child, streams, data, timeout)
             run.finish()
-            run.last_words()
             child.settled()
             end = end_of(child, run.ended)
+        except BaseException:
+            abandon(child)
+            raise
         finally:
             child.close()
         peak = cgroup.memory_peak() if cgroup is not None else None

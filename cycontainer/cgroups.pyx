@@ -1,426 +1,482 @@
 """A container's cgroups over its hierarchies: made, limited, read, frozen, killed, removed. Hot; by descriptor only.
 
-Each verb is one call with the GIL released. Every path is below a descriptor that was verified to be a cgroup file
-system's. A directory that is made only to hold a container's has the sticky bit: whoever removes the last one in it, in
-this process or another, knows from it that cycontainer made it.
+Each verb is one call with the GIL released.
 """
 
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, strcmp, strlen
+from libc.stdlib cimport calloc, free
+from libc.string cimport strcmp
 
-from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, CLOCK_MONOTONIC, DT_DIR, EBUSY, EDEADLK, EEXIST, EINTR, EINVAL,
-                               EMFILE, ENODEV, ENOENT, ENOMEM, ENOTEMPTY, EOPNOTSUPP, ESRCH, O_CLOEXEC, O_DIRECTORY,
-                               O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, POLLIN, S_ISVTX, SIGKILL, SYS_getdents64,
-                               SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal, clock_gettime, close, errno,
-                               filesystem, fstatat, fstatfs, getpid, lseek, mkdirat, openat, poll, pollfd, ppoll, read,
-                               stat_result, syscall, timespec, unlinkat, write)
+from cycontainer._cgroupfs cimport (AT_ONCE, LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, await_opened, collect,
+                                    holds, kill_opened, make_all, nap, now_us, open_directory, open_processes,
+                                    open_root, read_file, remove_place, write_all, write_file)
+from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, close, getpid, pollfd
+
+import os
 
 from cycontainer.errors import CgroupError, ConfigError
 
-cdef enum:
-    CGROUP_MAGIC = 0x27E0EB       # CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC, linux/magic.h
-    CGROUP2_MAGIC = 0x63677270
-    RESOLVE_WITHIN = 0x1 | 0x4    # RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
-    LONGEST = 4096                # PATH_MAX
-    MOST_TRIES = 1000             # neighbours that remove a shared parent while we make something in it
-    AT_ONCE = 256                 # processes that are killed together
-    PATIENCE_US = 2000000         # how long an emptied cgroup may stay busy, and a process take to freeze
 
-cdef struct Write:
-    const char *file
-    const char *value
-    size_t length
+# --- holding and killing -----------------------------------------------------------------------------------------
 
-cdef struct Place:                # one hierarchy's part; the Cgroup's tuples hold the texts
-    const char *mount
-    const char *path              # below the mount, without a slash in front
-    const Write *writes
-    int count
-    bint cpuset, freezer, pids, memory
-    bint made                     # the directory was not there before
-    int root, directory, tasks    # -1 is none
-
-cdef struct Failure:              # what refused
-    int place
-    const char *file              # NULL: the directory itself
-    const Write *write            # NULL: nothing was written
-
-cdef struct Numbers:
-    long *items
-    long count, room
-
-cdef struct Entry:                # struct linux_dirent64, getdents64(2)
-    unsigned long inode
-    long offset
-    unsigned short length
-    unsigned char type
-    char name[1]
-
-
-# --- files ---------------------------------------------------------------------------------------------------------
-
-cdef long now_us() noexcept nogil:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return time.tv_sec * 1000000 + time.tv_nsec // 1000
-
-
-cdef long nap(long us) noexcept nogil:
-    """Sleep, or until a signal; returns the next nap's length."""
-    cdef timespec time
-    time.tv_sec, time.tv_nsec = 0, us * 1000
-    ppoll(NULL, 0, &time, NULL)
-    return min(2 * us, 10000)
-
-
-cdef int write_file(int directory, const char *file, const char *value, size_t length) noexcept nogil:
-    cdef int error = 0, fd = openat(directory, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
-    if fd < 0:
-        return -errno
-    while write(fd, value, length) < 0:     # a cgroup file takes all or nothing
-        error = -errno                      # taken here: close() may set errno too
-        if error != -EINTR:                 # memory.limit_in_bytes gives up for a signal
-            break
-        error = 0
-    close(fd)
-    return error
-
-
-cdef long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil:
-    """As much as fits, and a NUL; the length without it, or a negative errno."""
-    cdef long got, length = 0
-    cdef int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-    if fd < 0:
-        return -errno
-    got = 1
-    while got > 0 and length < <long> room - 1:
-        got = read(fd, text + length, room - 1 - <size_t> length)
-        if got < 0:
-            length = -errno
-            break
-        length += got
-    close(fd)
-    if length >= 0:
-        text[length] = 0
-    return length
-
-
-# --- making --------------------------------------------------------------------------------------------------------
-
-cdef int open_root(Place *place) noexcept nogil:
-    cdef filesystem status
-    place.root = openat(AT_FDCWD, place.mount, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-    if place.root < 0:
-        return -errno
-    if fstatfs(place.root, &status) < 0:
-        return -errno
-    return 0 if status.f_type == CGROUP_MAGIC or status.f_type == CGROUP2_MAGIC else -EOPNOTSUPP
-
-
-cdef int open_directory(int root, const char *path) noexcept nogil:
-    """A descriptor of what is in the same file system; -ENOENT when it is missing."""
-    cdef unsigned long how[3]
-    cdef long fd
-    how[0], how[1], how[2] = <unsigned long> (O_RDONLY | O_DIRECTORY | O_CLOEXEC), 0, RESOLVE_WITHIN
-    fd = syscall(SYS_openat2, root, path, how, sizeof(how))
-    return <int> fd if fd >= 0 else -errno
-
-
-cdef int make_parents(int root, const char *path) noexcept nogil:
-    """What is missing above `path`. A neighbour may be removing it at the same time: the caller tries again."""
-    cdef char prefix[LONGEST]
-    cdef size_t index
-    memcpy(prefix, path, strlen(path) + 1)
-    for index in range(strlen(path)):
-        if prefix[index] != c'/':
-            continue
-        prefix[index] = 0
-        if mkdirat(root, prefix, 0o755 | S_ISVTX) < 0 and errno != EEXIST and errno != ENOENT and errno != ENODEV:
-            return -errno
-        prefix[index] = c'/'
-    return 0
-
-
-cdef int make_directory(Place *place) noexcept nogil:
-    """The directory and its parents; an existing one is taken when no process is in it."""
-    cdef int error = 0, tries
-    cdef Numbers found
-    for tries in range(MOST_TRIES):
-        error = 0 if mkdirat(place.root, place.path, 0o755) == 0 else -errno
-        if error != -ENOENT and error != -ENODEV:     # ENODEV: the parent is just being removed
-            break
-        error = make_parents(place.root, place.path)
-        if error < 0:
-            break
-        error = -ENOENT
-    if error < 0 and error != -EEXIST:
-        return error
-    place.made = error == 0
-    place.directory = open_directory(place.root, place.path)
-    if place.directory < 0:
-        return place.directory
-    if place.made:
-        return 0
-    found.items, found.count, found.room = NULL, 0, 0
-    error = collect(place.directory, &found)
-    free(found.items)
-    return error if error < 0 or found.count == 0 else -EBUSY
-
-
-cdef int inherit_file(int parent, int child, const char *file) noexcept nogil:
-    cdef char text[LONGEST]
-    cdef long length = read_file(child, file, text, sizeof(text))
-    if length < 0 or length > 1:
-        return <int> min(length, 0)
-    length = read_file(parent, file, text, sizeof(text))
-    return write_file(child, file, text, <size_t> length) if length >= 0 else <int> length
-
-
-cdef int inherit(Place *place) noexcept nogil:
-    """A new v1 cpuset is empty and takes no task: copy from above, all the way down. cgroup-v1/cpusets.rst."""
-    cdef char prefix[LONGEST]
-    cdef size_t index, length = strlen(place.path)
-    cdef int child, error, parent = openat(place.root, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    if parent < 0:
-        return -errno
-    memcpy(prefix, place.path, length + 1)
-    for index in range(1, length + 1):
-        if place.path[index] != c'/' and index < length:
-            continue
-        prefix[index] = 0
-        child = open_directory(place.root, prefix)
-        prefix[index] = place.path[index]
-        error = child
-        if child >= 0:
-            error = inherit_file(parent, child, b"cpuset.cpus")
-            error = inherit_file(parent, child, b"cpuset.mems") if error >= 0 else error
-        close(parent)
-        parent = child
-        if error < 0:
-            break
-    if parent >= 0:
-        close(parent)
-    return min(error, 0)
-
-
-cdef int write_all(Place *place, Failure *failure) noexcept nogil:
-    """The values in their order. Where memory may only be raised after memory and swap together, those two change it."""
-    cdef int index, error = 0
-    cdef const Write *each
-    cdef bint ahead = False       # this one was written before its predecessor
-    for index in range(place.count):
-        each = &place.writes[index]
-        if ahead:
-            ahead = False
-            continue
-        error = write_file(place.directory, each.file, each.value, each.length)
-        if error == -EINVAL and index + 1 < place.count and strcmp(each.file, b"memory.limit_in_bytes") == 0 \
-                and strcmp(place.writes[index + 1].file, b"memory.memsw.limit_in_bytes") == 0:
-            ahead = write_file(place.directory, place.writes[index + 1].file, place.writes[index + 1].value,
-                               place.writes[index + 1].length) == 0
-            error = write_file(place.directory, each.file, each.value, each.length)
-        if error < 0:
-            failure.file, failure.write = each.file, each
-            return error
-    return 0
-
-
-cdef int make_place(Place *place, Failure *failure) noexcept nogil:
-    """Directory, limits, and a descriptor through which the init enters."""
-    cdef int error = open_root(place)
-    if error >= 0:
-        error = make_directory(place)
-    if error >= 0 and place.cpuset:
-        error = inherit(place)
-    if error >= 0:
-        error = write_all(place, failure)
-    if error < 0:
-        return error
-    failure.file = b"tasks"
-    place.tasks = openat(place.directory, failure.file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
-    return 0 if place.tasks >= 0 else -errno
-
-
-cdef int make_all(Place *places, int count, Failure *failure) noexcept nogil:
-    """Every hierarchy's, or none: what was made is gone again after a failure."""
-    cdef int index, error = 0
-    for index in range(count):
-        failure.place, failure.file, failure.write = index, NULL, NULL
-        error = make_place(&places[index], failure)
-        if error < 0:
-            break
-    if error < 0:
-        for index in range(failure.place, -1, -1):
-            if places[index].made:
-                remove_place(&places[index], now_us() + PATIENCE_US)
-            elif places[index].root >= 0:
-                remove_parents(&places[index])
-    return error
-
-
-# --- the trees below -----------------------------------------------------------------------------------------------
-# What a container has made in its cgroup may be of any depth and width: two descriptors at a time, no recursion.
-
-cdef long next_directory(int fd, char *name) noexcept nogil:
-    """The next directory in `fd`: its name, and where to go on after it; 0 at the end, or a negative errno."""
-    cdef char buffer[2048]
-    cdef Entry *entry
-    cdef long at, got = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))
-    while got > 0:
-        at = 0
-        while at < got:
-            entry = <Entry *> (buffer + at)
-            at += entry.length
-            if entry.type == DT_DIR and strcmp(entry.name, b".") != 0 and strcmp(entry.name, b"..") != 0:
-                memcpy(name, entry.name, strlen(entry.name) + 1)
-                return entry.offset
-        got = syscall(SYS_getdents64, fd, buffer, sizeof(buffer))
-    return 0 if got == 0 else -errno
-
-
-cdef int append(Numbers *numbers, long item) noexcept nogil:
-    cdef long *grown
-    if numbers.count == numbers.room:
-        grown = <long *> realloc(numbers.items, <size_t> (2 * numbers.room + 64) * sizeof(long))
-        if grown is NULL:
-            return -ENOMEM
-        numbers.items, numbers.room = grown, 2 * numbers.room + 64
-    numbers.items[numbers.count] = item
-    numbers.count += 1
-    return 0
-
-
-cdef int read_processes(int directory, Numbers *found) noexcept nogil:
-    """The pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none."""
-    cdef char text[4096]
-    cdef long got, index, pid = -1
-    cdef int error = 0, fd = openat(directory, b"cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-    if fd < 0:
-        return 0 if errno == ENOENT or errno == ENODEV else -errno
-    got = read(fd, text, sizeof(text))
-    while got > 0 and error >= 0:
-        for index in range(got):
-            if text[index] != c'\n':
-                pid = max(pid, 0) * 10 + text[index] - c'0'
-            elif error >= 0:
-                error = append(found, pid)
-                pid = -1
-        got = read(fd, text, sizeof(text))
-    if got < 0 and errno != ENODEV:
-        error = -errno
-    close(fd)
-    return error
-
-
-cdef int collect(int top, Numbers *found) noexcept nogil:
-    """All processes in `top` and below it. Who comes or goes meanwhile may be missed."""
-    cdef Numbers path             # for each level, where to go on in the one above
-    cdef char name[256]
-    cdef long offset
-    cdef int following, error, current = openat(top, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    if current < 0:
-        return 0 if errno == ENOENT or errno == ENODEV else -errno
-    path.items, path.count, path.room = NULL, 0, 0
-    error = read_processes(current, found)
+cdef int freeze_place(Place *place, long deadline) noexcept nogil:
+    """Wait until all are frozen. v1 may get stuck half-way: thaw for a moment and begin again. -EBUSY at the deadline."""
+    cdef char state[32]
+    cdef long got, length = 100, round = 0
+    cdef int error = write_file(place.directory, b"freezer.state", b"FROZEN", 6)
     while error >= 0:
-        offset = next_directory(current, name)
-        if offset > 0:
-            following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-            if following < 0:
-                continue          # just removed
-            error = append(&path, offset)
-            error = read_processes(following, found) if error >= 0 else error
-        elif path.count == 0:
-            break
-        else:
-            following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            if following < 0:
-                break             # removed under us, with all above: its processes are gone
-            path.count -= 1
-            lseek(following, path.items[path.count], 0)
-        close(current)
-        current = following
-    close(current)
-    free(path.items)
+        got = read_file(place.directory, b"freezer.state", state, sizeof(state))
+        if got < 0:
+            return <int> got
+        if strcmp(state, b"FROZEN\n") == 0:
+            return 0
+        if now_us() > deadline:
+            return -EBUSY
+        length = nap(length)
+        round += 1
+        if round % 20 == 0:
+            error = write_file(place.directory, b"freezer.state", b"THAWED", 6)
+            nap(100)
+            error = write_file(place.directory, b"freezer.state", b"FROZEN", 6) if error >= 0 else error
     return error
 
 
-cdef int remove_children(int fd, char *name) noexcept nogil:
-    """The empty ones in `fd`; 1 when one stays, and its name."""
-    cdef int stays = 0
-    cdef char each[256]
-    lseek(fd, 0, 0)
-    while next_directory(fd, each) > 0:
-        lseek(fd, 0, 1)
-        if unlinkat(fd, each, AT_REMOVEDIR) < 0 and errno != ENOENT:
-            stays = 1
-            memcpy(name, each, sizeof(each))
-    return stays
+cdef int thaw_place(Place *place) noexcept nogil:
+    return write_file(place.directory, b"freezer.state", b"THAWED", 6)
 
 
-cdef int remove_below(int top, long deadline) noexcept nogil:
-    """All cgroups below `top`, the deepest first. -EBUSY when a process is in one."""
-    cdef char name[256]
-    cdef long depth = 0, length = 100
-    cdef int following, stays, fresh = 1, current = openat(top, b".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    if current < 0:
-        return -errno
-    while True:
-        stays = remove_children(current, name)
-        if stays and now_us() > deadline:
-            break
-        if stays:
-            depth += 1
-            following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-            fresh = 1
-        elif depth == 0:
-            break
-        else:
-            if not fresh:         # it has nothing below: a process is in it, or has only just left
-                length = nap(length)
-            depth -= 1
-            following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-            fresh = 0
-        if following < 0:
-            break
-        close(current)
-        current = following
-    close(current)
-    return -EBUSY if stays or depth else 0
-
-
-cdef void remove_parents(Place *place) noexcept nogil:
-    """Those that cycontainer made for a container, when nothing is in them any more."""
-    cdef char prefix[LONGEST]
-    cdef stat_result status
-    cdef long index
-    memcpy(prefix, place.path, strlen(place.path) + 1)
-    for index in range(<long> strlen(place.path) - 1, 0, -1):
-        if prefix[index] != c'/':
-            continue
-        prefix[index] = 0
-        if fstatat(place.root, prefix, &status, 0) < 0 or not status.st_mode & S_ISVTX:
-            return
-        if unlinkat(place.root, prefix, AT_REMOVEDIR) < 0:
-            return
-
-
-cdef int remove_place(Place *place, long deadline) noexcept nogil:
-    """The directory with all below. One that was just left stays busy for a moment."""
-    cdef long length = 50
-    cdef int error
-    if place.root < 0:
-        return 0
-    while unlinkat(place.root, place.path, AT_REMOVEDIR) < 0:
-        error = -errno
-        if error == -ENOENT or error == -ENODEV:
-            break
-        if (error != -EBUSY and error != -ENOTEMPTY) or now_us() > deadline:
-            return error
-        if place.directory < 0:
-            place.directory = open_directory(place.root, place.path)
-        if place.directory >= 0:
-            remove_below(place.directory, deadline)
-        length = nap(length)
-    remove_parents(place)
+cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
+    """The processes in any hierarchy; one may be there several times."""
+    cdef int index, error
+    found.count = 0
+    for index in range(count):
+        if places[index].directory >= 0:
+            error = collect(places[index].directory, found)
+            if error < 0:
+                return error
     return 0
+
+
+cdef int kill_round(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
+    """SIGKILL to all of `found` that are still there, and wait for the last of them."""
+    cdef pollfd batch[AT_ONCE]
+    cdef long pids[AT_ONCE]
+    cdef long start = 0
+    cdef int opened, error = 0
+    while start < found.count and error >= 0:
+        opened = open_processes(found, start, batch, pids)
+        if opened < 0:
+            return opened
+        error = collect_all(places, count, members)
+        error = kill_opened(batch, pids, opened, members) if error >= 0 else error
+        start += AT_ONCE
+        await_opened(batch, opened, deadline if start >= found.count and error >= 0 else 0)
+    return error
+
+
+cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
+    """One round while nobody can fork: frozen, or with no process allowed to begin."""
+    cdef char most[32]
+    cdef Place *freezer = NULL
+    cdef Place *pids = NULL
+    cdef int index, error
+    cdef long length = 0
+    for index in range(count):
+        if places[index].directory >= 0 and places[index].freezer:
+            freezer = &places[index]
+        elif places[index].directory >= 0 and places[index].pids:
+            pids = &places[index]
+    if pids is not NULL:
+        length = read_file(pids.directory, b"pids.max", most, sizeof(most))
+        if length > 0:
+            write_file(pids.directory, b"pids.max", b"0", 1)
+    if freezer is not NULL:       # as far as it gets: a process that cannot be frozen can still be killed
+        freeze_place(freezer, min(deadline, now_us() + 100000))
+    error = collect_all(places, count, found)
+    if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
+        error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
+    if freezer is not NULL:
+        index = thaw_place(freezer)
+        error = index if error >= 0 and index != -ENODEV else error
+    if length > 0:
+        write_file(pids.directory, b"pids.max", most, <size_t> length)
+    return error
+
+
+cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
+    """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
+    cdef Numbers found, members
+    cdef long length = 100
+    cdef int error
+    found.items, found.count, found.room = NULL, 0, 0
+    members.items, members.count, members.room = NULL, 0, 0
+    error = collect_all(places, count, &found)
+    while error >= 0 and found.count > 0:
+        if holds(&found, getpid()):
+            error = -EDEADLK
+        elif now_us() > deadline:
+            error = -EBUSY
+        else:
+            error = kill_held(places, count, &found, &members, deadline)
+        if error >= 0:
+            length = nap(length)
+            error = collect_all(places, count, &found)
+    free(found.items)
+    free(members.items)
+    return error
+
+
+# --- what Python sees ----------------------------------------------------------------------------------------------
+
+def check_path(str path not None) -> str:
+    """`path`, below a hierarchy's mount, without its slashes at the front. Raises ConfigError for what could lead away."""
+    parts = path.removeprefix("/").split("/")
+    if "\0" in path or "" in parts or "." in parts or ".." in parts:
+        raise ConfigError("linux.cgroupsPath", f"{path!r} must be names between slashes, none of them empty, . or ..")
+    if len(path.encode(errors="surrogateescape")) >= LONGEST:
+        raise ConfigError("linux.cgroupsPath", f"is longer than {LONGEST - 1} bytes")
+    return path.removeprefix("/")
+
+
+cdef class Cgroup:
+    """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories, and closes them.
+
+    Attributes:
+        paths: the directories, a path for each hierarchy.
+        tasks: descriptors of their `tasks` files, open for the init to write "0" to; see `release_tasks`.
+    """
+
+    cdef readonly tuple paths, tasks
+    cdef tuple _controllers, _texts
+    cdef Place *_places
+    cdef Write *_writes
+    cdef int _count
+    cdef bint _updating
+
+    def __cinit__(self):
+        self.paths, self.tasks, self._controllers, self._texts = (), (), (), ()
+        self._places, self._writes, self._count, self._updating = NULL, NULL, 0, False
+
+    def __dealloc__(self):
+        cdef int index
+        for index in range(self._count):
+            for fd in (self._places[index].root, self._places[index].directory, self._places[index].tasks):
+                if fd >= 0:
+                    close(fd)
+        free(self._places)
+        free(self._writes)
+
+    cdef int _lay_out(self, tuple hierarchies, tuple paths) except -1:
+        """A Place for each hierarchy; nothing is opened yet."""
+        cdef int index
+        cdef Place *place
+        if len(hierarchies) != len(paths):
+            raise ValueError("a path for each hierarchy")
+        self._places = <Place *> calloc(max(1, len(paths)), sizeof(Place))
+        if self._places is NULL:
+            raise MemoryError
+        self._texts = tuple([
+            (os.fsencode(hierarchy.mount), os.fsencode(check_path(path)))
+            for hierarchy, path in zip(hierarchies, paths)
+        ])
+        self._controllers = tuple([hierarchy.controllers for hierarchy in hierarchies])
+        self.paths = tuple([os.fsdecode(mount + b"/" + path) for mount, path in self._texts])
+        for index in range(<int> len(paths)):
+            place = &self._places[index]
+            place.root = place.directory = place.tasks = -1
+            place.mount, place.path = self._texts[index][0], self._texts[index][1]
+            names = self._controllers[index]
+            place.cpuset, place.freezer, place.pids = "cpuset" in names, "freezer" in names, "pids" in names
+        self._count = len(paths)
+        return 0
+
+    cdef int _fill_in(self, tuple hierarchies) except -1:
+        """The writes, whose bytes the caller keeps."""
+        cdef int index, at = 0
+        cdef Write *each
+        free(self._writes)
+        self._writes = <Write *> calloc(max(1, sum([len(hierarchy.writes) for hierarchy in hierarchies])), sizeof(Write))
+        if self._writes is NULL:
+            raise MemoryError
+        for index in range(self._count):
+            self._places[index].writes = &self._writes[at]
+            self._places[index].count = len(hierarchies[index].writes)
+            for file, value in hierarchies[index].writes:
+                if b"/" in file or b"\0" in file:
+                    raise ValueError(f"{file!r} is no file of a cgroup")
+                each = &self._writes[at]
+                each.file, each.value, each.length = file, value, len(value)
+                at += 1
+        return 0
+
+    cdef object _error(self, const Failure *failure, int code):
+        path = self.paths[failure.place]
+        value = None
+        if failure.file is not NULL:
+            path = f"{path}/{failure.file.decode()}"
+        if failure.write is not NULL:
+            value = os.fsdecode(failure.write.value[:failure.write.length])
+        return CgroupError(path, -code, value)
+
+    @staticmethod
+    def create(plan, tuple paths not None) -> Cgroup:
+        """Make the cgroup, write its limits, open its `tasks` files. `paths`: below each hierarchy's mount.
+
+        One that exists is taken over when no process is in it.
+
+        Raises:
+            ConfigError: a path could lead elsewhere.
+            CgroupError: which file or directory refused which value; EBUSY when processes are in it. What had been
+                made is gone again, parents included.
+        """
+        cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
+        cdef Failure failure
+        cdef int error, index
+        cgroup._lay_out(plan.hierarchies, paths)
+        cgroup._fill_in(plan.hierarchies)
+        with nogil:
+            error = make_all(cgroup._places, cgroup._count, &failure)
+        if error < 0:
+            raise cgroup._error(&failure, error)
+        cgroup.tasks = tuple([cgroup._places[index].tasks for index in range(cgroup._count)])
+        return cgroup
+
+    @staticmethod
+    def open(tuple hierarchies not None, tuple paths not None) -> Cgroup:
+        """One that exists. Where it is missing, or a part of it, there is nothing to kill and nothing to remove.
+
+        `hierarchies`: those of a CgroupPlan or of a CgroupLayout.
+
+        Raises:
+            CgroupError: a hierarchy cannot be opened, or is no cgroup file system.
+        """
+        cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
+        cdef int index, error
+        cgroup._lay_out(hierarchies, paths)
+        for index in range(cgroup._count):
+            error = open_root(&cgroup._places[index])
+            if error < 0:
+                raise CgroupError(hierarchies[index].mount, -error)
+            error = open_directory(cgroup._places[index].root, cgroup._places[index].path)
+            cgroup._places[index].directory = max(error, -1)
+            if error < 0 and error != -ENOENT:
+                raise CgroupError(cgroup.paths[index], -error)
+        return cgroup
+
+    def release_tasks(self) -> None:
+        """Close the `tasks` descriptors: the init has its own."""
+        cdef int index
+        for index in range(self._count):
+            if self._places[index].tasks >= 0:
+                close(self._places[index].tasks)
+            self._places[index].tasks = -1
+        self.tasks = ()
+
+    def update(self, plan) -> None:
+        """Write other limits, of a plan for the same hierarchies.
+
+        Raises:
+            CgroupError: which file refused which value; those before it keep theirs.
+        """
+        cdef Failure failure
+        cdef int index, error = 0
+        if tuple([hierarchy.controllers for hierarchy in plan.hierarchies]) != self._controllers:
+            raise ValueError("a plan for other hierarchies")
+        if self._updating:                    # by another thread, which reads what would be freed now
+            raise CgroupError(self.paths[0], EBUSY)
+        self._fill_in(plan.hierarchies)
+        self._updating = True
+        with nogil:
+            for index in range(self._count):
+                failure.place, failure.file, failure.write = index, NULL, NULL
+                error = write_all(&self._places[index], &failure) if self._places[index].directory >= 0 else -ENOENT
+                if error < 0:
+                    break
+        self._updating = False
+        if error < 0:
+            raise self._error(&failure, error)
+
+    cdef int _place_of(self, str file) except -1:
+        """The hierarchy that has a file, by the controller in its name; any has `tasks` and `cgroup.procs`."""
+        cdef int index
+        controller = file.partition(".")[0]
+        if "/" in file or "\0" in file or file in ("", ".", ".."):
+            raise ValueError(f"{file!r} is no file of a cgroup")
+        for index in range(self._count):
+            if controller in self._controllers[index] or file in ("tasks", "cgroup.procs"):
+                return index
+        raise CgroupError(file, ENOENT)
+
+    def read(self, str file not None) -> bytes:
+        """The first 64 KB of a file, "memory.usage_in_bytes". Raises CgroupError."""
+        cdef char text[65536]
+        cdef int index = self._place_of(file), directory = self._places[index].directory
+        cdef bytes name = file.encode()
+        cdef const char *each = name
+        cdef long length
+        with nogil:
+            length = read_file(directory, each, text, sizeof(text)) if directory >= 0 else -ENOENT
+        if length < 0:
+            raise CgroupError(f"{self.paths[index]}/{file}", -length)
+        return text[:length]
+
+    def write(self, str file not None, bytes value not None) -> None:
+        """Write a value to a file. Raises CgroupError."""
+        cdef int error, index = self._place_of(file), directory = self._places[index].directory
+        cdef bytes name = file.encode()
+        cdef const char *each = name
+        cdef const char *text = value
+        cdef size_t length = len(value)
+        with nogil:
+            error = write_file(directory, each, text, length) if directory >= 0 else -ENOENT
+        if error < 0:
+            raise CgroupError(f"{self.paths[index]}/{file}", -error, os.fsdecode(value))
+
+    def _has(self, str controller) -> bool:
+        return any([controller in names for names in self._controllers])
+
+    def memory_peak(self) -> int | None:
+        """Bytes that were held at once at most; None without a memory hierarchy. Raises CgroupError."""
+        return int(self.read("memory.max_usage_in_bytes")) if self._has("memory") else None
+
+    def oom_kills(self) -> int | None:
+        """Processes that were killed for exceeding the memory limit, sub-cgroups' left out; None without a memory
+        hierarchy. Raises CgroupError."""
+        if not self._has("memory"):
+            return None
+        words = self.read("memory.oom_control").split()
+        return int(words[words.index(b"oom_kill") + 1])
+
+    def processes(self) -> list[int]:
+        """The pids that are in it, in any hierarchy and at any depth; 0 stands for those of another pid namespace.
+
+        Raises CgroupError.
+        """
+        cdef Numbers found
+        cdef int error
+        cdef long index
+        found.items, found.count, found.room = NULL, 0, 0
+        with nogil:
+            error = collect_all(self._places, self._count, &found)
+        pids = sorted({found.items[index] for index in range(found.count)})
+        free(found.items)
+        if error < 0:
+            raise CgroupError(self.paths[0], -error)
+        return pids
+
+    def kill(self, double timeout=5.0) -> None:
+        """SIGKILL every process until none is left.
+
+        Raises:
+            CgroupError: EBUSY when some are left after `timeout` seconds, EDEADLK when this process is one of them.
+        """
+        cdef int error
+        with nogil:
+            error = kill_all(self._places, self._count, now_us() + <long> (timeout * 1000000))
+        if error < 0:
+            raise CgroupError(self.paths[0], -error)
+
+    def freeze(self) -> None:
+        """Stop every process where it is.
+
+        Raises:
+            CgroupError: EBUSY when one does not stop within two seconds (then all go on), EDEADLK when this process is
+                one of them, ENOENT without a freezer hierarchy.
+        """
+        cdef int error, index = self._place_of("freezer.state")
+        cdef Place *place = &self._places[index]
+        if os.getpid() in self.processes():
+            raise CgroupError(self.paths[index], EDEADLK)
+        with nogil:
+            error = freeze_place(place, now_us() + PATIENCE_US) if place.directory >= 0 else -ENOENT
+            if error == -EBUSY:
+                thaw_place(place)
+        if error < 0:
+            raise CgroupError(f"{self.paths[index]}/freezer.state", -error, "FROZEN")
+
+    def thaw(self) -> None:
+        """Let them go on. Raises CgroupError."""
+        self.write("freezer.state", b"THAWED")
+
+    def destroy(self) -> None:
+        """Remove it with all that was made below, and the parents that were made for it. What is missing is fine.
+
+        Raises:
+            CgroupError: EBUSY when processes are still in it; the other hierarchies are gone.
+        """
+        cdef int index, result, error = 0, at = 0
+        self.release_tasks()
+        with nogil:
+            for index in range(self._count):
+                result = remove_place(&self._places[index], now_us() + PATIENCE_US)
+                if result < 0:
+                    at, error = index, result
+        if error < 0:
+            raise CgroupError(self.paths[at], -error)
+
+
+# --- the names of runs ---------------------------------------------------------------------------------------------
+
+RUNS = "cycontainer"              # where run() makes its cgroups, below each hierarchy's mount
+
+_owner: tuple = (0, "")
+_count = 0
+
+
+def _start_time(pid) -> str:
+    """When a process started, in clock ticks since boot: field 22 of /proc/PID/stat. Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2].split()[19].decode()
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def run_name() -> str:
+    """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
+    hierarchy from another pid namespace, where the pid means nothing."""
+    global _owner, _count
+    if _owner[0] != os.getpid():
+        _owner, _count = (os.getpid(), f"{_start_time(os.getpid())}-{_pid_namespace()}"), 0
+    _count += 1
+    return f"run-{_owner[0]}-{_owner[1]}-{_count}"
+
+
+def _is_abandoned(str name, namespace) -> bool:
+    """Whether it is a run's of our pid namespace, whose owner no longer exists."""
+    parts = name.split("-")
+    if len(parts) != 5 or parts[0] != "run" or not all([part.isascii() and part.isdigit() for part in parts[1:]]):
+        return False
+    if int(parts[3]) != namespace:
+        return False
+    try:
+        return _start_time(parts[1]) != parts[2]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def sweep(layout) -> list[str]:
+    """Kill and remove what runs have left whose process no longer exists; their names. Nothing else is touched.
+
+    What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
+    """
+    found = set()
+    namespace = _pid_namespace()
+    for hierarchy in layout.v1:
+        try:
+            names = os.listdir(f"{hierarchy.mount}/{RUNS}")
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+        found.update([name for name in names if _is_abandoned(name, namespace)])
+    swept = []
+    for name in sorted(found):
+        try:
+            cgroup = Cgroup.open(layout.v1, (f"{RUNS}/{name}",) * len(layout.v1))
+            cgroup.kill()
+            cgroup.destroy()
+        except CgroupError as error:
+            if error.errno not in (EBUSY, 1, 13, 30):       # EPERM, EACCES, EROFS
+                raise
+        else:
+            swept.append(name)
+    return swept

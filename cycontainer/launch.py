@@ -258,6 +258,19 @@ def _make_trees(pid: int, trees: tuple[Tree, ...]) -> list[int]:
 # --- the end
 
 
+def abandon(child: Child) -> None:
+    """Kill what a failure has left, and wait for it: nobody wants its status."""
+    try:
+        child.send_signal(9)
+    except ProcessLookupError:
+        pass  # it has ended by itself: a step failed
+    try:
+        _wait.reap(child.pidfd)
+    except ChildProcessError:
+        pass  # this program ignores SIGCHLD: the kernel has waited
+    child.settled()
+
+
 def end_of(child: Child, ended: tuple[int, ...] | None) -> tuple[int, float, float, int]:
     """How a child ended: (returncode, user seconds, system seconds, largest resident set in bytes).
 

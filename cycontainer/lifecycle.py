@@ -9,7 +9,7 @@ from cycontainer import _clone, _wait
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError
 from cycontainer.host import current
-from cycontainer.launch import attend, end_of, launch
+from cycontainer.launch import abandon, attend, end_of, launch
 from cycontainer.read_config import load_bundle
 from cycontainer.resources import cgroup_path
 
@@ -115,6 +115,9 @@ def run_bundle(
                 with open(pid_file, "w") as file:
                     file.write(str(child.pid))
             return _wait_in_foreground(plan, child)
+        except BaseException:
+            abandon(child)
+            raise
         finally:
             child.close()
     finally:

@@ -13,7 +13,7 @@ from cycontainer import _clone, _wait, run
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.host import current
-from cycontainer.launch import attend, end_of, launch
+from cycontainer.launch import abandon, attend, end_of, launch
 from cycontainer.plan import Plan
 from cycontainer.read_config import read_config
 from cycontainer.spec import default_config
@@ -48,6 +48,9 @@ def launched(plan: Plan) -> int:
             else:
                 attend(plan, child, message)
         return end_of(child, ended)[0]
+    except BaseException:
+        abandon(child)
+        raise
     finally:
         child.close()
 
@@ -79,7 +82,7 @@ def test_masked_and_readonly_paths(busybox_rootfs: str) -> None:
 
 
 def test_the_root_is_read_only_and_dev_is_its_own(busybox_rootfs: str) -> None:
-    script = "touch /x 2>/dev/null || echo ro; stat -c %t:%T /dev/null /dev/zero; readlink /dev/fd /dev/ptmx"
+    script = "touch /x 2>/dev/null || echo ro; stat -c %t:%T /dev/null /dev/zero; readlink /dev/fd; readlink /dev/ptmx"
     assert inside(busybox_rootfs, script).split() == ["ro", "1:3", "1:5", "/proc/self/fd", "pts/ptmx"]
 
 
@@ -109,7 +112,8 @@ def test_a_path_that_is_no_namespace_is_refused(busybox_rootfs: str, tmp_path: o
 def test_a_time_namespace_has_its_offsets(busybox_rootfs: str) -> None:
     kinds = [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network", "cgroup", "time")]
     offsets = {"boottime": {"secs": 1_000_000}}
-    before = float(open("/proc/uptime").read().split()[0])
+    with open("/proc/uptime") as file:
+        before = float(file.read().split()[0])
     now = float(inside(busybox_rootfs, "cat /proc/uptime", namespaces=kinds, timeOffsets=offsets).split()[0])
     assert 999_990 < now - before < 1_000_100
 
