@@ -77,7 +77,8 @@ class Node:
             if type(key) is not str or not key:
                 raise self.error(f"{shown(key)} is not a name")
             plain = key.isascii() and key.isidentifier() and len(key) <= LONGEST_SHOWN
-            inner = Node(value, f"{self.path}.{key}" if plain else f"{self.path}[{shown(key)}]")
+            name = (f".{key}" if self.path else key) if plain else f"[{shown(key)}]"
+            inner = Node(value, self.path + name)
             Node(key, inner.path).text()
             yield key, inner
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 16 << 20
 MOST_DIGITS: Final = 40  # of a number; the spec's have 20
-MOST_NESTED: Final = 64
+MOST_NESTED: Final = 32
 HOST_NAME_MAX: Final = 64  # uname(2)
 MOST_TIMEOUT: Final = 2**31 - 1  # seconds
 _NO_STRUCTURE: Final = bytes(byte for byte in range(256) if byte not in b'"[]{}')
@@ -106,10 +106,11 @@ def _check_depth(data: bytes) -> None:
     texts_and_brackets = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NO_STRUCTURE)
     brackets = b"".join(texts_and_brackets.split(b'"')[::2])
     for _ in range(MOST_NESTED):
-        if len(brackets) <= MOST_NESTED:  # too few to be deep, or in no pairs: that the scanner says better
-            return
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
-    if len(brackets) > MOST_NESTED:
+        left = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if len(left) == len(brackets):
+            break
+        brackets = left
+    if len(brackets) > MOST_NESTED:  # few that are left over are not deep; the scanner says better what is wrong
         raise ConfigError("", f"invalid configuration: nested more than {MOST_NESTED} deep, or not closed")
 
 
@@ -125,6 +126,10 @@ def _refuse_twice(document: object) -> None:
             nodes.extend(node.array())
 
 
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK)  # a FIFO must not hold us
+
+
 def load_bundle(bundle: str, file: str = "config.json") -> Config:
     """The configuration of a bundle: a directory, and the file's name in it.
 
@@ -135,9 +140,8 @@ def load_bundle(bundle: str, file: str = "config.json") -> Config:
     if "\0" in path:
         raise ConfigError("bundle", "holds a NUL")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)  # a FIFO must not hold us
-        with open(fd, "rb") as config:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+        with open(path, "rb", opener=_open) as config:
+            if not stat.S_ISREG(os.fstat(config.fileno()).st_mode):
                 raise ConfigError("", f"{path}: not a regular file")
             data = config.read(MOST_BYTES + 1)
     except OSError as error:
