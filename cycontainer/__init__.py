@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cycontainer.errors import ProgramError as ProgramError
     from cycontainer.errors import RunError as RunError
     from cycontainer.errors import StatusUnknown as StatusUnknown
-    from cycontainer.version import VERSION as __version__  # noqa: F401
 
 _HOME = {
     **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"), "cycontainer._run"),

@@ -9,25 +9,15 @@ from libc.stdlib cimport free, malloc
 
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
-from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, ECHILD, EINTR,
+from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
                                SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, close, cmsghdr, errno, iovec, msghdr, poll,
                                pollfd, pthread_sigmask, recvmsg, sendmsg, sigfillset, sigset_t, socketpair)
 
-from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capset, NR_close_range,
-                                   NR_dup3, NR_prctl, NR_write, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, SIGCHLD,
-                                   capability_data, capability_header, clone_arguments, clone_onto_stack, sys2, sys3,
-                                   sys5)
-
-cdef extern from "init/sys.h" nogil:
-    long NR_capget "__NR_capget"
-    long NR_execveat "__NR_execveat"
-    long NR_exit "__NR_exit"
-    long NR_fcntl "__NR_fcntl"
-    long NR_pidfd_send_signal "__NR_pidfd_send_signal"
-
-cdef extern from "<signal.h>" nogil:
-    int KILL "SIGKILL"
+from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
+                                   NR_close_range, NR_dup3, NR_execveat, NR_fcntl, NR_pidfd_send_signal, NR_prctl,
+                                   NR_write, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, SIGCHLD, SIGKILL, capability_data,
+                                   capability_header, clone_arguments, clone_onto_stack, sys2, sys3, sys5)
 
 cdef enum:
     CLONE_INTO_CGROUP_SHIFT = 33
@@ -149,7 +139,7 @@ cdef class Child:
     cdef void release(self) noexcept:
         """Close what is open. A child that may still run on our memory is killed first."""
         if self.stack is not NULL:
-            sys5(NR_pidfd_send_signal, self.pidfd, KILL, 0, 0, 0)
+            sys5(NR_pidfd_send_signal, self.pidfd, SIGKILL, 0, 0, 0)
             with nogil:
                 wait_dead(self.pidfd)
         self.settle()

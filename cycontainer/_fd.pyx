@@ -1,19 +1,8 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
-from cycontainer._sys cimport errno
-
-cdef extern from "init/sys.h" nogil:
-    struct mount_attributes:
-        unsigned long attr_set, attr_clr, propagation, userns_fd
-    long NR_close "__NR_close"
-    long NR_memfd_create "__NR_memfd_create"
-    long NR_mount_setattr "__NR_mount_setattr"
-    long NR_open_tree "__NR_open_tree"
-    long sys1(long n, long a)
-    long sys2(long n, long a, long b)
-    long sys3(long n, long a, long b, long c)
-    long sys5(long n, long a, long b, long c, long d, long e)
-
+from cycontainer.init.sys cimport (NR_capget, NR_close, NR_memfd_create, NR_mount_setattr, NR_open_tree, NR_openat2,
+                                   capability_data, capability_header, mount_attributes, open_how_, sys1, sys2, sys3,
+                                   sys4, sys5)
 cdef enum:
     EINVAL_ = 22
     MFD_CLOEXEC = 1
@@ -77,13 +66,6 @@ def take_tree(bytes path not None, bint recursive, int user_namespace=-1) -> int
     return tree
 
 
-cdef extern from "init/sys.h" nogil:
-    struct open_how_:
-        unsigned long flags, mode, resolve
-    long NR_openat2 "__NR_openat2"
-    long sys4(long n, long a, long b, long c, long d)
-
-
 def open_inside(int root, bytes path not None) -> int:
     """Open `path` to read below the directory `root`, as if that were /. It never blocks, and follows no magic link.
 
@@ -100,15 +82,6 @@ def open_inside(int root, bytes path not None) -> int:
     if result < 0:
         raise OSError(-result, "openat2", path)
     return result
-
-
-cdef extern from "init/sys.h" nogil:
-    struct capability_header:
-        unsigned int version
-        int pid
-    struct capability_data:
-        unsigned int effective
-    long NR_capget "__NR_capget"
 
 
 def effective_capabilities() -> int:

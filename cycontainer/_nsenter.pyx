@@ -1,50 +1,41 @@
 """Joining namespaces: their descriptors, verified, and one setns loop. Hot; the GIL is released."""
 
-cdef extern from "<fcntl.h>" nogil:
-    int open(const char *path, int flags, ...)
-    int O_PATH, O_RDONLY, O_CLOEXEC, O_NONBLOCK
-
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
-
-cdef extern from "<sys/vfs.h>" nogil:
-    struct statfs:
-        long f_type
-    int fstatfs(int fd, statfs *status)
-
-cdef extern from "<sched.h>" nogil:
-    int setns(int fd, int kind)
-
-from cycontainer._sys cimport close, errno
-
 from libc.stdio cimport snprintf
+
+from cycontainer.init.sys cimport (AT_FDCWD, O_CLOEXEC, O_PATH, NR_close, NR_fstatfs, NR_ioctl, NR_openat2, NR_setns,
+                                   fs_status, open_how_, sys1, sys2, sys4)
 
 cdef enum:
     NSFS_MAGIC = 0x6E736673
     NS_GET_NSTYPE = 0xB703       # ioctl_ns(2)
+    NO_NAMESPACE = -22           # EINVAL
 
 
-cdef int open_verified(const char *path, int kind) noexcept nogil:
+cdef long open_path(const char *path, long flags) noexcept nogil:
+    cdef open_how_ how
+    how.flags, how.mode, how.resolve = flags | O_CLOEXEC, 0, 0
+    return sys4(NR_openat2, AT_FDCWD, <long> path, <long> &how, sizeof(how))
+
+
+cdef long open_verified(const char *path, long kind) noexcept nogil:
     """A namespace's descriptor; -EINVAL when `path` is none of that kind.
 
     What is no file of nsfs is never opened for reading: a FIFO would hang us, a device might act.
     """
-    cdef statfs status
+    cdef fs_status status
     cdef char again[32]
-    cdef int fd, found = open(path, O_PATH | O_CLOEXEC)
+    cdef long fd, found = open_path(path, O_PATH)
     if found < 0:
-        return -errno
-    if fstatfs(found, &status) < 0 or status.f_type != NSFS_MAGIC:
-        close(found)
-        return -22
-    snprintf(again, sizeof(again), b"/proc/self/fd/%d", found)
-    fd = open(again, O_RDONLY | O_CLOEXEC)
-    if fd < 0:
-        fd = -errno
-    elif ioctl(fd, NS_GET_NSTYPE) != kind:
-        close(fd)
-        fd = -22
-    close(found)
+        return found
+    if sys2(NR_fstatfs, found, <long> &status) < 0 or status.f_type != NSFS_MAGIC:
+        sys1(NR_close, found)
+        return NO_NAMESPACE
+    snprintf(again, sizeof(again), b"/proc/self/fd/%d", <int> found)
+    fd = open_path(again, 0)
+    if fd >= 0 and sys2(NR_ioctl, fd, NS_GET_NSTYPE) != kind:
+        sys1(NR_close, fd)
+        fd = NO_NAMESPACE
+    sys1(NR_close, found)
     return fd
 
 
@@ -55,7 +46,7 @@ def open_namespace(bytes path not None, int kind) -> int:
         OSError: it cannot be opened; EINVAL when it is no namespace, or one of another kind.
     """
     cdef const char *where = path
-    cdef int fd
+    cdef long fd
     with nogil:
         fd = open_verified(where, kind)
     if fd < 0:
@@ -67,15 +58,15 @@ def join(tuple descriptors not None, tuple kinds not None) -> None:
     """setns(2) this thread into each namespace, in order. Raises OSError; those before stay joined."""
     cdef int fds[16]
     cdef int flags[16]
-    cdef int index, count = len(descriptors), error = 0
+    cdef long index, count = len(descriptors), error = 0
     if count > 16 or len(kinds) != count:
         raise ValueError("up to 16 descriptors, and as many kinds")
     for index in range(count):
         fds[index], flags[index] = descriptors[index], kinds[index]
     with nogil:
         for index in range(count):
-            if setns(fds[index], flags[index]) < 0:
-                error = errno
+            error = sys2(NR_setns, fds[index], flags[index])
+            if error < 0:
                 break
-    if error:
-        raise OSError(error, "setns")
+    if error < 0:
+        raise OSError(-error, "setns")

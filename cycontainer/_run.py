@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
 from cycontainer import _wait
+from cycontainer._arguments import (
+    check_number,
+    directory,
+    environment_entries,
+    private_directories,
+    program_arguments,
+    user_ids,
+)
+from cycontainer._result import Result, Usage
 from cycontainer.compile import Style, compile_plan
-from cycontainer.errors import ConfigError, Error, LaunchError, RunError
+from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.host import current
-from cycontainer.launch import abandon, attend, end_of, launch
+from cycontainer.launch import abandon, attend, end_of, kill, launch
 from cycontainer.record import Record
 from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
@@ -35,55 +43,6 @@ DEVNULL: Final = -3
 SIGKILL: Final = 9
 FOREVER: Final = float("inf")
 
-# Of the host's root, when that is the container's: what is private or secret, and so empty.
-PRIVATE: Final = ("/tmp", "/var/tmp", "/run", "/root", "/home", "/sys", "/boot", "/mnt", "/media", "/srv", "/lost+found")
-
-
-class Usage(Record):
-    """What a run has used.
-
-    Attributes:
-        wall, user, system: seconds; user and system of all processes that were waited for.
-        peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process.
-        processes: processes and threads that were started; None when no pid 1 stayed to count them.
-    """
-
-    wall: float
-    user: float
-    system: float
-    peak_memory: int
-    processes: int | None
-
-
-class Result(Record):
-    """What became of a program.
-
-    Attributes:
-        args: as they were given.
-        returncode: the exit status, or minus the number of the signal that ended it.
-        stdout, stderr: bytes, or str with `text`; None where they were not captured.
-        timed_out: the timeout ended it.
-        oom_killed: a process was killed for exceeding the memory limit.
-        signal: the signal that ended it, None when it exited.
-        usage: what it used.
-    """
-
-    args: tuple[str, ...]
-    returncode: int
-    stdout: Any
-    stderr: Any
-    timed_out: bool
-    oom_killed: bool
-    usage: Usage
-
-    @property
-    def signal(self) -> int | None:
-        return -self.returncode if self.returncode < 0 else None
-
-    def check_returncode(self) -> None:
-        """Raise RunError unless the program returned 0."""
-        if self.returncode != 0 or self.timed_out:
-            raise RunError(self)
 
 
 class _Prepared(Record):
@@ -102,67 +61,6 @@ _swept = 0  # the process that has swept
 # --- from keywords to a plan
 
 
-def _path(value: str | PathLike[str], name: str) -> str:
-    text = os.fspath(value)
-    if "\0" in text:
-        raise ConfigError(name, "holds a NUL")
-    return os.path.abspath(text)
-
-
-def _user(user: int | str | None, rootfs: str | None) -> tuple[int | None, int | None]:
-    """Ids of `user`: a number, "uid:gid", or a name in the container's passwd."""
-    if user is None:
-        return None, None
-    if isinstance(user, int) and not isinstance(user, bool):
-        return user, user
-    if isinstance(user, str):
-        uid, colon, gid = user.partition(":")
-        if uid.isascii() and uid.isdigit() and (not colon or gid.isascii() and gid.isdigit()):
-            return int(uid), int(gid) if colon else int(uid)
-        from cycontainer.users import look_up
-
-        return look_up(user, rootfs or "/")
-    raise ConfigError("user", f"must be a number, a name or uid:gid, not {user!r}")
-
-
-def _check_number(name: str, value: object, least: float) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least):
-        raise ConfigError(name, f"must be a number from {least:g} up, not {value!r}")
-
-
-def _arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
-    if isinstance(args, (str, bytes)) or not args:
-        raise ConfigError("args", "must be a list: the program and its arguments")
-    texts = tuple(os.fsdecode(arg) for arg in args)
-    for place, text in enumerate(texts):
-        if "\0" in text:
-            raise ConfigError(f"args[{place}]", "holds a NUL")
-        if len(text) >= 131072:
-            raise ConfigError(f"args[{place}]", "is longer than execve takes, 131071 bytes")
-    if not texts[0]:
-        raise ConfigError("args[0]", "is empty: there is no program to look up")
-    return texts
-
-
-def _environment(env: Mapping[str, str] | None) -> tuple[str, ...] | None:
-    if env is None:
-        return None
-    entries = tuple(f"{name}={value}" for name, value in env.items())
-    for name, entry in zip(env, entries, strict=True):
-        if not name or "=" in name or "\0" in entry:
-            raise ConfigError(f"env[{name!r}]", "a name is not empty and without =, and nothing holds a NUL")
-        if len(entry) >= 131072:
-            raise ConfigError(f"env[{name!r}]", "is longer than execve takes, 131071 bytes")
-    return entries
-
-
-def _private_directories() -> tuple[str, ...]:
-    """Which of them there are: nothing is made on the host."""
-    home = os.path.expanduser("~")
-    extra = (home,) if home.startswith("/") and home != "/" and not home.startswith(("/root", "/home")) else ()
-    return tuple(path for path in (*PRIVATE, *extra) if os.path.isdir(path) and not os.path.islink(path))
-
-
 def _compile(
     options: Options, args: tuple[str, ...], mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None, host: Host
 ) -> Plan:
@@ -176,7 +74,7 @@ def _compile(
         checked: Config = read_config(document_, bundle=os.getcwd())
         attributes = 0
     else:
-        options = options.replace(private=_private_directories() if options.rootfs is None else ())
+        options = options.replace(private=private_directories() if options.rootfs is None else ())
         found = document(options, list(args), extra, privileged=privileged, ids=(host.uid, host.gid))
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
@@ -287,7 +185,7 @@ class _Run:
         event = self.waiter.wait()
         if event == _wait.DEADLINE:
             self.timed_out = True
-            self._kill()
+            kill(self.child)
             self.waiter.without_deadline()
         elif event == _wait.MESSAGE:
             self._hear()
@@ -305,15 +203,6 @@ class _Run:
         attend(self.plan, self.child, message)
         if message[0] == CLONED:
             self.waiter.watch()
-
-    def _kill(self) -> None:
-        try:
-            self.child.send_signal(SIGKILL)
-        except ProcessLookupError:
-            return  # it has just ended
-        except OSError as error:
-            if error.errno != errno.ESRCH:
-                raise
 
     def _last_words(self) -> None:
         """A report that came together with the end."""
@@ -443,13 +332,13 @@ def run(
     Source: runtime-spec config.md, config-linux.md.
     """
     started = time.monotonic()
-    arguments, environment = _arguments(args), _environment(env)
+    arguments, environment = program_arguments(args), environment_entries(env)
     for name, value, least in (("timeout", timeout, 0), ("cpus", cpus, 0.01), ("memory", memory, 4096), ("pids", pids, 1)):
-        _check_number(name, value, least)
+        check_number(name, value, least)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
-    root = None if rootfs is None else _path(rootfs, "rootfs")
-    uid, gid = _user(user, root)
+    root = None if rootfs is None else directory(rootfs, "rootfs")
+    uid, gid = user_ids(user, root)
     options = Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
@@ -473,12 +362,18 @@ def run(
         raise LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0) from error
     finally:
         streams.close()
-    return _result(arguments, done, end, peak, killed, captured, time.monotonic() - started, (encoding or "utf-8", errors or "strict") if decode else None, check)
+    result = _result(
+        arguments, done, end, peak=peak, killed=killed, captured=captured, wall=time.monotonic() - started,
+        decoding=(encoding or "utf-8", errors or "strict") if decode else None,
+    )  # fmt: skip
+    if check:
+        result.check_returncode()
+    return result
 
 
 def _result(
-    args: tuple[str, ...], done: _Run, end: tuple[int, float, float, int], peak: int | None, killed: bool,
-    captured: tuple[bool, bool], wall: float, decoding: tuple[str, str] | None, check: bool,
+    args: tuple[str, ...], done: _Run, end: tuple[int, float, float, int], *, peak: int | None, killed: bool,
+    captured: tuple[bool, bool], wall: float, decoding: tuple[str, str] | None,
 ) -> Result:  # fmt: skip
     code, user, system, resident = end
     if _died_early(done, code):
@@ -487,7 +382,7 @@ def _result(
         (part.decode(*decoding) if decoding else part) if wanted else None
         for part, wanted in zip(done.waiter.output(), captured, strict=True)
     ]
-    result = Result(
+    return Result(
         args=args,
         returncode=-SIGKILL if done.timed_out else code,
         stdout=texts[0],
@@ -499,6 +394,3 @@ def _result(
             processes=done.ended[3] or None if done.ended else None,
         ),
     )  # fmt: skip
-    if check:
-        result.check_returncode()
-    return result

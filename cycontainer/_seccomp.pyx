@@ -12,10 +12,7 @@ from cycontainer.errors import ConfigError, HostError
 
 from libc.stdint cimport uint32_t, uint64_t
 
-cdef extern from "<dlfcn.h>" nogil:
-    void *dlopen(const char *file, int flags)
-    void *dlsym(void *library, const char *name)
-    int RTLD_NOW
+from cycontainer._sys cimport RTLD_NOW, dlopen, dlsym
 
 cdef struct Version:
     unsigned int major, minor, micro

@@ -127,3 +127,9 @@ cdef extern from "<unistd.h>" nogil:
     int getpid()
     long lseek(int fd, long offset, int whence)
     int unlinkat(int directory, const char *path, int flags)
+
+cdef extern from "<dlfcn.h>" nogil:
+    void *dlopen(const char *file, int flags)
+    void *dlsym(void *library, const char *name)
+    enum:
+        RTLD_NOW

@@ -12,8 +12,7 @@ from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN
                                POLLOUT, SYS_waitid, WEXITED, clock_gettime, close, errno, poll, pollfd, read, recv,
                                rusage, siginfo_t, syscall, timespec, write)
 
-cdef extern from "<sys/ioctl.h>" nogil:
-    int ioctl(int fd, unsigned long request, ...)
+from cycontainer.init.sys cimport NR_ioctl, sys3
 
 cdef enum:
     P_PIDFD = 3
@@ -228,6 +227,6 @@ def exit_status(int pidfd):
         (<char *> &info)[at] = 0
     info.mask = 1 << 3                # PIDFD_INFO_EXIT
     # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info) with the size of its first version, 64 bytes
-    if ioctl(pidfd, 0xC040FF0B, &info) < 0 or not info.mask & 1 << 3:
+    if sys3(NR_ioctl, pidfd, 0xC040FF0B, <long> &info) < 0 or not info.mask & 1 << 3:
         return None
     return info.exit_code

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
 F_ADD_SEALS = 1033
+SIGKILL = 9
 CLONE_NEWUSER = NAMESPACES["user"][0]
 
 _init: tuple[int, int, int] | None = None  # descriptor, device, inode
@@ -179,7 +180,7 @@ def attend(plan: Plan, child: Child, message: tuple[int, ...]) -> None:
 
 
 def _wait_first(child: Child) -> None:
-    """The first of two processes has said its last; nobody but us may wait for it."""
+    """Reap a process whose status says nothing: the first of two, or one that we killed."""
     try:
         _wait.reap(child.pidfd)
     except ChildProcessError:
@@ -258,16 +259,18 @@ def _make_trees(pid: int, trees: tuple[Tree, ...]) -> list[int]:
 # --- the end
 
 
+def kill(child: Child) -> None:
+    """End it, unless it has ended by itself."""
+    try:
+        child.send_signal(SIGKILL)
+    except ProcessLookupError:
+        return
+
+
 def abandon(child: Child) -> None:
     """Kill what a failure has left, and wait for it: nobody wants its status."""
-    try:
-        child.send_signal(9)
-    except ProcessLookupError:
-        pass  # it has ended by itself: a step failed
-    try:
-        _wait.reap(child.pidfd)
-    except ChildProcessError:
-        pass  # this program ignores SIGCHLD: the kernel has waited
+    kill(child)
+    _wait_first(child)
     child.settled()
 
 

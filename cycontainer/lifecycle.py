@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from cycontainer import _clone, _wait
 from cycontainer.compile import Style, compile_plan
@@ -16,7 +15,7 @@ from cycontainer.resources import cgroup_path
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Final
+    from typing import Any, Final
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
@@ -24,11 +23,8 @@ if TYPE_CHECKING:
 
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
-FORWARDED: Final = tuple(  # all but what stops or kills us, and what is about us
-    number
-    for number in range(1, 32)
-    if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH)
-    and number not in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT)
+NOT_FORWARDED: Final = frozenset(  # what stops or kills us, what tells of our own faults, what is about us
+    (4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 28)
 )
 
 
@@ -62,8 +58,9 @@ def _attend_all(plan: Plan, child: Child) -> None:
         attend(plan, child, message)
 
 
-def _forward_to(child: Child) -> dict[int, object]:
+def _forward_to(child: Child) -> dict[int, Any]:
     """Pass signals on to the container; what was set before, to be put back."""
+    import signal
 
     def forward(number: int, frame: FrameType | None) -> None:
         try:
@@ -71,7 +68,14 @@ def _forward_to(child: Child) -> dict[int, object]:
         except ProcessLookupError:
             return  # it has just ended
 
-    return {number: signal.signal(number, forward) for number in FORWARDED}
+    return {number: signal.signal(number, forward) for number in range(1, 32) if number not in NOT_FORWARDED}
+
+
+def _restore(handlers: dict[int, Any]) -> None:
+    import signal
+
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def _wait_in_foreground(plan: Plan, child: Child) -> int:
@@ -79,8 +83,7 @@ def _wait_in_foreground(plan: Plan, child: Child) -> int:
     try:
         _attend_all(plan, child)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # as signal() gave it
+        _restore(before)
     code = end_of(child, None)[0]
     return 128 - code if code < 0 else code
 
@@ -107,22 +110,26 @@ def run_bundle(
     path = cgroup_path(checked.linux.cgroups_path, container_id)
     cgroup = _make_cgroup(plan, path)
     try:
-        child = launch(plan, descriptors=(0, 1, 2), cgroup=cgroup, cgroup_path=path)
-        try:
-            if cgroup is not None:
-                cgroup.release_tasks()
-            if pid_file:
-                with open(pid_file, "w") as file:
-                    file.write(str(child.pid))
-            return _wait_in_foreground(plan, child)
-        except BaseException:
-            abandon(child)
-            raise
-        finally:
-            child.close()
+        return _run(plan, cgroup, path, pid_file)
     finally:
         if cgroup is not None:
             cgroup.destroy()
+
+
+def _run(plan: Plan, cgroup: Cgroup | None, path: str, pid_file: str | None) -> int:
+    child = launch(plan, descriptors=(0, 1, 2), cgroup=cgroup, cgroup_path=path)
+    try:
+        if cgroup is not None:
+            cgroup.release_tasks()
+        if pid_file:
+            with open(pid_file, "w") as file:
+                file.write(str(child.pid))
+        return _wait_in_foreground(plan, child)
+    except BaseException:
+        abandon(child)
+        raise
+    finally:
+        child.close()
 
 
 def _refuse_what_is_missing(config: object) -> None:

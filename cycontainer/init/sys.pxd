@@ -61,6 +61,11 @@ cdef extern from "sys.h" nogil:
         void *filter
 
     long NR_capset "__NR_capset"
+    long NR_capget "__NR_capget"
+    long NR_execveat "__NR_execveat"
+    long NR_fcntl "__NR_fcntl"
+    long NR_memfd_create "__NR_memfd_create"
+    long NR_pidfd_send_signal "__NR_pidfd_send_signal"
     long NR_chdir "__NR_chdir"
     long NR_chroot "__NR_chroot"
     long NR_clone3 "__NR_clone3"

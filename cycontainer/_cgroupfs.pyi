@@ -1,0 +1,1 @@
+"""Cgroup directories by descriptor: for cgroups.pyx; Python sees nothing of it."""

@@ -1,0 +1,33 @@
+"""Launching: clone3 into namespaces and a cgroup, straight on to the init."""
+
+FAILED: int
+SYNC: int
+READY: int
+ENDED: int
+CLONED: int
+
+class Child:
+    """A process that was launched: its pid, its pidfd and the socket to its init, which this object owns."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def pidfd(self) -> int: ...
+    @property
+    def socket(self) -> int: ...
+    def close(self) -> None: ...
+    def settled(self) -> None: ...
+    def adopt(self, pid: int, pidfd: int) -> None: ...
+    def send_signal(self, number: int) -> None: ...
+    def receive(self) -> tuple[int, ...] | None: ...
+    def answer(self, error: int, descriptors: tuple[int, ...]) -> None: ...
+
+def spawn(
+    init: int,
+    plan: int,
+    program: tuple[int, ...],
+    slots: tuple[int, ...],
+    flags: int,
+    cgroup: int = -1,
+    ambient: bool = False,
+) -> Child: ...

@@ -1,0 +1,57 @@
+"""What a run comes to. Face; it touches nothing."""
+
+from __future__ import annotations
+
+from cycontainer.errors import RunError
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Usage(Record):
+    """What a run has used.
+
+    Attributes:
+        wall, user, system: seconds; user and system of all processes that were waited for.
+        peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process.
+        processes: processes and threads that were started; None when no pid 1 stayed to count them.
+    """
+
+    wall: float
+    user: float
+    system: float
+    peak_memory: int
+    processes: int | None
+
+
+class Result(Record):
+    """What became of a program.
+
+    Attributes:
+        args: as they were given.
+        returncode: the exit status, or minus the number of the signal that ended it.
+        stdout, stderr: bytes, or str with `text`; None where they were not captured.
+        timed_out: the timeout ended it.
+        oom_killed: a process was killed for exceeding the memory limit.
+        signal: the signal that ended it, None when it exited.
+        usage: what it used.
+    """
+
+    args: tuple[str, ...]
+    returncode: int
+    stdout: Any
+    stderr: Any
+    timed_out: bool
+    oom_killed: bool
+    usage: Usage
+
+    @property
+    def signal(self) -> int | None:
+        return -self.returncode if self.returncode < 0 else None
+
+    def check_returncode(self) -> None:
+        """Raise RunError unless the program returned 0."""
+        if self.returncode != 0 or self.timed_out:
+            raise RunError(self)
