@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cycontainer.config import Seccomp, SyscallArgument, SyscallRule
 from cycontainer.node import UINT32, UINT64, shown
-from cycontainer.tables import SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_FLAGS, SECCOMP_OPERATORS
+from cycontainer.tables import FILTER_FLAGS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_OPERATORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_seccomp(node: Node) -> Seccomp | None:
         default_action=default,
         default_errno=_read_data(node["defaultErrnoRet"], default),
         architectures=tuple([entry.one_of(SECCOMP_ARCHITECTURES) for entry in node["architectures"].array()]),
-        flags=tuple([entry.one_of(SECCOMP_FLAGS) for entry in node["flags"].array()]),
+        flags=tuple([entry.one_of(FILTER_FLAGS) for entry in node["flags"].array()]),
         listener_path=listener,
         listener_metadata=node["listenerMetadata"].text(""),
         syscalls=rules,
