@@ -1,1 +1,1 @@
-"""Cgroup directories by descriptor: for cgroups.pyx; Python sees nothing of it."""
+"""The cgroup file systems; only compiled modules use it: see the .pxd."""

@@ -77,7 +77,7 @@ cdef long read_file(int directory, const char *file, char *text, size_t room) no
     return length
 
 
-# --- one hierarchy's directory --------------------------------------------------------------------------------------------------------
+# --- one hierarchy's directory ----------------------------------------------------------------------------------------
 
 cdef int open_root(Place *place) noexcept nogil:
     cdef filesystem status
@@ -115,9 +115,9 @@ cdef int make_parents(int root, const char *path) noexcept nogil:
 
 cdef int make_directory(Place *place) noexcept nogil:
     """The directory and its parents; an existing one is taken when no process is in it."""
-    cdef int error = 0, tries
+    cdef int error = 0, _try
     cdef Numbers found
-    for tries in range(MOST_TRIES):
+    for _try in range(MOST_TRIES):
         error = 0 if mkdirat(place.root, place.path, 0o755) == 0 else -errno
         if error != -ENOENT and error != -ENODEV:     # ENODEV: the parent is just being removed
             break
@@ -176,7 +176,7 @@ cdef int inherit(Place *place) noexcept nogil:
 
 
 cdef int write_all(Place *place, Failure *failure) noexcept nogil:
-    """The values in their order. Where memory may only be raised after memory and swap together, those two change it."""
+    """The values in their order. Memory may only be raised after memory and swap together: those two may change it."""
     cdef int index, error = 0
     cdef const Write *each
     cdef bint ahead = False       # this one was written before its predecessor

@@ -128,8 +128,12 @@ cdef extern from "<unistd.h>" nogil:
     long lseek(int fd, long offset, int whence)
     int unlinkat(int directory, const char *path, int flags)
 
+# --- seccomp filters: a library that is opened when it is needed ---
+
 cdef extern from "<dlfcn.h>" nogil:
     void *dlopen(const char *file, int flags)
     void *dlsym(void *library, const char *name)
     enum:
-        RTLD_NOW
+        RTLD_NOW, RTLD_LOCAL
+
+# --- end of seccomp filters ---

@@ -1,13 +1,13 @@
-"""A container's cgroups over its hierarchies: made, limited, read, frozen, killed, removed. Hot; by descriptor only.
+"""A container's cgroups over its hierarchies: made, limited, read, frozen, killed, removed. Hot.
 
-Each verb is one call with the GIL released.
+Each verb is one call with the GIL released, by descriptors only.
 """
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport strcmp
 
-from cycontainer._cgroupfs cimport (AT_ONCE, LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, await_opened, collect,
-                                    holds, kill_opened, make_all, nap, now_us, open_directory, open_processes,
+from cycontainer._cgroupfs cimport (AT_ONCE, LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, await_opened,
+                                    collect, holds, kill_opened, make_all, nap, now_us, open_directory, open_processes,
                                     open_root, read_file, remove_place, write_all, write_file)
 from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, close, getpid, pollfd
 
@@ -19,7 +19,7 @@ from cycontainer.errors import CgroupError, ConfigError
 # --- holding and killing -----------------------------------------------------------------------------------------
 
 cdef int freeze_place(Place *place, long deadline) noexcept nogil:
-    """Wait until all are frozen. v1 may get stuck half-way: thaw for a moment and begin again. -EBUSY at the deadline."""
+    """Wait until all are frozen; -EBUSY at the deadline. v1 may get stuck half-way: thaw for a moment, begin again."""
     cdef char state[32]
     cdef long got, length = 100, round = 0
     cdef int error = write_file(place.directory, b"freezer.state", b"FROZEN", 6)
@@ -38,10 +38,6 @@ cdef int freeze_place(Place *place, long deadline) noexcept nogil:
             nap(100)
             error = write_file(place.directory, b"freezer.state", b"FROZEN", 6) if error >= 0 else error
     return error
-
-
-cdef int thaw_place(Place *place) noexcept nogil:
-    return write_file(place.directory, b"freezer.state", b"THAWED", 6)
 
 
 cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
@@ -95,7 +91,7 @@ cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, l
     if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
         error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
     if freezer is not NULL:
-        index = thaw_place(freezer)
+        index = write_file(freezer.directory, b"freezer.state", b"THAWED", 6)
         error = index if error >= 0 and index != -ENODEV else error
     if length > 0:
         write_file(pids.directory, b"pids.max", most, <size_t> length)
@@ -128,7 +124,7 @@ cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
 # --- what Python sees ----------------------------------------------------------------------------------------------
 
 def check_path(str path not None) -> str:
-    """`path`, below a hierarchy's mount, without its slashes at the front. Raises ConfigError for what could lead away."""
+    """`path`, below a hierarchy's mount, without a slash in front. Raises ConfigError for what could lead away."""
     parts = path.removeprefix("/").split("/")
     if "\0" in path or "" in parts or "." in parts or ".." in parts:
         raise ConfigError("linux.cgroupsPath", f"{path!r} must be names between slashes, none of them empty, . or ..")
@@ -150,20 +146,28 @@ cdef class Cgroup:
     cdef Place *_places
     cdef Write *_writes
     cdef int _count
+    cdef int _in_use              # by how many calls without the GIL: another's descriptors are not closed
     cdef bint _updating
 
     def __cinit__(self):
         self.paths, self.tasks, self._controllers, self._texts = (), (), (), ()
         self._places, self._writes, self._count, self._updating = NULL, NULL, 0, False
+        self._in_use = 0
 
     def __dealloc__(self):
-        cdef int index
-        for index in range(self._count):
-            for fd in (self._places[index].root, self._places[index].directory, self._places[index].tasks):
-                if fd >= 0:
-                    close(fd)
+        self._close()
         free(self._places)
         free(self._writes)
+
+    cdef void _close(self) noexcept:
+        cdef int index
+        cdef Place *place
+        for index in range(self._count):
+            place = &self._places[index]
+            for fd in (place.root, place.directory, place.tasks):
+                if fd >= 0:
+                    close(fd)
+            place.root = place.directory = place.tasks = -1
 
     cdef int _lay_out(self, tuple hierarchies, tuple paths) except -1:
         """A Place for each hierarchy; nothing is opened yet."""
@@ -194,7 +198,8 @@ cdef class Cgroup:
         cdef int index, at = 0
         cdef Write *each
         free(self._writes)
-        self._writes = <Write *> calloc(max(1, sum([len(hierarchy.writes) for hierarchy in hierarchies])), sizeof(Write))
+        total = sum([len(hierarchy.writes) for hierarchy in hierarchies])
+        self._writes = <Write *> calloc(max(1, total), sizeof(Write))
         if self._writes is NULL:
             raise MemoryError
         for index in range(self._count):
@@ -209,8 +214,7 @@ cdef class Cgroup:
         return 0
 
     cdef object _error(self, const Failure *failure, int code):
-        path = self.paths[failure.place]
-        value = None
+        path, value = self.paths[failure.place], None
         if failure.file is not NULL:
             path = f"{path}/{failure.file.decode()}"
         if failure.write is not NULL:
@@ -285,12 +289,14 @@ cdef class Cgroup:
             raise CgroupError(self.paths[0], EBUSY)
         self._fill_in(plan.hierarchies)
         self._updating = True
+        self._in_use += 1
         with nogil:
             for index in range(self._count):
                 failure.place, failure.file, failure.write = index, NULL, NULL
                 error = write_all(&self._places[index], &failure) if self._places[index].directory >= 0 else -ENOENT
                 if error < 0:
                     break
+        self._in_use -= 1
         self._updating = False
         if error < 0:
             raise self._error(&failure, error)
@@ -313,8 +319,10 @@ cdef class Cgroup:
         cdef bytes name = file.encode()
         cdef const char *each = name
         cdef long length
+        self._in_use += 1
         with nogil:
             length = read_file(directory, each, text, sizeof(text)) if directory >= 0 else -ENOENT
+        self._in_use -= 1
         if length < 0:
             raise CgroupError(f"{self.paths[index]}/{file}", -length)
         return text[:length]
@@ -326,8 +334,10 @@ cdef class Cgroup:
         cdef const char *each = name
         cdef const char *text = value
         cdef size_t length = len(value)
+        self._in_use += 1
         with nogil:
             error = write_file(directory, each, text, length) if directory >= 0 else -ENOENT
+        self._in_use -= 1
         if error < 0:
             raise CgroupError(f"{self.paths[index]}/{file}", -error, os.fsdecode(value))
 
@@ -355,8 +365,10 @@ cdef class Cgroup:
         cdef int error
         cdef long index
         found.items, found.count, found.room = NULL, 0, 0
+        self._in_use += 1
         with nogil:
             error = collect_all(self._places, self._count, &found)
+        self._in_use -= 1
         pids = sorted({found.items[index] for index in range(found.count)})
         free(found.items)
         if error < 0:
@@ -370,8 +382,10 @@ cdef class Cgroup:
             CgroupError: EBUSY when some are left after `timeout` seconds, EDEADLK when this process is one of them.
         """
         cdef int error
+        self._in_use += 1
         with nogil:
             error = kill_all(self._places, self._count, now_us() + <long> (timeout * 1000000))
+        self._in_use -= 1
         if error < 0:
             raise CgroupError(self.paths[0], -error)
 
@@ -386,10 +400,12 @@ cdef class Cgroup:
         cdef Place *place = &self._places[index]
         if os.getpid() in self.processes():
             raise CgroupError(self.paths[index], EDEADLK)
+        self._in_use += 1
         with nogil:
             error = freeze_place(place, now_us() + PATIENCE_US) if place.directory >= 0 else -ENOENT
             if error == -EBUSY:
-                thaw_place(place)
+                write_file(place.directory, b"freezer.state", b"THAWED", 6)
+        self._in_use -= 1
         if error < 0:
             raise CgroupError(f"{self.paths[index]}/freezer.state", -error, "FROZEN")
 
@@ -404,14 +420,19 @@ cdef class Cgroup:
             CgroupError: EBUSY when processes are still in it; the other hierarchies are gone.
         """
         cdef int index, result, error = 0, at = 0
+        cdef long deadline = now_us() + PATIENCE_US
         self.release_tasks()
+        self._in_use += 1
         with nogil:
             for index in range(self._count):
-                result = remove_place(&self._places[index], now_us() + PATIENCE_US)
+                result = remove_place(&self._places[index], deadline)
                 if result < 0:
                     at, error = index, result
+        self._in_use -= 1
         if error < 0:
             raise CgroupError(self.paths[at], -error)
+        if self._in_use == 0:
+            self._close()
 
 
 # --- the names of runs ---------------------------------------------------------------------------------------------
@@ -428,16 +449,13 @@ def _start_time(pid) -> str:
         return file.read().rpartition(b") ")[2].split()[19].decode()
 
 
-def _pid_namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
 def run_name() -> str:
     """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
     hierarchy from another pid namespace, where the pid means nothing."""
     global _owner, _count
     if _owner[0] != os.getpid():
-        _owner, _count = (os.getpid(), f"{_start_time(os.getpid())}-{_pid_namespace()}"), 0
+        start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
+        _owner, _count = (os.getpid(), f"{start}-{namespace}"), 0
     _count += 1
     return f"run-{_owner[0]}-{_owner[1]}-{_count}"
 
@@ -445,9 +463,7 @@ def run_name() -> str:
 def _is_abandoned(str name, namespace) -> bool:
     """Whether it is a run's of our pid namespace, whose owner no longer exists."""
     parts = name.split("-")
-    if len(parts) != 5 or parts[0] != "run" or not all([part.isascii() and part.isdigit() for part in parts[1:]]):
-        return False
-    if int(parts[3]) != namespace:
+    if len(parts) != 5 or parts[0] != "run" or parts[3] != str(namespace) or not parts[1].isdigit():
         return False
     try:
         return _start_time(parts[1]) != parts[2]
@@ -461,7 +477,7 @@ def sweep(layout) -> list[str]:
     What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
     """
     found = set()
-    namespace = _pid_namespace()
+    namespace = os.stat("/proc/self/ns/pid").st_ino
     for hierarchy in layout.v1:
         try:
             names = os.listdir(f"{hierarchy.mount}/{RUNS}")

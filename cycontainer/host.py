@@ -1,28 +1,24 @@
-"""What this kernel and this user can do, probed once. Model: it reads /proc and /sys, and changes nothing."""
+"""What this kernel and this user can do, probed once. Model: it reads /proc, /sys and /etc, and changes nothing."""
 
 from __future__ import annotations
 
 import os
 
 from cycontainer._fd import effective_capabilities
+from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
+from cycontainer.cgroup_layout import Hierarchy as Hierarchy
+from cycontainer.cgroup_layout import probe_layout
 from cycontainer.errors import HostError
 from cycontainer.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from select import poll as Poll
+    from typing import Final
 
-class Hierarchy(Record):
-    """One mounted cgroup hierarchy."""
-
-    controllers: tuple[str, ...]  # v1: "memory", or "cpu", "cpuacct", or "name=systemd"; v2: what its root offers
-    mount: str  # where it is mounted: "/sys/fs/cgroup/memory"
-    own: str  # the caller's own cgroup in it, absolute from the mount: "/user.slice"
-
-
-class CgroupLayout(Record):
-    """How cgroups are laid out on this machine. Source: cgroups(7), systemd's CGROUP_DELEGATION.md."""
-
-    mode: str  # "v1", "hybrid" (v1 controllers and a cgroup2 mount beside them), "v2", "none"
-    v1: tuple[Hierarchy, ...] = ()
-    v2: Hierarchy | None = None
+OLDEST_KERNEL: Final = (5, 14)
+INITIAL_USER_NAMESPACE: Final = 0xEFFFFFFD  # its inode, the same on every machine: USER_NS_INIT_INO, linux/nsfs.h
+ID_MAPPERS: Final = ("/usr/bin", "/bin", "/usr/local/bin")  # never PATH's: they have privileges
 
 
 class Host(Record):
@@ -49,141 +45,191 @@ class Host(Record):
         return bool(self.capabilities >> 21 & 1)
 
 
+def require_kernel(host: Host) -> None:
+    """Raises HostError when the kernel is too old for any container."""
+    if host.kernel < OLDEST_KERNEL:
+        found, needed = (".".join(map(str, version)) for version in (host.kernel, OLDEST_KERNEL))
+        raise HostError(f"Linux {found} is too old: cycontainer needs {needed} or newer")
+
+
 # --- probing
-
-_current: tuple[tuple[object, ...], Host] | None = None
-_mounts = -1  # /proc/self/mountinfo, open: readable with an error when the mount table has changed, proc(5)
-
-
-def _read(path: str) -> str:
-    with open(path) as file:
-        return file.read()
-
-
-def _status() -> dict[str, str]:
-    """/proc/self/status, proc(5)."""
-    return dict(line.split(":\t", 1) for line in _read("/proc/self/status").splitlines() if ":\t" in line)
-
-
-def _own_cgroups() -> dict[str, str]:
-    """The caller's cgroup by the controllers of its hierarchy; "" is v2. cgroups(7)."""
-    lines = (line.split(":", 2) for line in _read("/proc/self/cgroup").splitlines())
-    return {controllers: path for _, controllers, path in lines}
-
-
-def read_layout(mountinfo: str, own: dict[str, str]) -> CgroupLayout:
-    """The cgroup layout that /proc/self/mountinfo and /proc/self/cgroup describe."""
-    v1: list[Hierarchy] = []
-    v2: Hierarchy | None = None
-    seen: set[str] = set()
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        kind, _, options = right.split(" ", 2)
-        root, mount = left.split(" ")[3:5]
-        if kind == "cgroup2" and v2 is None:
-            v2 = Hierarchy(controllers=(), mount=mount, own=_below(root, own.get("", "/")))
-        if kind != "cgroup":
-            continue
-        words = options.split(" ")[-1].split(",")
-        for controllers, path in own.items():
-            names = controllers.split(",")
-            if controllers and controllers not in seen and all(name in words for name in names):
-                seen.add(controllers)
-                v1.append(Hierarchy(controllers=tuple(names), mount=mount, own=_below(root, path)))
-    mode = "hybrid" if v1 and v2 else "v1" if v1 else "v2" if v2 else "none"
-    return CgroupLayout(mode=mode, v1=tuple(v1), v2=v2)
-
-
-def _below(root: str, path: str) -> str:
-    """A cgroup's path from its mount, whose root need not be the hierarchy's."""
-    if root == "/" or not path.startswith(root):
-        return path
-    return path[len(root) :] or "/"
-
-
-def _subordinate(path: str, uid: int) -> tuple[tuple[int, int], ...]:
-    """The caller's ranges in /etc/subuid or /etc/subgid, subuid(5)."""
-    names = {str(uid)}
-    try:
-        text = _read(path)
-        for line in _read("/etc/passwd").splitlines():
-            fields = line.split(":")
-            if len(fields) > 2 and fields[2] == str(uid):
-                names.add(fields[0])
-    except OSError:
-        return ()  # no such file: no ranges
-    ranges = []
-    for line in text.splitlines():
-        fields = line.split(":")
-        if len(fields) == 3 and fields[0] in names and fields[1].isdigit() and fields[2].isdigit():
-            ranges.append((int(fields[1]), int(fields[2])))
-    return tuple(ranges)
-
-
-def _id_mappers() -> tuple[str, str] | None:
-    for directory in ("/usr/bin", "/bin", "/usr/local/bin"):
-        pair = (f"{directory}/newuidmap", f"{directory}/newgidmap")
-        if all(os.access(program, os.X_OK) for program in pair):
-            return pair
-    return None
-
-
-def _numbers(path: str) -> list[int]:
-    return [int(word) for word in _read(path).split()]
 
 
 def probe() -> Host:
-    """This machine and this user, asked now.
+    """This machine and this caller, asked now.
 
     Raises:
-        HostError: the kernel is older than 5.14.
+        HostError: the kernel is older than 5.14, or /proc is not mounted.
     """
-    system = os.uname()
-    numbers = [int("".join(c for c in part if c.isdigit()) or 0) for part in system.release.split(".")[:2]]
-    kernel = (numbers[0], numbers[1] if len(numbers) > 1 else 0)
-    if kernel < (5, 14):
-        raise HostError(f"Linux {system.release} is too old: cycontainer needs 5.14 or newer")
-    uid = os.geteuid()
-    lsm = "/sys/kernel/security/lsm"
-    apparmor = os.path.isdir("/sys/kernel/security/apparmor") or os.path.exists("/sys/module/apparmor/parameters/enabled")
-    lsms = tuple(_read(lsm).strip().split(",")) if os.path.exists(lsm) else (("apparmor",) if apparmor else ())
+    try:
+        host = _ask()
+    except OSError as error:
+        raise HostError(f"{error.filename}: {error.strerror}; cycontainer needs /proc and its files") from None
+    require_kernel(host)
+    return host
+
+
+def _ask() -> Host:
+    system, uid = os.uname(), os.geteuid()
+    names = _own_names(uid) if uid else frozenset()
     return Host(
-        kernel=kernel,
+        kernel=_version(system.release),
         machine=system.machine,
         uid=uid,
         gid=os.getegid(),
         groups=tuple(os.getgroups()),
-        capabilities=int(_status()["CapEff"], 16),
-        last_capability=_numbers("/proc/sys/kernel/cap_last_cap")[0],
-        cgroups=read_layout(_read("/proc/self/mountinfo"), _own_cgroups()),
-        user_namespaces=_numbers("/proc/sys/user/max_user_namespaces")[0] > 0,
-        subuids=_subordinate("/etc/subuid", uid) if uid else (),
-        subgids=_subordinate("/etc/subgid", uid) if uid else (),
+        capabilities=effective_capabilities(),
+        last_capability=int(_read("/proc/sys/kernel/cap_last_cap")),
+        cgroups=probe_layout(),
+        user_namespaces=int(_read_or("/proc/sys/user/max_user_namespaces", "0")) > 0,  # absent: CONFIG_USER_NS=n
+        subuids=subordinate_ranges(_read_or("/etc/subuid", ""), names),
+        subgids=subordinate_ranges(_read_or("/etc/subgid", ""), names),
         id_mappers=_id_mappers(),
-        lsms=lsms,
-        initial_user_namespace=_numbers("/proc/self/uid_map") == [0, 0, 2**32 - 1],
+        lsms=_lsms(),
+        initial_user_namespace=_is_initial(),
     )
 
 
-def _mounts_changed() -> bool:
-    """Whether the mount table changed since the last call; true the first time."""
-    import select
+def _read(path: str) -> str:
+    with open(path, errors="surrogateescape") as file:
+        return file.read()
 
-    global _mounts
-    if _mounts < 0:
-        _mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        return True
-    watch = select.poll()
-    watch.register(_mounts, select.POLLPRI)
-    return any(events & (select.POLLERR | select.POLLPRI) for _, events in watch.poll(0))
+
+def _read_or(path: str, missing: str) -> str:
+    """What is not there, or not ours to read, counts as `missing`."""
+    try:
+        return _read(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return missing
+
+
+def _version(release: str) -> tuple[int, int]:
+    """ "6.18.44-fc" is (6, 18)."""
+    words = release.replace("-", ".").split(".")
+    numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in (*words, "0")[:2]]
+    return numbers[0], numbers[1]
+
+
+def _own_names(uid: int) -> frozenset[str]:
+    """What stands for the caller in /etc/subuid: the uid, and the user's names."""
+    lines = (line.split(":") for line in _read_or("/etc/passwd", "").splitlines())
+    names = {fields[0] for fields in lines if len(fields) > 2 and fields[2] == str(uid)}
+    if not names:
+        import pwd  # a directory service's user: this loads its libraries, so only now
+
+        try:
+            names = {pwd.getpwuid(uid).pw_name}
+        except KeyError:
+            names = set()  # a uid without a name
+    return frozenset({str(uid), *names})
+
+
+def subordinate_ranges(text: str, names: frozenset[str]) -> tuple[tuple[int, int], ...]:
+    """The ranges that /etc/subuid or /etc/subgid gives to one of `names`: first id, count. subuid(5)."""
+    found = []
+    for line in text.splitlines():
+        name, *numbers = line.strip().split(":")
+        if name in names and len(numbers) == 2 and all(each.isascii() and each.isdigit() for each in numbers):
+            first, count = int(numbers[0]), int(numbers[1])
+            if count and first + count <= 2**32 - 1:
+                found.append((first, count))
+    return tuple(found)
+
+
+def _id_mappers() -> tuple[str, str] | None:
+    for directory in ID_MAPPERS:
+        pair = (f"{directory}/newuidmap", f"{directory}/newgidmap")
+        if all(os.path.isfile(program) and os.access(program, os.X_OK) for program in pair):
+            return pair
+    return None
+
+
+def _lsms() -> tuple[str, ...]:
+    """The active security modules; where securityfs is not mounted, those that show themselves elsewhere."""
+    listed = _read_or("/sys/kernel/security/lsm", "").strip()
+    if listed:
+        return tuple(listed.split(","))
+    found = ("apparmor",) if _read_or("/sys/module/apparmor/parameters/enabled", "").startswith("Y") else ()
+    return (*found, "selinux") if os.path.exists("/sys/fs/selinux/enforce") else found
+
+
+def _is_initial() -> bool:
+    """The map alone does not tell: a nested namespace may map every id to itself."""
+    whole = _read("/proc/self/uid_map").split() == ["0", "0", str(2**32 - 1)]
+    return whole and os.stat("/proc/self/ns/user").st_ino == INITIAL_USER_NAMESPACE
+
+
+# --- keeping it
+
+
+class MountTable:
+    """Tells whether the mount table has changed, in a microsecond: proc(5), /proc/PID/mounts, on poll(2).
+
+    Owns one descriptor. Daemons close all descriptors, and others get their numbers: it looks before it uses or closes.
+    """
+
+    def __init__(self) -> None:
+        import select
+
+        self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._file = self._identity()
+        self._poll: Poll = select.poll()
+        self._poll.register(self._fd, select.POLLPRI)  # POLLERR always comes with it
+        self.changes = 0
+
+    def __del__(self) -> None:
+        if self.is_open():
+            os.close(self._fd)
+
+    def _identity(self) -> tuple[int, int]:
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def is_open(self) -> bool:
+        """Whether the descriptor is still ours."""
+        try:
+            return self._identity() == self._file
+        except OSError:
+            return False
+
+    def count(self) -> int:
+        """How many changes were seen. The kernel tells of each only once, so two threads that ask both get the sum."""
+        if self._poll.poll(0):
+            self.changes += 1
+        return self.changes
+
+
+class _Known(Record):
+    """What was probed, and what it depends on."""
+
+    caller: tuple[object, ...]
+    table: MountTable
+    changes: int
+    host: Host
+
+
+_known: _Known | None = None
+
+
+def _caller() -> tuple[object, ...]:
+    return (os.getpid(), os.geteuid(), os.getegid(), os.getgroups(), effective_capabilities())
 
 
 def current() -> Host:
-    """`probe()`, kept as long as the process, its ids, capabilities and mounts are the same."""
-    global _current, _mounts
-    if _current and _current[0][0] != os.getpid():
-        _mounts = -1  # a fork's: it watches the parent's mounts
-    identity = (os.getpid(), os.geteuid(), os.getegid(), tuple(os.getgroups()), effective_capabilities())
-    if _mounts_changed() or _current is None or _current[0] != identity:
-        _current = (identity, probe())
-    return _current[1]
+    """`probe()`, kept as long as process, ids, groups, capabilities and mount table stay the same; a few microseconds.
+
+    Raises:
+        HostError: as `probe` does.
+    """
+    global _known
+    known, caller = _known, _caller()
+    if known is not None and known.caller == caller and known.table.is_open():
+        changes = known.table.count()
+        if changes == known.changes:
+            return known.host
+        table = known.table
+    else:  # a fork's too: with an inherited descriptor it would take the parent's news away
+        table, changes = MountTable(), 0
+    known = _Known(caller=caller, table=table, changes=changes, host=probe())
+    _known = known
+    return known.host

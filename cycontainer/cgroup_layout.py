@@ -1,0 +1,133 @@
+"""How cgroups are laid out on this machine: which hierarchies there are, where, and the caller's place in each. Model.
+
+It reads /proc/self/mountinfo and /proc/self/cgroup. Sources: cgroups(7), proc(5), systemd's CGROUP_DELEGATION.md.
+"""
+
+from __future__ import annotations
+
+from cycontainer.record import Record
+
+
+class Hierarchy(Record):
+    """One mounted cgroup hierarchy."""
+
+    controllers: tuple[str, ...]  # v1: "memory", or "cpu", "cpuacct", or "name=systemd"; v2: what its root offers
+    mount: str  # where it is mounted: "/sys/fs/cgroup/memory"
+    own: str  # the caller's own cgroup in it, absolute from the mount: "/user.slice"; "/" also when it is not below
+
+
+class CgroupLayout(Record):
+    """How cgroups are laid out on this machine. Source: cgroups(7), systemd's CGROUP_DELEGATION.md."""
+
+    mode: str  # "v1", "hybrid" (v1 controllers and a cgroup2 mount beside them), "v2", "none"
+    v1: tuple[Hierarchy, ...] = ()
+    v2: Hierarchy | None = None
+
+
+class _Mount(Record):
+    """A line of mountinfo."""
+
+    id: str
+    parent: str
+    root: str  # what of the file system is mounted
+    point: str
+    kind: str  # "cgroup", "cgroup2", "ext4"
+    options: tuple[str, ...]  # of the file system: v1 controllers, and more
+
+
+def read_layout(mountinfo: str, own: str, offered: str | None = None) -> CgroupLayout:
+    """The layout that the texts of /proc/self/mountinfo and /proc/self/cgroup describe.
+
+    `offered`: the text of cgroup.controllers; None reads that of the cgroup2 mount.
+    """
+    mounts = _visible_mounts(mountinfo)
+    v1: list[Hierarchy] = []
+    v2: Hierarchy | None = None
+    for line in own.splitlines():
+        _, names, path = line.split(":", 2)
+        controllers = tuple(names.split(",")) if names else ()
+        mount = _best(mounts, "cgroup" if names else "cgroup2", controllers, path)
+        if mount is None:
+            continue
+        if not names:
+            v2 = Hierarchy(controllers=_offered(mount, offered), mount=mount.point, own=_below(mount.root, path) or "/")
+        else:
+            v1.append(Hierarchy(controllers=controllers, mount=mount.point, own=_below(mount.root, path) or "/"))
+    mode = "hybrid" if v1 and v2 else "v1" if v1 else "v2" if v2 else "none"
+    return CgroupLayout(mode=mode, v1=tuple(v1), v2=v2)
+
+
+def probe_layout() -> CgroupLayout:
+    """This machine's, now. Raises OSError."""
+    return read_layout(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+
+
+def _read(path: str) -> str:
+    with open(path, errors="surrogateescape") as file:
+        return file.read()
+
+
+def _unescape(text: str) -> str:
+    r"""mountinfo writes blanks and backslashes as three octal digits: "\040"."""
+    first, *rest = text.split("\\")
+    parts = [chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest]
+    return first + "".join(parts)
+
+
+def _visible_mounts(mountinfo: str) -> list[_Mount]:
+    """The cgroup mounts that no other mount hides, in their order."""
+    mounts: dict[str, _Mount] = {}
+    upon: dict[str, list[_Mount]] = {}  # a mount's id: those that stand directly on it
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        number, parent, _, root, point = fields.split(" ")[:5]
+        kind, _, options = rest.split(" ", 2)
+        words = tuple(options.rpartition(" ")[2].split(","))
+        mount = _Mount(id=number, parent=parent, root=_unescape(root), point=_unescape(point), kind=kind, options=words)
+        mounts[number] = mount
+        upon.setdefault(parent, []).append(mount)
+    candidates = [mount for mount in mounts.values() if mount.kind in ("cgroup", "cgroup2")]
+    return [mount for mount in candidates if _is_visible(mount, mounts, upon)]
+
+
+def _is_visible(mount: _Mount, mounts: dict[str, _Mount], upon: dict[str, list[_Mount]]) -> bool:
+    """Nothing lies over it or over what it stands on, and none of its neighbours was mounted above it later."""
+    seen: set[str] = set()
+    each: _Mount | None = mount
+    while each is not None and each.id not in seen:
+        seen.add(each.id)
+        point = each.point.rstrip("/")
+        if any(other.point.rstrip("/") == point and other.id not in seen for other in upon.get(each.id, ())):
+            return False
+        for other in upon.get(each.parent, ()):
+            if other.id != each.id and point.startswith(other.point.rstrip("/") + "/"):
+                return False
+        each = mounts.get(each.parent)
+    return True
+
+
+def _best(mounts: list[_Mount], kind: str, controllers: tuple[str, ...], path: str) -> _Mount | None:
+    """Where a hierarchy is mounted; rather where the caller's own cgroup can be seen."""
+    fitting = [each for each in mounts if each.kind == kind and all(name in each.options for name in controllers)]
+    return next((each for each in fitting if _below(each.root, path)), fitting[0] if fitting else None)
+
+
+def _below(root: str, path: str) -> str | None:
+    """A cgroup's path from its mount, whose root need not be the hierarchy's; None when it is not below.
+
+    In a cgroup namespace, what is outside of its root begins with "/..": cgroup_namespaces(7).
+    """
+    if root == path:
+        return "/"
+    if not path.startswith(root.rstrip("/") + "/") or "/../" in f"{path[len(root.rstrip('/')) :]}/":
+        return None
+    return path[len(root.rstrip("/")) :]
+
+
+def _offered(mount: _Mount, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        try:
+            text = _read(f"{mount.point}/cgroup.controllers")
+        except FileNotFoundError:
+            text = ""  # below the root of a threaded or foreign tree: nothing that we could use
+    return tuple(text.split())

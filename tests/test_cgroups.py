@@ -1,0 +1,463 @@
+"""cgroups.pyx on the real kernel: what is written is there, what is in it dies, and nothing is ever left."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cycontainer.cgroups import Cgroup, run_name, sweep
+from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
+from cycontainer.errors import CgroupError, ConfigError
+from cycontainer.host import current, probe
+from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+
+TOP = f"/cycontainer-{os.getpid()}"  # not the product's own: others may be running
+PATH = f"{TOP}/test"
+LIMITS = Resources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=100)
+
+
+def plan_of(resources: Resources = LIMITS, *, everywhere: bool = False) -> CgroupPlan:
+    return compile_resources(resources, current().cgroups, all_controllers=everywhere)
+
+
+@contextmanager
+def cgroup_of(plan: CgroupPlan, path: str = PATH) -> Iterator[Cgroup]:
+    cgroup = Cgroup.create(plan, (path,) * len(plan.hierarchies))
+    try:
+        yield cgroup
+    finally:
+        cgroup.kill()
+        cgroup.destroy()
+
+
+@contextmanager
+def process_in(cgroup: Cgroup, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program which enters the cgroup before it does anything; it prints a line when it is ready."""
+    enter = "".join(f"import os; os.write({fd}, b'0'); " for fd in cgroup.tasks)
+    program = [sys.executable, "-I", "-S", "-c", f"{enter}\nprint(flush=True)\n{code}"]
+    with subprocess.Popen(program, pass_fds=cgroup.tasks, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout and process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+SLEEP = "import signal; signal.pause()"
+
+
+# --- limits
+
+
+RESOURCES: list[tuple[Resources, str, bytes]] = [
+    (Resources(memory=Memory(limit=1 << 25)), "memory.limit_in_bytes", b"33554432"),
+    (Resources(memory=Memory(limit=1 << 25, swap=1 << 26)), "memory.memsw.limit_in_bytes", b"67108864"),
+    (Resources(memory=Memory(reservation=1 << 24)), "memory.soft_limit_in_bytes", b"16777216"),
+    (Resources(memory=Memory(kernel_tcp=1 << 24)), "memory.kmem.tcp.limit_in_bytes", b"16777216"),
+    (Resources(memory=Memory(swappiness=7)), "memory.swappiness", b"7"),
+    (Resources(memory=Memory(disable_oom_killer=True)), "memory.oom_control", b"oom_kill_disable 1"),
+    (Resources(cpu=Cpu(shares=512)), "cpu.shares", b"512"),
+    (Resources(cpu=Cpu(quota_us=5000, period_us=20000)), "cpu.cfs_quota_us", b"5000"),
+    (Resources(cpu=Cpu(quota_us=5000, period_us=20000)), "cpu.cfs_period_us", b"20000"),
+    (Resources(cpu=Cpu(quota_us=5000, period_us=20000, burst_us=3000)), "cpu.cfs_burst_us", b"3000"),
+    (Resources(cpu=Cpu(shares=300, idle=1)), "cpu.idle", b"1"),
+    (Resources(cpu=Cpu(cpus="0")), "cpuset.cpus", b"0"),
+    (Resources(cpu=Cpu(mems="0")), "cpuset.mems", b"0"),
+    (Resources(pids=17), "pids.max", b"17"),
+    (Resources(pids=-1), "pids.max", b"max"),
+    (Resources(pids=0), "pids.max", b"0"),
+    (Resources(block_io=BlockIO(weight=300)), "blkio.bfq.weight", b"300"),
+]
+
+
+@pytest.mark.parametrize(("resources", "file", "value"), RESOURCES, ids=[row[1] for row in RESOURCES])
+def test_a_limit_is_written(resources: Resources, file: str, value: bytes) -> None:
+    with cgroup_of(plan_of(resources)) as cgroup:
+        assert cgroup.read(file).startswith(value + (b"" if file.endswith("control") else b"\n"))
+
+
+def disk() -> tuple[int, int]:
+    for name in sorted(os.listdir("/sys/block")):
+        with open(f"/sys/block/{name}/dev") as file:
+            major, minor = file.read().split(":")
+        if not name.startswith(("loop", "ram", "zram")):
+            return int(major), int(minor)
+    pytest.skip("no disk")
+
+
+@pytest.mark.parametrize("file", ["read_bps", "write_bps", "read_iops", "write_iops"])
+def test_a_disk_is_throttled(file: str) -> None:
+    major, minor = disk()
+    throttle = (Throttle(major=major, minor=minor, rate=1 << 20),)
+    resources = Resources(block_io=BlockIO().replace(**{f"throttle_{file}": throttle}))
+    with cgroup_of(plan_of(resources)) as cgroup:
+        assert cgroup.read(f"blkio.throttle.{file}_device") == f"{major}:{minor} {1 << 20}\n".encode()
+
+
+def test_realtime_is_given_where_the_parents_have_some() -> None:
+    resources = Resources(cpu=Cpu(realtime_period_us=1000000, realtime_runtime_us=1000))
+    with cgroup_of(plan_of(resources), TOP) as cgroup:  # directly below the root, which has all
+        assert cgroup.read("cpu.rt_runtime_us") == b"1000\n"
+
+
+def devices_of(*rules: DeviceRule) -> set[str]:
+    with cgroup_of(plan_of(Resources(devices=rules))) as cgroup:
+        return set(cgroup.read("devices.list").decode().splitlines())
+
+
+def test_devices_are_denied_but_those_that_each_container_has() -> None:
+    always = {"c *:* m", "b *:* m", "c 136:* rwm", "c 1:3 rwm", "c 5:2 rwm"}
+    found = devices_of(DeviceRule(allow=False))
+    assert always <= found and len(found) == 11
+    assert found | {"c 10:200 rwm"} == devices_of(
+        DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200)
+    )
+
+
+def test_an_engine_that_allows_all_devices_gets_all() -> None:
+    assert devices_of(DeviceRule(allow=True)) == {"a *:* rwm"}
+
+
+def is_mounted_anywhere(names: str) -> bool:
+    with open("/proc/self/cgroup") as file:
+        return f":{names}:" in file.read()
+
+
+def goes_away(names: str) -> bool:
+    deadline = time.monotonic() + 1
+    while is_mounted_anywhere(names) and time.monotonic() < deadline:
+        time.sleep(0.01)  # no event tells of it
+    return not is_mounted_anywhere(names)
+
+
+@contextmanager
+def hierarchy_of(names: str) -> Iterator[None]:
+    """Mount controllers that this machine has not mounted, together, at a place that nobody expects."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with tempfile.TemporaryDirectory(prefix="cyc groups") as point:
+        arguments = (b"cgroup", point.encode(), b"cgroup", 0, names.encode())
+        if is_mounted_anywhere(names) or libc.mount(*arguments):
+            pytest.skip(f"{names} cannot be mounted: {os.strerror(ctypes.get_errno())}")
+        try:
+            yield
+        finally:
+            libc.umount2(point.encode(), 2)
+            # the hierarchy goes, a moment later, with an unmount that finds no cgroup in it: one just removed counts
+            while not goes_away(names):
+                libc.mount(*arguments)
+                libc.umount2(point.encode(), 2)
+
+
+def test_network_controllers_are_found_where_they_are_and_written() -> None:
+    with hierarchy_of("net_cls,net_prio"):
+        layout = probe().cgroups
+        resources = Resources(network_class=0x100001, network_priorities=(("lo", 5),))
+        plan = compile_resources(resources, layout, all_controllers=False)
+        assert [set(each.controllers) for each in plan.hierarchies] == [{"net_cls", "net_prio"}]
+        with cgroup_of(plan) as cgroup:
+            assert cgroup.read("net_cls.classid") == b"1048577\n"
+            assert b"lo 5\n" in cgroup.read("net_prio.ifpriomap")
+
+
+def test_a_limit_can_be_raised_and_lowered_later() -> None:
+    with cgroup_of(plan_of()) as cgroup:
+        for size in (128 << 20, 32 << 20):  # up, the file of both has to go first; down, last
+            cgroup.update(plan_of(Resources(memory=Memory(limit=size, swap=size), pids=100)))
+            assert cgroup.read("memory.limit_in_bytes") == cgroup.read("memory.memsw.limit_in_bytes") == b"%d\n" % size
+
+
+# --- making
+
+
+def test_a_new_cpuset_has_what_its_parents_have() -> None:
+    with (
+        cgroup_of(plan_of(Resources(cpu=Cpu(cpus="0"))), f"{TOP}/a/b") as cgroup,
+        process_in(cgroup, SLEEP) as process,
+    ):
+        assert process.pid in cgroup.processes()
+        parent = os.path.dirname(cgroup.paths[0])
+        with open(f"{parent}/cpuset.cpus") as file, open(f"{os.path.dirname(parent)}/cpuset.mems") as mems:
+            assert file.read().strip() and mems.read().strip()
+
+
+def test_the_file_that_refuses_is_named_and_nothing_is_left() -> None:
+    plan = plan_of(Resources(memory=Memory(limit=1 << 25), pids=5, cpu=Cpu(cpus="4095")))
+    with pytest.raises(CgroupError) as failure:
+        Cgroup.create(plan, (f"{TOP}/deep/er",) * len(plan.hierarchies))
+    assert failure.value.path == f"/sys/fs/cgroup/cpuset{TOP}/deep/er/cpuset.cpus"
+    assert (failure.value.value, failure.value.errno) == ("4095", errno.ERANGE)
+
+
+def test_an_existing_cgroup_is_taken_over_only_when_it_is_empty() -> None:
+    plan = plan_of()
+    with cgroup_of(plan) as cgroup, process_in(cgroup, SLEEP):
+        with pytest.raises(CgroupError) as failure, cgroup_of(plan):
+            pass
+        assert failure.value.errno == errno.EBUSY
+        assert len(cgroup.processes()) == 1, "what was there stays as it was"
+        cgroup.kill()
+        with cgroup_of(plan_of(Resources(memory=Memory(limit=1 << 30, swap=1 << 30), pids=7))) as same:
+            assert same.read("memory.limit_in_bytes") == b"1073741824\n"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/a/../b", "..", "/a//b", "/a/", "/a/./b", "/a\0b", "/" + "a/" * 3000 + "a"])
+def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="cgroupsPath"):
+        Cgroup.create(plan_of(), (path, path))
+
+
+def test_what_is_no_cgroup_file_system_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        plan = CgroupPlan(hierarchies=(HierarchyPlan(mount=directory, controllers=("pids",)),))
+        with pytest.raises(CgroupError) as failure:
+            Cgroup.create(plan, (PATH,))
+        assert failure.value.errno == errno.EOPNOTSUPP
+        assert os.listdir(directory) == []
+
+
+def test_a_process_enters_through_the_tasks_descriptors() -> None:
+    with cgroup_of(plan_of(everywhere=True)) as cgroup, process_in(cgroup, SLEEP) as process:
+        with open(f"/proc/{process.pid}/cgroup") as file:
+            places = [line.split(":", 2) for line in file.read().splitlines()]
+        assert {path for _, names, path in places if names} == {PATH}
+        assert not [fd for fd in cgroup.tasks if os.get_inheritable(fd)]
+        cgroup.release_tasks()
+        assert cgroup.tasks == ()
+
+
+# --- many
+
+
+def test_making_and_removing_leaves_nothing() -> None:
+    plan = plan_of()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(1000):
+        Cgroup.create(plan, (f"/cycontainer/{run_name()}",) * 2).destroy()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def in_threads(count: int, work: Callable[[], None]) -> None:
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as failure:
+            failures.append(failure)
+            raise
+
+    threads = [threading.Thread(target=guarded) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+@pytest.mark.filterwarnings("default")  # a thread's exception is reported by in_threads
+def test_neighbours_do_not_fight_over_the_parent_that_they_share() -> None:
+    plan = plan_of(Resources(memory=Memory(limit=1 << 25), pids=5, cpu=Cpu(cpus="0")))
+
+    def work() -> None:
+        for _ in range(20):
+            Cgroup.create(plan, (f"{TOP}/{run_name()}",) * 3).destroy()
+
+    in_threads(20, work)
+    assert not os.path.exists(f"/sys/fs/cgroup/pids{TOP}")
+
+
+def test_a_parent_that_was_there_before_stays() -> None:
+    made = f"/sys/fs/cgroup/pids{TOP}"
+    os.mkdir(made)
+    try:
+        with cgroup_of(plan_of(Resources(pids=5)), f"{TOP}/a/b"):
+            pass
+        assert [entry.name for entry in os.scandir(made) if entry.is_dir()] == []
+    finally:
+        os.rmdir(made)
+
+
+# --- the end
+
+
+FORK_BOMB = """
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+while True:
+    try: os.fork()
+    except OSError: pass
+"""
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["with the freezer", "without"])
+def test_a_fork_bomb_is_killed(everywhere: bool) -> None:
+    with cgroup_of(plan_of(Resources(pids=30), everywhere=everywhere)) as cgroup, process_in(cgroup, FORK_BOMB):
+        cgroup.kill()
+        assert cgroup.processes() == []
+        assert cgroup.read("pids.max") == b"30\n"
+
+
+def test_who_ignores_every_signal_and_hides_below_is_killed() -> None:
+    code = f"""
+import os, signal
+for number in range(1, 32):
+    if number not in (9, 19): signal.signal(number, signal.SIG_IGN)
+for top in ("memory", "pids"):
+    path = f"/sys/fs/cgroup/{{top}}{PATH}/below"
+    os.mkdir(path)
+    open(path + "/tasks", "w").write("0")
+print(flush=True)
+signal.pause()
+"""
+    with cgroup_of(plan_of()) as cgroup, process_in(cgroup, code) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert cgroup.processes() == [process.pid]
+        with pytest.raises(CgroupError) as failure:
+            cgroup.destroy()
+        assert failure.value.errno == errno.EBUSY
+        cgroup.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_what_a_container_made_below_is_removed_however_deep_and_wide() -> None:
+    with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
+        home = os.open(cgroup.paths[0], os.O_RDONLY)
+        deep = os.dup(home)
+        for name in ["deeper" * 10] * 150:  # longer than any path may be
+            os.mkdir(name, dir_fd=deep)
+            below = os.open(name, os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = below
+        for number in range(100):
+            os.mkdir(f"{number}", dir_fd=home)
+        os.close(deep)
+        os.close(home)
+        assert cgroup.processes() == []
+
+
+def test_removing_what_is_gone_is_fine() -> None:
+    plan = plan_of()
+    cgroup = Cgroup.create(plan, (PATH, PATH))
+    cgroup.destroy()
+    cgroup.destroy()
+    gone = Cgroup.open(plan.hierarchies, (PATH, PATH))
+    gone.kill()
+    assert gone.processes() == []
+    gone.destroy()
+
+
+def test_another_process_may_remove_what_one_made() -> None:
+    plan = plan_of()
+    Cgroup.create(plan, (f"{TOP}/deep/er",) * 2)
+    Cgroup.open(current().cgroups.v1, (f"{TOP}/deep/er",) * len(current().cgroups.v1)).destroy()
+    assert not os.path.exists(f"/sys/fs/cgroup/pids{TOP}")
+
+
+def test_frozen_is_stopped_and_goes_on_when_thawed() -> None:
+    count = "import os\nwhile True: os.write(1, b'.')"
+    with cgroup_of(plan_of(everywhere=True)) as cgroup, process_in(cgroup, count) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        cgroup.freeze()
+        assert cgroup.read("freezer.state") == b"FROZEN\n"
+        cgroup.thaw()
+        process.stdout.read(1 << 17)  # more than a pipe holds: it goes on
+        cgroup.freeze()
+        cgroup.kill()  # the frozen too
+
+
+def test_no_one_freezes_or_kills_itself() -> None:
+    with cgroup_of(plan_of(everywhere=True)) as cgroup:
+        child = os.fork()
+        if child == 0:
+            for fd in cgroup.tasks:
+                os.write(fd, b"0")
+            refused = 0
+            for verb in (cgroup.freeze, cgroup.kill):
+                try:
+                    verb()
+                except CgroupError as failure:
+                    refused += failure.errno == errno.EDEADLK
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+
+
+# --- what is read
+
+
+def test_the_peak_and_the_kills_of_memory_are_told() -> None:
+    with cgroup_of(plan_of()) as cgroup:
+        assert cgroup.oom_kills() == 0
+        with process_in(cgroup, "b'x' * (200 << 20)") as process:
+            assert process.wait() == -signal.SIGKILL
+        assert cgroup.oom_kills() == 1
+        assert cgroup.memory_peak() == 64 << 20
+
+
+def test_without_a_memory_hierarchy_nothing_is_told_of_memory() -> None:
+    with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
+        assert (cgroup.memory_peak(), cgroup.oom_kills()) == (None, None)
+
+
+@pytest.mark.parametrize("file", ["../pids.max", "", ".."])
+def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
+    with cgroup_of(plan_of()) as cgroup:
+        with pytest.raises(ValueError, match="no file of a cgroup"):
+            cgroup.read(file)
+        with pytest.raises(ValueError, match="no file of a cgroup"):
+            cgroup.write(file, b"1")
+
+
+# --- what runs leave
+
+
+def test_what_a_killed_caller_left_is_swept_and_nothing_else() -> None:
+    plan = plan_of()
+    mine = Cgroup.create(plan, (f"/cycontainer/{run_name()}",) * 2)
+    stranger = Cgroup.create(plan, ("/cycontainer/run-container",) * 2)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        name = run_name()
+        cgroup = Cgroup.create(plan, (f"/cycontainer/{name}",) * 2)
+        process_in(cgroup, SLEEP).__enter__()
+        os.write(writer, name.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(writer)
+    with open(reader) as file:
+        left = file.read()
+    assert sweep(current().cgroups) == [left]
+    assert sweep(current().cgroups) == []
+    for cgroup in (mine, stranger):
+        assert os.path.isdir(cgroup.paths[0])
+        cgroup.destroy()
+
+
+def test_run_names_are_each_process_s_own_and_never_the_same() -> None:
+    assert run_name() != run_name()
+    assert run_name().startswith(f"run-{os.getpid()}-")
+
+
+def test_a_weight_is_given_to_a_device_or_the_refusing_file_is_named() -> None:
+    major, minor = disk()
+    resources = Resources(block_io=BlockIO(weight_devices=(WeightDevice(major=major, minor=minor, weight=300),)))
+    try:
+        with cgroup_of(plan_of(resources)) as cgroup:
+            assert f"{major}:{minor} 300".encode() in cgroup.read("blkio.bfq.weight_device")
+    except CgroupError as failure:  # the disk's scheduler is not BFQ
+        assert failure.path.endswith("/blkio.bfq.weight_device")
