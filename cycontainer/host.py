@@ -13,7 +13,6 @@ from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from select import poll as Poll
     from typing import Final
 
 OLDEST_KERNEL: Final = (5, 14)
@@ -169,12 +168,8 @@ class MountTable:
     """
 
     def __init__(self) -> None:
-        import select
-
         self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         self._file = self._identity()
-        self._poll: Poll = select.poll()
-        self._poll.register(self._fd, select.POLLPRI)  # POLLERR always comes with it
         self.changes = 0
 
     def __del__(self) -> None:
@@ -194,7 +189,11 @@ class MountTable:
 
     def count(self) -> int:
         """How many changes were seen. The kernel tells of each only once, so two threads that ask both get the sum."""
-        if self._poll.poll(0):
+        import select
+
+        watch = select.poll()  # one each call: two threads may not wait on one object
+        watch.register(self._fd, select.POLLPRI)  # POLLERR always comes with it
+        if watch.poll(0):
             self.changes += 1
         return self.changes
 
