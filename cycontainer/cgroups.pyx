@@ -437,8 +437,6 @@ cdef class Cgroup:
 
 # --- the names of runs ---------------------------------------------------------------------------------------------
 
-RUNS = "cycontainer"              # where run() makes its cgroups, below each hierarchy's mount
-
 _owner: tuple = (0, "")
 _count = 0
 
@@ -460,39 +458,43 @@ def run_name() -> str:
     return f"run-{_owner[0]}-{_owner[1]}-{_count}"
 
 
+def run_path() -> str:
+    """The next run's cgroup, directly below each mount: a parent would cost as much as the cgroup itself."""
+    return f"/cycontainer-{run_name()}"
+
+
 def _is_abandoned(str name, namespace) -> bool:
     """Whether it is a run's of our pid namespace, whose owner no longer exists."""
     parts = name.split("-")
     if len(parts) != 5 or parts[0] != "run" or parts[3] != str(namespace) or not parts[1].isdigit():
         return False
     try:
+        os.kill(int(parts[1]), 0)
         return _start_time(parts[1]) != parts[2]
-    except (FileNotFoundError, ProcessLookupError):
+    except ProcessLookupError:
         return True
+    except (FileNotFoundError, PermissionError):      # there, but hidden from us: proc(5), hidepid
+        return False
 
 
 def sweep(layout) -> list[str]:
-    """Kill and remove what runs have left whose process no longer exists; their names. Nothing else is touched.
+    """Kill and remove what runs have left whose process no longer exists; their paths. Nothing else is touched.
 
     What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
     """
-    found = set()
-    namespace = os.stat("/proc/self/ns/pid").st_ino
-    for hierarchy in layout.v1:
+    found, swept, namespace = set(), [], os.stat("/proc/self/ns/pid").st_ino
+    for mount, base in [(each.mount, base) for each in layout.v1 for base in ("cycontainer-", "cycontainer/")]:
+        directory, _, prefix = f"{mount}/{base}".rpartition("/")
+        if os.path.isdir(directory) and os.access(directory, os.R_OK):
+            found.update([f"/{base}{name.removeprefix(prefix)}" for name in os.listdir(directory)
+                          if name.startswith(prefix) and _is_abandoned(name.removeprefix(prefix), namespace)])
+    for path in sorted(found):
         try:
-            names = os.listdir(f"{hierarchy.mount}/{RUNS}")
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-        found.update([name for name in names if _is_abandoned(name, namespace)])
-    swept = []
-    for name in sorted(found):
-        try:
-            cgroup = Cgroup.open(layout.v1, (f"{RUNS}/{name}",) * len(layout.v1))
+            cgroup = Cgroup.open(layout.v1, (path,) * len(layout.v1))
             cgroup.kill()
             cgroup.destroy()
+            swept.append(path)
         except CgroupError as error:
             if error.errno not in (EBUSY, 1, 13, 30):       # EPERM, EACCES, EROFS
                 raise
-        else:
-            swept.append(name)
     return swept

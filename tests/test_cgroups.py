@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cycontainer.cgroups import Cgroup, run_name, sweep
+from cycontainer.cgroups import Cgroup, run_name, run_path, sweep
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
 from cycontainer.errors import CgroupError, ConfigError
 from cycontainer.host import current, probe
@@ -425,25 +425,25 @@ def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
 # --- what runs leave
 
 
-def test_what_a_killed_caller_left_is_swept_and_nothing_else() -> None:
+@pytest.mark.parametrize("path_of", [run_path, lambda: f"/cycontainer/{run_name()}"], ids=["at the top", "below ours"])
+def test_what_a_killed_caller_left_is_swept_and_nothing_else(path_of: Callable[[], str]) -> None:
     plan = plan_of()
-    mine = Cgroup.create(plan, (f"/cycontainer/{run_name()}",) * 2)
-    stranger = Cgroup.create(plan, ("/cycontainer/run-container",) * 2)
+    kept = [Cgroup.create(plan, (path,) * 2) for path in (path_of(), f"{path_of()}-x", "/cycontainer/run-container")]
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        name = run_name()
-        cgroup = Cgroup.create(plan, (f"/cycontainer/{name}",) * 2)
+        path = path_of()
+        cgroup = Cgroup.create(plan, (path,) * 2)
         process_in(cgroup, SLEEP).__enter__()
-        os.write(writer, name.encode())
+        os.write(writer, path.encode())
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(writer)
     with open(reader) as file:
         left = file.read()
-    assert sweep(current().cgroups) == [left]
-    assert sweep(current().cgroups) == []
-    for cgroup in (mine, stranger):
+    assert left in sweep(current().cgroups)
+    assert left not in sweep(current().cgroups)
+    for cgroup in kept:
         assert os.path.isdir(cgroup.paths[0])
         cgroup.destroy()
 
