@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import workload
-from cycontainer.read_config import read_config
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from cycontainer import run
 from cycontainer.compile import compile_plan
 from cycontainer.host import probe
+from cycontainer.read_config import read_config
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,19 @@ if TYPE_CHECKING:
     from typing import Final
 
 # Of the host's root, when that is the container's: what is private or secret, and so empty.
-PRIVATE: Final = ("/tmp", "/var/tmp", "/run", "/root", "/home", "/sys", "/boot", "/mnt", "/media", "/srv", "/lost+found")
+PRIVATE: Final = (
+    "/tmp",
+    "/var/tmp",
+    "/run",
+    "/root",
+    "/home",
+    "/sys",
+    "/boot",
+    "/mnt",
+    "/media",
+    "/srv",
+    "/lost+found",
+)
 
 
 def directory(value: str | PathLike[str], name: str) -> str:
@@ -31,7 +43,7 @@ def user_ids(user: int | str | None, rootfs: str | None) -> tuple[int | None, in
         return user, user
     if isinstance(user, str):
         uid, colon, gid = user.partition(":")
-        if uid.isascii() and uid.isdigit() and (not colon or gid.isascii() and gid.isdigit()):
+        if uid.isascii() and uid.isdigit() and (not colon or (gid.isascii() and gid.isdigit())):
             return int(uid), int(gid) if colon else int(uid)
         from cycontainer.users import look_up
 

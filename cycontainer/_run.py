@@ -44,7 +44,6 @@ SIGKILL: Final = 9
 FOREVER: Final = float("inf")
 
 
-
 class _Prepared(Record):
     """A compiled container, and what it depends on."""
 
@@ -62,7 +61,11 @@ _swept = 0  # the process that has swept
 
 
 def _compile(
-    options: Options, args: tuple[str, ...], mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None, host: Host
+    options: Options,
+    args: tuple[str, ...],
+    mounts: Sequence[Mapping[str, Any]],
+    config: dict[str, Any] | None,
+    host: Host,
 ) -> Plan:
     from cycontainer.read_config import read_config
 
@@ -333,7 +336,12 @@ def run(
     """
     started = time.monotonic()
     arguments, environment = program_arguments(args), environment_entries(env)
-    for name, value, least in (("timeout", timeout, 0), ("cpus", cpus, 0.01), ("memory", memory, 4096), ("pids", pids, 1)):
+    for name, value, least in (
+        ("timeout", timeout, 0),
+        ("cpus", cpus, 0.01),
+        ("memory", memory, 4096),
+        ("pids", pids, 1),
+    ):
         check_number(name, value, least)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
@@ -348,7 +356,13 @@ def run(
     if environment is None and config is None:
         environment = ENVIRONMENT
     decode = text or encoding is not None or errors is not None
-    data = b"" if input is None else input.encode(encoding or "utf-8", errors or "strict") if isinstance(input, str) else bytes(input)
+    data = (
+        b""
+        if input is None
+        else input.encode(encoding or "utf-8", errors or "strict")
+        if isinstance(input, str)
+        else bytes(input)
+    )
     streams = _Streams()
     try:
         streams.add("stdin", PIPE if input is not None else stdin)

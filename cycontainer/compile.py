@@ -74,7 +74,9 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     Raises:
         ConfigError: this host or this user cannot do what `config` asks, with the JSON path.
     """
-    cgroup = compile_resources(config.linux.resources, host.cgroups, all_controllers=style.every_cgroup and _may_limit(host))
+    cgroup = compile_resources(
+        config.linux.resources, host.cgroups, all_controllers=style.every_cgroup and _may_limit(host)
+    )
     hierarchies = cgroup.hierarchies
     scope = _scope(config, host, first_slot=len(hierarchies))
     _check(config, host, scope, style)
@@ -123,7 +125,7 @@ def _scope(config: Config, host: Host, *, first_slot: int) -> _Scope:
             new[namespace.type] = NAMESPACES[namespace.type][0]
         else:
             joined[namespace.type] = namespace
-    privileged = host.privileged and host.initial_user_namespace or host.privileged and host.uid == 0
+    privileged = (host.privileged and host.initial_user_namespace) or (host.privileged and host.uid == 0)
     # a user namespace is joined first by who needs its capabilities, last by who has better ones
     order = sorted(joined.values(), key=lambda namespace: (namespace.type == "user") == privileged)
     trees = _trees(config) if privileged and "user" in new and "mount" in new else ()
@@ -224,7 +226,9 @@ def _id_maps(config: Config, host: Host, scope: _Scope) -> IdMaps:
     able = scope.privileged and host.capabilities >> CAP_SETUID & 1 and host.capabilities >> CAP_SETGID & 1
     by_helper = not able and not alone
     if by_helper and host.id_mappers is None:
-        raise ConfigError("linux.uidMappings", "more than the caller's own id needs newuidmap and newgidmap (package uidmap)")
+        raise ConfigError(
+            "linux.uidMappings", "more than the caller's own id needs newuidmap and newgidmap (package uidmap)"
+        )
     return IdMaps(
         uid_map=linux.uid_map,
         gid_map=linux.gid_map,

@@ -68,7 +68,9 @@ def add_ids(plan: PlanWriter, process: Process, host: Host, *, keep_groups: bool
     plan.set_gid(user.gid)
     plan.set_uid(user.uid)
     known = (1 << host.last_capability + 1) - 1
-    plan.set_capabilities(capabilities.effective & known, capabilities.permitted & known, capabilities.inheritable & known)
+    plan.set_capabilities(
+        capabilities.effective & known, capabilities.permitted & known, capabilities.inheritable & known
+    )
     plan.raise_ambient(capabilities.ambient & known)
 
 

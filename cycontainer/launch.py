@@ -120,7 +120,9 @@ def launch(
     namespaces = _open_namespaces(plan)
     plan_fd = -1
     try:
-        plan_fd = _plan_descriptor(plan, len(descriptors), args or plan.args, plan.env if env is None else env, cgroup_path)
+        plan_fd = _plan_descriptor(
+            plan, len(descriptors), args or plan.args, plan.env if env is None else env, cgroup_path
+        )
         return _clone.spawn(
             init_descriptor(),
             plan_fd,
@@ -133,7 +135,9 @@ def launch(
     except OSError as error:
         code = error.errno or 0
         if code == errno.ENOSYS:
-            raise HostError("clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp") from None
+            raise HostError(
+                "clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp"
+            ) from None
         raise LaunchError(f"start the first process ({error.strerror})", code, 0, len(plan.attempts)) from None
     finally:
         for fd in (*namespaces, *((plan_fd,) if plan_fd >= 0 else ())):
@@ -287,7 +291,9 @@ def end_of(child: Child, ended: tuple[int, ...] | None) -> tuple[int, float, flo
     except ChildProcessError:
         status = _wait.exit_status(child.pidfd)
         if ended is None and status is None:
-            raise StatusUnknown("the exit status was taken: something here ignores SIGCHLD or waits for any child") from None
+            raise StatusUnknown(
+                "the exit status was taken: something here ignores SIGCHLD or waits for any child"
+            ) from None
         code, user, system, peak = _code(status or 0), 0.0, 0.0, 0
         if ended is not None:
             user, system, peak = ended[4] / 1e6, ended[5] / 1e6, ended[6] * 1024

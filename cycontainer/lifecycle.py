@@ -147,5 +147,3 @@ def _refuse_what_is_missing(config: object) -> None:
     ):
         if value:
             raise ConfigError(path, "this version of cycontainer cannot do that yet")
-
-

@@ -143,7 +143,9 @@ def fold_options(mount: Mount) -> Options:
 def check_mount(mount: Mount, options: Options, where: str) -> None:
     """Refuse what could only fail, or be ignored, once the container is half made."""
     if "remount" in mount.options:
-        raise ConfigError(f"{where}.options", "remount: a container's mounts are made anew, there is nothing to remount")
+        raise ConfigError(
+            f"{where}.options", "remount: a container's mounts are made anew, there is nothing to remount"
+        )
     if options.bind and options.data:
         raise ConfigError(f"{where}.options", f"{options.data[0][0]} is not an option of a bind mount")
     if options.bind and not mount.source:

@@ -14,7 +14,10 @@ def show(title: str, result: cycontainer.Result) -> None:
 
 
 def main() -> None:
-    show("who am I", cycontainer.run(["sh", "-c", "id; hostname; ls /proc | grep '^[0-9]' | xargs echo pids:"], text=True))
+    show(
+        "who am I",
+        cycontainer.run(["sh", "-c", "id; hostname; ls /proc | grep '^[0-9]' | xargs echo pids:"], text=True),
+    )
     show("nobody answers", cycontainer.run(["cat", "/proc/net/route"], text=True))
     show("an endless loop", cycontainer.run(["sh", "-c", "echo started; while :; do :; done"], timeout=1, text=True))
     if os.geteuid() == 0 and os.path.isdir("/sys/fs/cgroup/memory"):

@@ -46,7 +46,9 @@ def _split(word: str) -> tuple[str, str | None]:
     return name, value if equals else None
 
 
-def read(options: tuple[Option, ...], words: list[str], *, stop_at_operand: bool = False) -> tuple[Arguments, list[str]]:
+def read(
+    options: tuple[Option, ...], words: list[str], *, stop_at_operand: bool = False
+) -> tuple[Arguments, list[str]]:
     """The options and operands in `words`, and what was left unread.
 
     Raises:
