@@ -8,6 +8,7 @@ child that is stopped would stop us. What it reads stays where it is until it ha
 from libc.stdlib cimport free, malloc
 
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
+                                 MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
@@ -127,10 +128,11 @@ cdef class Child:
         pid: in our pid namespace.
         pidfd: readable when it has ended; -1 once `close` was called.
         socket: to the init, SOCK_SEQPACKET; -1 once `close` was called.
+        terminal: the master of its terminal, once its init has sent it; who takes it over sets -1.
     """
 
     def __cinit__(self):
-        self.pid = self.pidfd = self.socket = -1
+        self.pid = self.pidfd = self.socket = self.terminal = -1
         self.stack = NULL
 
     def __dealloc__(self):
@@ -147,7 +149,9 @@ cdef class Child:
             close(self.pidfd)
         if self.socket >= 0:
             close(self.socket)
-        self.pidfd = self.socket = -1
+        if self.terminal >= 0:
+            close(self.terminal)
+        self.pidfd = self.socket = self.terminal = -1
 
     cdef void settle(self) noexcept:
         """The child has said something, or is dead: it no longer uses our memory."""
@@ -298,4 +302,5 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
 
 
 # The kinds of messages, for the launcher (Child.receive).
-FAILED, SYNC, READY, ENDED, CLONED = MESSAGE_FAILED, MESSAGE_SYNC, MESSAGE_READY, MESSAGE_ENDED, MESSAGE_CLONED
+FAILED, SYNC, READY, ENDED = MESSAGE_FAILED, MESSAGE_SYNC, MESSAGE_READY, MESSAGE_ENDED
+CLONED, TERMINAL = MESSAGE_CLONED, MESSAGE_TERMINAL

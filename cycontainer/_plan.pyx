@@ -78,9 +78,9 @@ cdef class PlanWriter:
         """Write 0 to a v1 hierarchy's `tasks`, open in `slot`: a single-threaded process takes no global lock for it."""
         self._step(OP_WRITE_SLOT, f"enter the {name} cgroup", slot, self._text("0"), 1)
 
-    def close_slots(self):
-        """Close all that the launcher passed, but the socket."""
-        self._step(OP_CLOSE_SLOTS, "close what the launcher passed")
+    def close_slots(self, bint waits):
+        """Close all that the launcher passed, but the socket, and what a container that `waits` for start reads and writes."""
+        self._step(OP_CLOSE_SLOTS, "close what the launcher passed", START_SLOTS if waits else 0)
 
     def synchronise(self, str attempt not None, long first_slot=0, long count=0):
         """Wait until the launcher has done `attempt`; `count` descriptors of its answer fill the slots from `first_slot`."""
@@ -118,9 +118,24 @@ cdef class PlanWriter:
         """Say that all is done but execve."""
         self._step(OP_READY, "report that all is ready")
 
+    def await_start(self):
+        """Read a byte from GO_SLOT; from now on a failure is told to OUTCOME_SLOT."""
+        self._step(OP_AWAIT_START, "wait for start")
+
     def execute(self):
         """execve(2)."""
         self._step(OP_EXECUTE, "execute the program")
+
+    def open_terminal(self, long rows, long columns, long uid):
+        """A terminal of the container's devpts becomes 0, 1 and 2 and belongs to `uid`; its master goes to the launcher.
+
+        The source is a mount of it, for /dev/console. A size of 0 by 0 is not set.
+        """
+        self._step(OP_OPEN_TERMINAL, "open a terminal in /dev/pts", rows, columns, uid)
+
+    def take_terminal(self):
+        """Make 0 the controlling terminal of this session, ioctl_tty(2)."""
+        self._step(OP_TAKE_TERMINAL, "take the controlling terminal")
 
     # --- the system as the container sees it
 

@@ -14,6 +14,13 @@ cdef enum:
     PLAN_DESCRIPTOR = 1               # the plan,
     FIRST_SLOT = 2                    # and the slots
 
+# A container that waits for `start` has two FIFOs of its state directory in its first slots: `start` writes one byte to
+# the first, and reads the second to its end, which is the program's execve, or a Message that says what failed.
+cdef enum:
+    GO_SLOT = 0
+    OUTCOME_SLOT = 1
+    START_SLOTS = 2
+
 cdef struct Header:
     long magic
     long size            # of the whole plan, in bytes
@@ -47,6 +54,9 @@ cdef enum Op:
     OP_LOOK_UP
     OP_READY
     OP_EXECUTE
+    OP_AWAIT_START
+    OP_OPEN_TERMINAL
+    OP_TAKE_TERMINAL
     # the system as the container sees it
     OP_SET_HOST_NAME = 32
     OP_SET_DOMAIN_NAME
@@ -105,6 +115,7 @@ cdef enum MessageKind:
     MESSAGE_READY = 3    # all is done but execve
     MESSAGE_ENDED = 4    # the program's wait status; pid 1 exits next
     MESSAGE_CLONED = 5   # the second process is there; its pidfd comes with it
+    MESSAGE_TERMINAL = 6 # the terminal's master comes with it
 
 cdef struct Message:
     int kind

@@ -19,10 +19,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config, IdMap, Namespace
+    from cycontainer.config import Config, IdMap, Namespace, Process
     from cycontainer.host import Host
 
 CAP_SETGID, CAP_SETUID = 6, 7
+START_SLOTS: Final = 2  # _steps.pxd
 CLONED_WITH: Final = ("user", "pid", "network", "ipc", "uts")  # by clone3; the others the init makes itself
 
 
@@ -35,7 +36,8 @@ class Style(Record):
         pivot: leave the host's root by pivot_root; ramdisks cannot.
         new_keyring: start a session keyring.
         root_attributes: MOUNT_ATTR_* that the whole root gets before anything is made in it.
-        wait_for_start: stop before the program's execve until the launcher says so.
+        wait_for_start: stop before the program's execve until `start`, which has two FIFOs for it (_steps.pxd).
+        console: bind the terminal to /dev/console as well.
     """
 
     keep_init: bool = False
@@ -44,6 +46,7 @@ class Style(Record):
     new_keyring: bool = True
     root_attributes: int = 0
     wait_for_start: bool = False
+    console: bool = True
 
 
 class _Scope(Record):
@@ -55,6 +58,7 @@ class _Scope(Record):
     first_slot: int  # of these
     privileged: bool
     trees: tuple[Tree, ...]
+    syncs: dict[int, str]  # filled as steps are added: Plan.syncs
 
     @property
     def user(self) -> bool:
@@ -62,6 +66,11 @@ class _Scope(Record):
 
     def slot(self, kind: str) -> int:
         return self.first_slot + [namespace.type for namespace in self.order].index(kind)
+
+    def synchronise(self, plan: PlanWriter, duty: str, attempt: str, first_slot: int = 0, count: int = 0) -> None:
+        """A step that waits for the launcher to do its `duty`."""
+        self.syncs[len(plan.attempts)] = duty
+        plan.synchronise(attempt, first_slot, count)
 
     @property
     def tree_slot(self) -> int:
@@ -78,15 +87,18 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         config.linux.resources, host.cgroups, all_controllers=style.every_cgroup and _may_limit(host)
     )
     hierarchies = cgroup.hierarchies
-    scope = _scope(config, host, first_slot=len(hierarchies))
+    ours = START_SLOTS if style.wait_for_start else 0
+    scope = _scope(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
     plan = PlanWriter()
-    for slot, hierarchy in enumerate(hierarchies):
-        plan.enter_cgroup(slot, hierarchy.mount)
+    for place, hierarchy in enumerate(hierarchies):
+        plan.enter_cgroup(ours + place, hierarchy.mount)
     maps = _add_user_namespace(plan, config, host, scope)
     _add_namespaces(plan, config, scope)
     own = frozenset(hierarchy.mount for hierarchy in hierarchies)
     _add_system(plan, config, scope)
+    if _needs_launcher(config):
+        scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
     if "mount" in scope.new:
         _add_file_tree(plan, config, host, scope, style, own)
     elif "mount" not in scope.joined:
@@ -106,11 +118,19 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         keeps_init=style.keep_init,
         namespaces=scope.order,
         cgroup=cgroup,
+        syncs=scope.syncs,
         maps=maps,
         program_step=program_step,
         args=process.args if process else (),
         env=process.env if process else (),
     )
+
+
+def _needs_launcher(config: Config) -> bool:
+    """Whether something is done to the new namespaces from outside, before the root is left."""
+    hooks = config.hooks
+    early = hooks.prestart or hooks.create_runtime or hooks.create_container
+    return bool(early or config.linux.net_devices or config.linux.intel_rdt)
 
 
 def _may_limit(host: Host) -> bool:
@@ -129,7 +149,9 @@ def _scope(config: Config, host: Host, *, first_slot: int) -> _Scope:
     # a user namespace is joined first by who needs its capabilities, last by who has better ones
     order = sorted(joined.values(), key=lambda namespace: (namespace.type == "user") == privileged)
     trees = _trees(config) if privileged and "user" in new and "mount" in new else ()
-    return _Scope(new=new, joined=joined, order=tuple(order), first_slot=first_slot, privileged=privileged, trees=trees)
+    return _Scope(
+        new=new, joined=joined, order=tuple(order), first_slot=first_slot, privileged=privileged, trees=trees, syncs={}
+    )
 
 
 def _two_processes(scope: _Scope) -> bool:
@@ -201,7 +223,8 @@ def _add_user_namespace(plan: PlanWriter, config: Config, host: Host, scope: _Sc
         plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
     if "user" in scope.new:
         maps = _id_maps(config, host, scope)
-        plan.synchronise("write the id maps of the user namespace", scope.tree_slot, len(scope.trees))
+        attempt = "write the id maps of the user namespace"
+        scope.synchronise(plan, "maps", attempt, scope.tree_slot, len(scope.trees))
     if not scope.privileged:
         plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
     if maps:
@@ -305,9 +328,19 @@ def _add_file_tree(
     rootfs.add_root(plan, config, slot=scope.tree_slot if scope.trees else None, attributes=style.root_attributes)
     rootfs.add_mounts(plan, config, host, own=own, slots=slots)
     rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
+    process = config.process
+    if process and process.terminal and style.console:
+        _open_terminal(plan, process)
+        plan.find_target("/dev/console", rootfs.TARGET_LIKE_SOURCE)
+        plan.attach("the terminal", "/dev/console")
     rootfs.add_late_readonly(plan, config)
     rootfs.add_masks(plan, config)
     rootfs.add_pivot(plan, config, pivot=style.pivot)
+
+
+def _open_terminal(plan: PlanWriter, process: Process) -> None:
+    rows, columns = process.console_size or (0, 0)
+    plan.open_terminal(rows, columns, process.user.uid)
 
 
 # --- the program
@@ -324,7 +357,9 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: _Scope, st
     if "mount" not in scope.joined:
         plan.change_directory(process.cwd)
     confinement.add_labels(plan, config)
-    plan.close_slots()
+    if process.terminal and not ("mount" in scope.new and style.console):
+        _open_terminal(plan, process)
+    plan.close_slots(style.wait_for_start)
     if linux.seccomp and not process.no_new_privileges:
         confinement.add_seccomp(plan, linux.seccomp, host.machine)
     identity.add_ids(plan, process, host, keep_groups="user" in scope.new and not _may_set_groups(config, host, scope))
@@ -332,13 +367,17 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: _Scope, st
     plan.set_umask(0o022 if process.user.umask is None else process.user.umask)
     if "pid" in scope.joined:
         plan.clone("the joined", 0)  # last: whoever lives there finds nothing in us but the program
+        plan.set_session()
+    if process.terminal:
+        plan.take_terminal()
     if style.keep_init:
         plan.fork()
     plan.fresh_signals()
     program_step = len(plan.attempts)
     plan.look_up()
     if style.wait_for_start:
-        plan.synchronise("wait for start")
+        scope.synchronise(plan, "created", "let the launcher keep the state")
+        plan.await_start()
     if process.no_new_privileges:
         confinement.add_seccomp(plan, linux.seccomp, host.machine)
     plan.execute()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from struct import pack
 
+from cycontainer.tables import RLIMITS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from cycontainer._plan import PlanWriter
     from cycontainer.config import Config, Process, Scheduler
     from cycontainer.host import Host
-
-from cycontainer.tables import RLIMITS
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
 IOPRIO_CLASS_SHIFT: Final = 13

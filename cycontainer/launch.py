@@ -15,7 +15,7 @@ from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
@@ -103,14 +103,16 @@ def launch(
     env: Sequence[str] | None = None,
     cgroup: Cgroup | None = None,
     cgroup_path: str | None = None,
+    start: tuple[int, ...] = (),
 ) -> Child:
     """Start a container's first process and return at once; `attend` answers what its init asks.
 
     Args:
         descriptors: the program's, as its 0, 1, 2 and so on; they stay the caller's.
         args, env: instead of the plan's.
-        cgroup: made for this launch; its `tasks` descriptors are the plan's first slots.
+        cgroup: made for this launch; its `tasks` descriptors are the plan's next slots.
         cgroup_path: where it is, below each hierarchy's mount.
+        start: the FIFOs of a container that waits for start, the plan's first slots.
 
     Raises:
         ConfigError: a namespace's path is none.
@@ -127,7 +129,7 @@ def launch(
             init_descriptor(),
             plan_fd,
             descriptors,
-            (*tasks, *namespaces),
+            (*start, *tasks, *namespaces),
             plan.clone_flags,
             -1,
             bool(plan.clone_flags & CLONE_NEWUSER),
@@ -155,8 +157,14 @@ def failure(plan: Plan, step: int, code: int) -> LaunchError:
     return LaunchError(plan.attempts[step], code, step + 1, steps)
 
 
-def attend(plan: Plan, child: Child, message: tuple[int, ...]) -> None:
+def attend(
+    plan: Plan, child: Child, message: tuple[int, ...], duties: Mapping[str, Callable[[Child], None]] | None = None
+) -> None:
     """Do what a message of the init asks for.
+
+    Args:
+        duties: what a sync of that name (`Plan.syncs`) takes, beside "maps", which is known here. "terminal": called
+            with a `Child` whose `terminal` is the master's descriptor, which is then the callee's.
 
     Raises:
         LaunchError: it says that a step failed, or our part of one did.
@@ -167,20 +175,28 @@ def attend(plan: Plan, child: Child, message: tuple[int, ...]) -> None:
     if kind == _clone.CLONED and fd >= 0:
         _wait_first(child)
         child.adopt(_pid_of(fd), fd)
-    elif kind == _clone.SYNC and plan.maps is not None:
-        trees: list[int] = []
+    elif kind == _clone.TERMINAL and fd >= 0:
+        child.terminal = fd
+    elif kind == _clone.SYNC:
+        duty = plan.syncs[step]
         try:
-            write_id_maps(child.pid, plan.maps)
-            trees = _make_trees(child.pid, plan.maps.trees)
-            child.answer(0, tuple(trees))
-        except LaunchError:
-            raise
+            trees = _write_maps(plan, child) if duty == "maps" else []
+            if duty != "maps" and duties is not None:
+                duties[duty](child)
         except OSError as error:
             name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
             raise LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts)) from None
+        try:
+            child.answer(0, tuple(trees))
         finally:
             for tree in trees:
                 os.close(tree)
+
+
+def _write_maps(plan: Plan, child: Child) -> list[int]:
+    assert plan.maps is not None
+    write_id_maps(child.pid, plan.maps)
+    return _make_trees(child.pid, plan.maps.trees)
 
 
 def _wait_first(child: Child) -> None:

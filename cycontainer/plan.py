@@ -42,7 +42,9 @@ class Plan(Record):
         keeps_init: whether pid 1 stays beside the program, and reports its end.
         namespaces: those to open by path; slots after the cgroups'.
         cgroup: its hierarchies are the first slots.
-        maps: what to do when the init says that it waits, None when it never does.
+        syncs: where the init waits for the launcher: {step, from 0: which of the duties it is}. "maps": the id maps;
+            "runtime": what the launcher does to the new namespaces, and hooks; "created": its state is on disk.
+        maps: what the duty "maps" is.
         program_step: the number of the step that looks the program up; from there on a failure is the program's.
         args, env, path: the program's, where a launch does not say otherwise; `path` is the value of PATH.
     """
@@ -54,6 +56,7 @@ class Plan(Record):
     keeps_init: bool
     namespaces: tuple[Namespace, ...]
     cgroup: CgroupPlan | None
+    syncs: dict[int, str]
     maps: IdMaps | None
     program_step: int
     args: tuple[str, ...]

@@ -59,7 +59,7 @@ cdef public int init_main(int argc, char **argv) noexcept nogil:
     state.base = <int> number(argv[1])
     state.sync = state.base + SYNC_DESCRIPTOR
     state.root = state.source = state.target = state.proc = state.empty = -1
-    state.program, state.failed, state.at = NULL, 0, -1
+    state.program, state.failed, state.started, state.at = NULL, 0, 0, -1
     sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
     sys1(NR_umask, 0)
     sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")

@@ -5,6 +5,7 @@ from cycontainer.init.state cimport State
 from cycontainer.init.sys cimport *
 
 cdef extern int carry_out_from(State *state, long first) noexcept nogil
+cdef extern long open_terminal(State *state, long rows, long columns, long uid) noexcept nogil
 
 cdef enum:
     MOST_RIGHTS = 253
@@ -29,6 +30,8 @@ cdef long send_packet(State *state, Message *message, int descriptor) noexcept n
     cdef message_vector vector
     cdef message_header header
     cdef Rights rights
+    if state.started:             # to a FIFO: less than PIPE_BUF, so it is whole
+        return sys3(NR_write, state.sync, <long> message, sizeof(Message))
     vector.base, vector.length = message, sizeof(Message)
     fill_header(&header, &vector, &rights, 1)
     rights.descriptors[0] = descriptor
@@ -73,6 +76,16 @@ cdef long synchronise(State *state, long first_slot, long count) noexcept nogil:
         if result >= 0:
             sys1(NR_close, rights.descriptors[index])
     return 0
+
+
+cdef long await_start(State *state) noexcept nogil:
+    """Until `start` writes a byte. The launcher may be long gone: from now on `start` is who hears of a failure."""
+    cdef int slots = state.base + FIRST_SLOT
+    cdef unsigned char byte
+    cdef long result = sys3(NR_read, slots + GO_SLOT, <long> &byte, 1)
+    if result == 1:
+        state.sync, state.started = slots + OUTCOME_SLOT, 1
+    return result if result < 0 else 0
 
 
 cdef long clone_on(State *state, long flags) noexcept nogil:
@@ -266,7 +279,7 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_WRITE_SLOT:
         return sys3(NR_write, slots + arg[0], plan + arg[1], arg[2])
     if step.op == OP_CLOSE_SLOTS:
-        return sys3(NR_close_range, slots, 0xFFFFFFFF, 0)
+        return sys3(NR_close_range, slots + arg[0], 0xFFFFFFFF, 0)
     if step.op == OP_SYNC:
         return synchronise(state, arg[0], arg[1])
     if step.op == OP_SETNS:
@@ -286,6 +299,12 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
         return look_up(state)
     if step.op == OP_READY:
         return send_message(state, MESSAGE_READY, 0, -1)
+    if step.op == OP_AWAIT_START:
+        return await_start(state)
+    if step.op == OP_OPEN_TERMINAL:
+        return open_terminal(state, arg[0], arg[1], arg[2])
+    if step.op == OP_TAKE_TERMINAL:
+        return sys3(NR_ioctl, 0, TIOCSCTTY, 0)
     if step.op == OP_EXECUTE:
         return execute(state)
     return -ENOSYS

@@ -8,7 +8,8 @@ cdef struct State:
     const Step *steps
     long at                # the step that is being carried out
     int base               # the first descriptor that is the init's
-    int sync               # the socket to the launcher
+    int sync               # the socket to the launcher, or what `start` reads
+    int started            # the latter
     int root               # the container's root
     int source             # what the next step of the file tree works on: a detached mount, or an fs context
     int target             # where OP_ATTACH will put it

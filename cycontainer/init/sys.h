@@ -137,6 +137,9 @@ struct capability_header {
 struct capability_data {
     unsigned int effective, permitted, inheritable;
 };
+struct window_size { /* ioctl_tty(2) */
+    unsigned short rows, columns, x, y;
+};
 struct filter_program { /* seccomp(2) */
     unsigned short length, pad[3];
     void *filter;

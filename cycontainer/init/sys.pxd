@@ -56,6 +56,8 @@ cdef extern from "sys.h" nogil:
         int pid
     struct capability_data:
         unsigned int effective, permitted, inheritable
+    struct window_size:
+        unsigned short rows, columns, x, y
     struct filter_program:
         unsigned short length
         void *filter
@@ -133,6 +135,7 @@ cdef enum:
     EACCES = 13
     EEXIST = 17
     ENOTDIR = 20
+    ENODEV = 19
     EINVAL = 22
     ENOSYS = 38
     ELOOP = 40
@@ -146,6 +149,7 @@ cdef enum:
     AT_EMPTY_PATH = 0x1000
     AT_RECURSIVE = 0x8000
     O_WRONLY = 1
+    O_RDWR = 2
     O_CREAT = 0o100
     O_EXCL = 0o200
     O_NONBLOCK = 0o4000
@@ -202,6 +206,12 @@ cdef enum:
     SIOCGIFFLAGS = 0x8913
     SIOCSIFFLAGS = 0x8914
     IFF_UP = 1
+    TIOCSCTTY = 0x540E
+    TIOCSWINSZ = 0x5414
+    TIOCSPTLCK = 0x40045431
+    TIOCGPTPEER = 0x5441
+    DEVPTS_SUPER_MAGIC = 0x1CD1
+    O_NOCTTY = 0o400
     PROT_READ_WRITE = 3
     MAP_PRIVATE = 2
 
