@@ -35,6 +35,12 @@ def shown(value: object) -> str:
     return "an array" if isinstance(value, list | tuple) else f"a Python {type(value).__name__}"
 
 
+def member(path: str, key: str) -> str:
+    """The path of the property `key`, a free name, of the object at `path`."""
+    plain = key.isascii() and key.isidentifier() and len(key) <= LONGEST_SHOWN
+    return path + ((f".{key}" if path else key) if plain else f"[{shown(key)}]")
+
+
 class Node:
     """A value of the config and its path, "process.rlimits[2].soft". A missing one is None, and false.
 
@@ -76,9 +82,7 @@ class Node:
         for key, value in self.object().items():
             if type(key) is not str or not key:
                 raise self.error(f"{shown(key)} is not a name")
-            plain = key.isascii() and key.isidentifier() and len(key) <= LONGEST_SHOWN
-            name = (f".{key}" if self.path else key) if plain else f"[{shown(key)}]"
-            inner = Node(value, self.path + name)
+            inner = Node(value, member(self.path, key))
             Node(key, inner.path).text()
             yield key, inner
 

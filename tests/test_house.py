@@ -29,7 +29,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("read_config", "read_linux", "read_process", "read_resources", "read_seccomp"),
     ),
     "compile": ("compile", "confinement", "identity", "plan", "resources", "rootfs"),
-    "lifecycle": ("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
+    "lifecycle": (
+        *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
+        *("netdevices", "rtnetlink"),
+    ),
     "faces": (
         "__init__",
         "__main__",
