@@ -8,8 +8,12 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer import _clone, _fd, _nsenter, _plan, _wait
+from cycontainer import _clone, _nsenter, _plan, _wait
 from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
+from cycontainer.id_maps import make_trees, write_id_maps
+from cycontainer.init_process import abandon as abandon
+from cycontainer.init_process import init_descriptor, plan_file, reap_unheard
+from cycontainer.init_process import kill as kill
 from cycontainer.plan import candidates
 from cycontainer.tables import NAMESPACES
 
@@ -19,44 +23,9 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
-    from cycontainer.config import IdMap
-    from cycontainer.plan import IdMaps, Plan, Tree
+    from cycontainer.plan import Plan
 
-SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
-F_ADD_SEALS = 1033
-SIGKILL = 9
 CLONE_NEWUSER = NAMESPACES["user"][0]
-
-_init: tuple[int, int, int] | None = None  # descriptor, device, inode
-
-
-def init_descriptor() -> int:
-    """The init's program, sealed in memory: the container cannot change it, and it is no file of the host.
-
-    Kept for the process's life; made again when someone has closed it (daemons close all descriptors).
-    """
-    global _init
-    if _init:
-        try:
-            status = os.fstat(_init[0])
-        except OSError:
-            status = None
-        if status and (status.st_dev, status.st_ino) == _init[1:]:
-            return _init[0]
-    _init = None
-    fd = _fd.executable_file(b"cycontainer-init")
-    try:
-        with open(os.path.join(os.path.dirname(__file__), "init", "init"), "rb") as file:
-            os.write(fd, file.read())
-        import fcntl
-
-        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
-        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # writable files do not execute: ETXTBSY
-    finally:
-        os.close(fd)
-    status = os.fstat(readable)
-    _init = (readable, status.st_dev, status.st_ino)
-    return readable
 
 
 def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[str], cgroup: str | None) -> int:
@@ -70,15 +39,7 @@ def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[s
         tuple(map(os.fsencode, names)),
         None if cgroup is None else os.fsencode(cgroup),
     )
-    fd = _fd.data_file(b"cycontainer-plan")
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[os.pwrite(fd, left, len(data) - len(left)) :]
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+    return plan_file(data)
 
 
 def _open_namespaces(plan: Plan) -> list[int]:
@@ -173,7 +134,7 @@ def attend(
     if kind == _clone.FAILED:
         raise failure(plan, step, code)
     if kind == _clone.CLONED and fd >= 0:
-        _wait_first(child)
+        reap_unheard(child)
         child.adopt(_pid_of(fd), fd)
     elif kind == _clone.TERMINAL and fd >= 0:
         child.terminal = fd
@@ -196,15 +157,7 @@ def attend(
 def _write_maps(plan: Plan, child: Child) -> list[int]:
     assert plan.maps is not None
     write_id_maps(child.pid, plan.maps)
-    return _make_trees(child.pid, plan.maps.trees)
-
-
-def _wait_first(child: Child) -> None:
-    """Reap a process whose status says nothing: the first of two, or one that we killed."""
-    try:
-        _wait.reap(child.pidfd)
-    except ChildProcessError:
-        return  # this program ignores SIGCHLD: the kernel has waited
+    return make_trees(child.pid, plan.maps.trees)
 
 
 def _pid_of(pidfd: int) -> int:
@@ -216,82 +169,7 @@ def _pid_of(pidfd: int) -> int:
     raise ProcessLookupError(errno.ESRCH, "no pid in fdinfo")
 
 
-# --- user namespaces
-
-
-def _lines(maps: tuple[IdMap, ...]) -> bytes:
-    return "".join(f"{line.container} {line.host} {line.size}\n" for line in maps).encode()
-
-
-def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def _write_by_helper(program: str, pid: int, maps: tuple[IdMap, ...]) -> None:
-    """newuidmap(1) or newgidmap(1); their paths are the system's, never those of PATH."""
-    from cycontainer.host import current
-
-    mappers = current().id_mappers
-    assert mappers is not None  # the compiler saw to it
-    path = mappers[0] if program == "newuidmap" else mappers[1]
-    numbers = [str(number) for line in maps for number in (line.container, line.host, line.size)]
-    helper = os.posix_spawn(path, [program, str(pid), *numbers], {})
-    _, status = os.waitpid(helper, 0)
-    if status:
-        raise OSError(errno.EPERM, f"{program} refused the map", path)
-
-
-def write_id_maps(pid: int, maps: IdMaps) -> None:
-    """uid_map, setgroups and gid_map of a process in a new user namespace. user_namespaces(7). Raises OSError."""
-    if maps.by_helper:
-        _write_by_helper("newuidmap", pid, maps.uid_map)
-        _write_by_helper("newgidmap", pid, maps.gid_map)
-        return
-    _write(f"/proc/{pid}/uid_map", _lines(maps.uid_map))
-    if maps.deny_setgroups:
-        _write(f"/proc/{pid}/setgroups", b"deny")
-    _write(f"/proc/{pid}/gid_map", _lines(maps.gid_map))
-
-
-def _make_trees(pid: int, trees: tuple[Tree, ...]) -> list[int]:
-    """The mounts for an init in a user namespace; idmapped by that namespace where asked. Raises OSError."""
-    made: list[int] = []
-    namespace = -1
-    try:
-        for tree in trees:
-            if tree.uid_map and namespace < 0:
-                namespace = _nsenter.open_namespace(f"/proc/{pid}/ns/user".encode(), CLONE_NEWUSER)
-            made.append(_fd.take_tree(os.fsencode(tree.path), tree.recursive, namespace if tree.uid_map else -1))
-    except OSError:
-        for fd in made:
-            os.close(fd)
-        raise
-    finally:
-        if namespace >= 0:
-            os.close(namespace)
-    return made
-
-
 # --- the end
-
-
-def kill(child: Child) -> None:
-    """End it, unless it has ended by itself."""
-    try:
-        child.send_signal(SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def abandon(child: Child) -> None:
-    """Kill what a failure has left, and wait for it: nobody wants its status."""
-    kill(child)
-    _wait_first(child)
-    child.settled()
 
 
 def end_of(child: Child, ended: tuple[int, ...] | None) -> tuple[int, float, float, int]:

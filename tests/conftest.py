@@ -15,7 +15,7 @@ from guard import left_since, snapshot
 from ordinary import OrdinaryUser
 
 from cycontainer.host import current
-from cycontainer.launch import init_descriptor
+from cycontainer.init_process import init_descriptor
 
 
 @pytest.fixture(autouse=True, scope="session")

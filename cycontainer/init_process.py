@@ -1,0 +1,84 @@
+"""The init as a process: its program and its plan, which live in memory, and its end when it has failed. Lifecycle."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer import _fd, _wait
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer._clone import Child
+
+SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
+F_ADD_SEALS: Final = 1033
+SIGKILL: Final = 9
+
+_init: tuple[int, int, int] | None = None  # descriptor, device, inode
+
+
+def init_descriptor() -> int:
+    """The init's program, sealed in memory: the container cannot change it, and it is no file of the host.
+
+    Kept for the process's life; made again when someone has closed it (daemons close all descriptors).
+    """
+    global _init
+    if _init:
+        try:
+            status = os.fstat(_init[0])
+        except OSError:
+            status = None
+        if status and (status.st_dev, status.st_ino) == _init[1:]:
+            return _init[0]
+    _init = None
+    fd = _fd.executable_file(b"cycontainer-init")
+    try:
+        with open(os.path.join(os.path.dirname(__file__), "init", "init"), "rb") as file:
+            os.write(fd, file.read())
+        import fcntl
+
+        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # writable files do not execute: ETXTBSY
+    finally:
+        os.close(fd)
+    status = os.fstat(readable)
+    _init = (readable, status.st_dev, status.st_ino)
+    return readable
+
+
+def plan_file(data: bytes) -> int:
+    """A complete plan, in a file of its own; the descriptor is the caller's. Raises OSError."""
+    fd = _fd.data_file(b"cycontainer-plan")
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.pwrite(fd, left, len(data) - len(left)) :]
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def reap_unheard(child: Child) -> None:
+    """Reap a process whose status says nothing: the first of two, or one that we killed."""
+    try:
+        _wait.reap(child.pidfd)
+    except ChildProcessError:
+        return  # this program ignores SIGCHLD: the kernel has waited
+
+
+def kill(child: Child) -> None:
+    """End it, unless it has ended by itself."""
+    try:
+        child.send_signal(SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def abandon(child: Child) -> None:
+    """Kill what a failure has left, and wait for it: nobody wants its status."""
+    kill(child)
+    reap_unheard(child)
+    child.settled()
