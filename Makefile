@@ -17,7 +17,7 @@ test: build
 check: build
 	$(BIN)ruff check .
 	$(BIN)ruff format --check .
-	$(BIN)cython-lint $(CYTHON_SOURCES)
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)
 	$(BIN)mypy
 	$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
 	$(PYTHON) -m pytest -q tests/test_house.py

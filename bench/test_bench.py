@@ -45,9 +45,9 @@ def test_the_zero_line_is_a_program_without_isolation(benchmark: BenchmarkFixtur
 
 def test_reading_a_configuration(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     value = workload.config(str(tmp_path), "/bench")
-    assert benchmark(read_config, value).hostname == "floor"
+    assert benchmark(read_config, value, bundle=str(tmp_path)).hostname == "floor"
 
 
 def test_compiling_a_configuration(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    config, host = read_config(workload.config(str(tmp_path), "/bench")), probe()
+    config, host = read_config(workload.config(str(tmp_path), "/bench"), bundle=str(tmp_path)), probe()
     assert benchmark(compile_plan, config, host).attempts

@@ -2,11 +2,11 @@
 
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
 if TYPE_CHECKING:
+    from cycontainer._result import Result as Result
+    from cycontainer._result import Usage as Usage
     from cycontainer._run import DEVNULL as DEVNULL
     from cycontainer._run import PIPE as PIPE
     from cycontainer._run import STDOUT as STDOUT
-    from cycontainer._run import Result as Result
-    from cycontainer._run import Usage as Usage
     from cycontainer._run import run as run
     from cycontainer.errors import CgroupError as CgroupError
     from cycontainer.errors import ConfigError as ConfigError
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cycontainer.errors import StatusUnknown as StatusUnknown
 
 _HOME = {
-    **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "Result", "Usage", "run"), "cycontainer._run"),
+    **dict.fromkeys(("Result", "Usage"), "cycontainer._result"),
+    **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "run"), "cycontainer._run"),
     **dict.fromkeys(
         (
             "CgroupError",

@@ -75,15 +75,15 @@ cdef class PlanWriter:
         self._step(OP_UMASK, f"set the umask to {mask:04o}", mask)
 
     def enter_cgroup(self, long slot, str name not None):
-        """Write 0 to a v1 hierarchy's `tasks`, open in `slot`: a single-threaded process takes no global lock for it."""
+        """Write 0 to a v1 hierarchy's `tasks`, open in `slot`: one thread alone takes no global lock for it."""
         self._step(OP_WRITE_SLOT, f"enter the {name} cgroup", slot, self._text("0"), 1)
 
     def close_slots(self, bint waits):
-        """Close all that the launcher passed, but the socket, and what a container that `waits` for start reads and writes."""
+        """Close all that the launcher passed, but the socket and what a container that `waits` for start needs."""
         self._step(OP_CLOSE_SLOTS, "close what the launcher passed", START_SLOTS if waits else 0)
 
     def synchronise(self, str attempt not None, long first_slot=0, long count=0):
-        """Wait until the launcher has done `attempt`; `count` descriptors of its answer fill the slots from `first_slot`."""
+        """Wait until the launcher has done `attempt`; `count` answered descriptors fill slots from `first_slot`."""
         self._step(OP_SYNC, attempt, first_slot, count)
 
     def join(self, long slot, str kind not None, long flag):
@@ -95,7 +95,7 @@ cdef class PlanWriter:
         self._step(OP_UNSHARE, f"make new {kinds} namespaces", flags)
 
     def clone(self, str kinds not None, long flags):
-        """Go on in a second process: it is in the pid and time namespaces that were set for children, and in new `flags`."""
+        """Go on in a second process, in the pid and time namespaces that were set for children, and in new `flags`."""
         self._step(OP_CLONE, f"clone into {kinds} namespaces", flags)
 
     def fork(self):
@@ -127,7 +127,7 @@ cdef class PlanWriter:
         self._step(OP_EXECUTE, "execute the program")
 
     def open_terminal(self, long rows, long columns, long uid):
-        """A terminal of the container's devpts becomes 0, 1 and 2 and belongs to `uid`; its master goes to the launcher.
+        """A terminal of the container's devpts becomes 0, 1 and 2, owned by `uid`; its master goes to the launcher.
 
         The source is a mount of it, for /dev/console. A size of 0 by 0 is not set.
         """
@@ -241,7 +241,7 @@ cdef class PlanWriter:
         self._step(OP_ROOT, "use the root", 1)
 
     def take_tree(self, str path not None, long flags):
-        """The source is what `path` is on the host: open_tree(2) with `flags`, a copy of its mounts with OPEN_TREE_CLONE."""
+        """The source is what `path` is on the host: open_tree(2) with `flags`; OPEN_TREE_CLONE copies its mounts."""
         self._step(OP_SOURCE_TREE, f"take the file tree {path}", self._text(path), flags)
 
     def take_inside(self, str path not None):

@@ -201,7 +201,7 @@ cdef list _flattened(seccomp, uint32_t default):
         action = _action(rule.action, rule.errno, f"linux.seccomp.syscalls[{index}].errnoRet")
         if action == default:
             continue
-        indices = [argument.index for argument in rule.args]
+        indices = [argument.position for argument in rule.args]
         alternatives = [rule.args] if len(set(indices)) == len(indices) else [(argument,) for argument in rule.args]
         rules += [(action, name, conditions) for name in rule.names for conditions in alternatives]
     return rules
@@ -253,7 +253,7 @@ cdef int _set_conditions(Rule *rule, conditions) except -1:
     cdef int place
     rule.count = len(conditions)
     for place in range(<int> rule.count):
-        rule.comparisons[place].arg = conditions[place].index
+        rule.comparisons[place].arg = conditions[place].position
         rule.comparisons[place].op = OPERATORS[conditions[place].op]
         rule.comparisons[place].datum_a = conditions[place].value
         rule.comparisons[place].datum_b = conditions[place].value_two
@@ -417,7 +417,7 @@ cdef bytes _condition(bint wide, condition, int rest):
     steps = []
     for shift, tests in ((32, high), (0, low)):
         if shift == 0 or wide:
-            steps.append((LOAD, ARGUMENTS_AT + 8 * condition.index + shift // 8, NEXT, NEXT))
+            steps.append((LOAD, ARGUMENTS_AT + 8 * condition.position + shift // 8, NEXT, NEXT))
             steps += [(MASK, mask >> shift & 0xFFFFFFFF, NEXT, NEXT)] if masked else []
             steps += [(code, value >> shift & 0xFFFFFFFF, true, false) for code, true, false in tests]
     made = b""

@@ -115,7 +115,7 @@ cdef enum MessageKind:
     MESSAGE_READY = 3    # all is done but execve
     MESSAGE_ENDED = 4    # the program's wait status; pid 1 exits next
     MESSAGE_CLONED = 5   # the second process is there; its pidfd comes with it
-    MESSAGE_TERMINAL = 6 # the terminal's master comes with it
+    MESSAGE_TERMINAL = 6  # the terminal's master comes with it
 
 cdef struct Message:
     int kind

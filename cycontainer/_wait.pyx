@@ -139,7 +139,7 @@ cdef class Waiter:
         return 0
 
     cdef bint has_message(self) noexcept nogil:
-        """Whether the socket has a packet; at its end, look at it no more: the program was executed, or init is gone."""
+        """Whether the socket has a packet; at its end, look no more: the program was executed, or init is gone."""
         cdef char byte
         if recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0:
             return True

@@ -304,8 +304,8 @@ def _add_system(plan: PlanWriter, config: Config, scope: _Scope) -> None:
     else:
         plan.open_host_proc()
     if process and process.oom_score_adj is not None:
-        value = process.oom_score_adj
-        plan.write_proc(f"set oom_score_adj to {value}", "self/oom_score_adj", str(value))
+        adjusted = str(process.oom_score_adj)
+        plan.write_proc(f"set oom_score_adj to {adjusted}", "self/oom_score_adj", adjusted)
     for key, value in linux.sysctl:
         plan.write_proc(f"set sysctl {key} to {value}", f"sys/{_sysctl_path(key)}", value)
 

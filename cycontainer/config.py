@@ -204,7 +204,7 @@ class Resources(Record):
 
 
 class SyscallArgument(Record):
-    index: int
+    position: int  # of the argument, from 0; `index` is a method of a tuple
     value: int
     value_two: int = 0
     op: str = "SCMP_CMP_EQ"

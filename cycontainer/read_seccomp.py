@@ -68,7 +68,7 @@ def _read_rule(node: Node) -> SyscallRule:
 
 def _read_argument(node: Node) -> SyscallArgument:
     return SyscallArgument(
-        index=node["index"].integer(0, 5),
+        position=node["index"].integer(0, 5),
         value=node["value"].integer(0, UINT64),
         value_two=node["valueTwo"].integer(0, UINT64, default=0),
         op=node["op"].one_of(SECCOMP_OPERATORS),

@@ -113,7 +113,7 @@ _ENOSYS: Final = 38
 
 def _where(name: str, value: int, op: str) -> SyscallRule:
     """Allow a call when its first argument compares with `value`."""
-    condition = SyscallArgument(index=0, value=value, op=op)
+    condition = SyscallArgument(position=0, value=value, op=op)
     return SyscallRule(names=(name,), action="SCMP_ACT_ALLOW", args=(condition,))
 
 

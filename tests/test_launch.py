@@ -30,8 +30,8 @@ def document(rootfs: str, script: str = "true", **linux: object) -> dict[str, ob
     return config
 
 
-def plan_of(config: dict[str, object], **style: object) -> Plan:
-    return compile_plan(read_config(config, bundle="/"), current(), Style(every_cgroup=False, **style))
+def plan_of(config: dict[str, object]) -> Plan:
+    return compile_plan(read_config(config, bundle="/"), current(), Style(every_cgroup=False))
 
 
 def launched(plan: Plan) -> int:
@@ -43,6 +43,7 @@ def launched(plan: Plan) -> int:
         while (event := waiter.wait()) != _wait.ENDED:
             assert event == _wait.MESSAGE, "the launch took 20 seconds"
             message = child.receive()
+            assert message
             if message[0] == _clone.ENDED:
                 ended = message
             else:
@@ -70,9 +71,9 @@ def test_the_same_configuration_gives_the_same_bytes(busybox_rootfs: str) -> Non
 
 def inside(rootfs: str, script: str, **keywords: object) -> str:
     """What a script prints in a container of the default configuration."""
-    config = document(rootfs, **keywords)
+    config = document(rootfs, script, **keywords)
     result = run(["sh", "-c", script], config=config, text=True)
-    assert result.stderr == ""
+    assert result.stderr == "" and isinstance(result.stdout, str)
     return result.stdout
 
 

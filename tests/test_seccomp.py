@@ -39,7 +39,7 @@ def rule(names: str, action: str = "ERRNO", number: int | None = None, *args: Sy
 
 
 def where(index: int, op: str, value: int, value_two: int = 0) -> SyscallArgument:
-    return SyscallArgument(index=index, op=f"SCMP_CMP_{op}", value=value, value_two=value_two)
+    return SyscallArgument(position=index, op=f"SCMP_CMP_{op}", value=value, value_two=value_two)
 
 
 def denies(*rules: SyscallRule, **fields: object) -> Seccomp:
@@ -173,7 +173,7 @@ def test_a_condition_is_compared_with_the_whole_argument(
     condition: SyscallArgument, matches: list[int], differs: list[int]
 ) -> None:
     seccomp = denies(rule("getppid", "ERRNO", 99, condition))
-    answers = [refused(seccomp, *[3] * condition.index, value) for value in matches + differs]
+    answers = [refused(seccomp, *[3] * condition.position, value) for value in matches + differs]
     assert answers == [True] * len(matches) + [False] * len(differs)
 
 
@@ -336,8 +336,8 @@ VALUES = (0, 1, 2, 7, 0xFFFFFFFF, 1 << 32, (1 << 32) + 1, 1 << 63, 2**64 - 1)
 def model(seccomp: Seccomp, number: int, args: list[int]) -> int:
     """The rules, read as the runtime-spec has them; a call's rules all do the same, so order tells nothing."""
     for each in seccomp.syscalls:
-        indices = [condition.index for condition in each.args]
-        holds = [HOLDS[condition.op](args[condition.index], condition) for condition in each.args]
+        indices = [condition.position for condition in each.args]
+        holds = [HOLDS[condition.op](args[condition.position], condition) for condition in each.args]
         matches = all(holds) if len(set(indices)) == len(indices) else any(holds)
         if NAMES[number] in each.names and matches:
             return code_of(each.action, each.errno)

@@ -94,7 +94,8 @@ cdef long clone_on(State *state, long flags) noexcept nogil:
     cdef int pidfd = -1
     cdef long result
     args.flags, args.pidfd = CLONE_PARENT | CLONE_PIDFD | flags, <unsigned long> &pidfd
-    args.child_tid = args.parent_tid = args.exit_signal = args.stack = args.stack_size = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
+    args.child_tid = args.parent_tid = args.exit_signal = args.stack = args.stack_size = args.tls = 0
+    args.set_tid = args.set_tid_size = args.cgroup = 0
     result = sys2(NR_clone3, <long> &args, sizeof(args))
     if result <= 0:
         return result

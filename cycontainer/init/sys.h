@@ -25,11 +25,11 @@
 #define __NR_mount_setattr 442
 #endif
 #ifndef __NR_open_tree
-#define __NR_open_tree 428
+#define __NR_open_tree  428
 #define __NR_move_mount 429
-#define __NR_fsopen 430
-#define __NR_fsconfig 431
-#define __NR_fsmount 432
+#define __NR_fsopen     430
+#define __NR_fsconfig   431
+#define __NR_fsmount    432
 #endif
 
 #if defined(__x86_64__)
@@ -60,11 +60,11 @@ static inline long sys6(long n, long a, long b, long c, long d, long e, long f) 
 #error "the init knows the system calls of x86_64 and aarch64 only"
 #endif
 #define sys5(n, a, b, c, d, e) sys6(n, a, b, c, d, e, 0)
-#define sys4(n, a, b, c, d) sys6(n, a, b, c, d, 0, 0)
-#define sys3(n, a, b, c) sys6(n, a, b, c, 0, 0, 0)
-#define sys2(n, a, b) sys6(n, a, b, 0, 0, 0, 0)
-#define sys1(n, a) sys6(n, a, 0, 0, 0, 0, 0)
-#define sys0(n) sys6(n, 0, 0, 0, 0, 0, 0)
+#define sys4(n, a, b, c, d)    sys6(n, a, b, c, d, 0, 0)
+#define sys3(n, a, b, c)       sys6(n, a, b, c, 0, 0, 0)
+#define sys2(n, a, b)          sys6(n, a, b, 0, 0, 0, 0)
+#define sys1(n, a)             sys6(n, a, 0, 0, 0, 0, 0)
+#define sys0(n)                sys6(n, 0, 0, 0, 0, 0, 0)
 
 struct clone_arguments { /* clone3(2) */
     unsigned long flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
@@ -193,10 +193,10 @@ static inline long clone_onto_stack(struct clone_arguments *args, unsigned long 
 /* Not the same number everywhere, unlike the other O_ flags. */
 #if defined(__aarch64__)
 #define OPEN_DIRECTORY 040000
-#define OPEN_NOFOLLOW 0100000
+#define OPEN_NOFOLLOW  0100000
 #else
 #define OPEN_DIRECTORY 0200000
-#define OPEN_NOFOLLOW 0400000
+#define OPEN_NOFOLLOW  0400000
 #endif
 struct directory_entry { /* getdents64(2) */
     unsigned long ino, next;

@@ -49,7 +49,7 @@ cdef long set_up(long terminal, long rows, long columns, long uid) noexcept nogi
 cdef public long open_terminal(State *state, long rows, long columns, long uid) noexcept nogil:
     """OP_OPEN_TERMINAL. Without a root of ours to look below, it is where we are: / of a joined mount namespace."""
     cdef int unlocked = 0
-    cdef long result, terminal
+    cdef long flags, result, terminal
     cdef long master = open_master(state.root if state.root >= 0 else AT_FDCWD)
     if master < 0:
         return master
@@ -60,7 +60,8 @@ cdef public long open_terminal(State *state, long rows, long columns, long uid) 
     if terminal >= 0 and result >= 0:
         if state.source >= 0:
             sys1(NR_close, state.source)
-        state.source = <int> sys3(NR_open_tree, terminal, <long> <const char *> b"", OPEN_TREE_CLONE | AT_EMPTY_PATH | O_CLOEXEC)
+        flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | O_CLOEXEC
+        state.source = <int> sys3(NR_open_tree, terminal, <long> <const char *> b"", flags)
         result = send_message(state, MESSAGE_TERMINAL, 0, <int> master)
     if terminal >= 0:
         sys1(NR_close, terminal)

@@ -140,14 +140,14 @@ cdef long walk(int root, char *path, int directory) noexcept nogil:
 cdef public long reach(int root, const char *path, int directory) noexcept nogil:
     """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file."""
     cdef char work[PATH_SIZE]
-    cdef int links
+    cdef int _links
     cdef long result = open_inside(root, path, O_PATH, 0)
     if result != -ENOENT:
         return result
     result = append(work, 0, path)
     if result < 0:
         return result
-    for links in range(MOST_LINKS):
+    for _links in range(MOST_LINKS):
         result = walk(root, work, directory)
         if result != DANGLING:
             return result
@@ -205,7 +205,8 @@ cdef long set_attributes(int mount, long set_, long clear, long propagation, lon
     cdef mount_attributes attributes
     attributes.attr_set, attributes.attr_clr = set_, clear
     attributes.propagation, attributes.userns_fd = propagation, 0
-    return sys5(NR_mount_setattr, mount, <long> <const char *> b"", AT_EMPTY_PATH | flags, <long> &attributes, sizeof(attributes))
+    return sys5(NR_mount_setattr, mount, <long> <const char *> b"", AT_EMPTY_PATH | flags,
+                <long> &attributes, sizeof(attributes))
 
 
 cdef long cgroup_source(State *state, const char *prefix) noexcept nogil:
@@ -285,6 +286,10 @@ cdef long null_device() noexcept nogil:
     return -EINVAL
 
 
+cdef inline long set_string(long context, const char *key, const char *value) noexcept nogil:
+    return sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> key, <long> value, 0)
+
+
 cdef long empty_directory(State *state) noexcept nogil:
     """A detached mount of one empty, read-only directory: made once, then copied from where it is attached."""
     cdef long context, result
@@ -293,9 +298,9 @@ cdef long empty_directory(State *state) noexcept nogil:
     context = sys2(NR_fsopen, <long> <const char *> b"tmpfs", 1)
     if context < 0:
         return context
-    result = sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> <const char *> b"mode", <long> <const char *> b"555", 0)
+    result = set_string(context, b"mode", b"555")
     if result >= 0:
-        result = sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> <const char *> b"nr_inodes", <long> <const char *> b"1", 0)
+        result = set_string(context, b"nr_inodes", b"1")
     if result >= 0:
         result = sys5(NR_fsconfig, context, FSCONFIG_CMD_CREATE, 0, 0, 0)
     if result >= 0:
@@ -376,7 +381,8 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
     cdef long *arg = <long *> step.arg
     cdef char *plan = state.plan
     if step.op == OP_SET_PROPAGATION:
-        return sys5(NR_mount_setattr, AT_FDCWD, <long> <const char *> b"/", arg[1], <long> (plan + arg[0]), sizeof(mount_attributes))
+        return sys5(NR_mount_setattr, AT_FDCWD, <long> <const char *> b"/", arg[1],
+                    <long> (plan + arg[0]), sizeof(mount_attributes))
     if step.op == OP_ROOT:
         return enter_root(state, arg[0])
     if step.op == OP_SOURCE_TREE:
