@@ -96,9 +96,9 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     maps = _add_user_namespace(plan, config, host, scope)
     _add_namespaces(plan, config, scope)
     own = frozenset(hierarchy.mount for hierarchy in hierarchies)
-    _add_system(plan, config, scope)
-    if _needs_launcher(config):
+    if _needs_launcher(config):  # before the sysctls: net.ipv4.conf.eth0.* is there when eth0 is
         scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
+    _add_system(plan, config, scope)
     if "mount" in scope.new:
         _add_file_tree(plan, config, host, scope, style, own)
     elif "mount" not in scope.joined:

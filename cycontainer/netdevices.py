@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 
 from cycontainer._nsenter import open_namespace
 from cycontainer.errors import ConfigError, name_of
@@ -33,9 +34,33 @@ class Device(Record):
 
     host_name: str
     name: str  # in the container
-    index: int  # where it is now
+    number: int  # its index where it is now
     was_up: bool
     addresses: tuple[Address, ...]
+
+
+class NetworkDevices:
+    """The devices that a container is given: moved to its first process's namespace, and back if the block fails."""
+
+    def __init__(self, devices: tuple[tuple[str, str], ...]) -> None:
+        self._devices, self._namespace, self._undo = devices, -1, Undo()
+
+    def __enter__(self) -> NetworkDevices:
+        return self
+
+    def move_to(self, pid: int) -> None:
+        """Move them to the network namespace of a child that waits. Raises ConfigError as `move_in` does."""
+        if not self._devices:
+            return
+        self._namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+        moved = move_in(self._devices, self._namespace)
+        self._undo.later("put the network devices back", lambda: put_back(moved, self._namespace))
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._undo.__exit__(kind, error, trace)
+        if self._namespace >= 0:
+            os.close(self._namespace)
+            self._namespace = -1
 
 
 def move_in(devices: tuple[tuple[str, str], ...], namespace: int) -> tuple[Device, ...]:
@@ -59,7 +84,7 @@ def move_in(devices: tuple[tuple[str, str], ...], namespace: int) -> tuple[Devic
             for device in found:
                 arrived = _send(here, there, namespace, device)
                 moved.append(arrived)
-                undo.later(f"put {device.host_name} back", lambda device=arrived: _return(here, there, own, device))
+                undo.later(f"put {device.host_name} back", partial(_return, here, there, own, arrived))
                 _set_up(there, arrived)
             return tuple(moved)
     finally:
@@ -106,8 +131,8 @@ def _look(here: Netlink, there: Netlink, host_name: str, name: str) -> Device:
             raise _refused(host_name, error) from None
     else:
         raise ConfigError(where, f"the container's network namespace has a device {name} already")
-    kept = tuple([_kept(address) for address in here.addresses(link.index) if _is_kept(address)])
-    return Device(host_name=host_name, name=name, index=link.index, was_up=bool(link.flags & IFF_UP), addresses=kept)
+    kept = tuple([_kept(address) for address in here.addresses(link.number) if _is_kept(address)])
+    return Device(host_name=host_name, name=name, number=link.number, was_up=bool(link.flags & IFF_UP), addresses=kept)
 
 
 def _is_kept(address: Address) -> bool:
@@ -124,8 +149,8 @@ def _kept(address: Address) -> Address:
 
 def _send(here: Netlink, there: Netlink, namespace: int, device: Device) -> Device:
     try:
-        here.send_away(device.index, namespace, device.name)
-        return device.replace(index=there.link(device.name).index)
+        here.send_away(device.number, namespace, device.name)
+        return device.replace(number=there.link(device.name).number)
     except NetlinkError as error:
         raise _refused(device.host_name, error) from None
 
@@ -134,8 +159,8 @@ def _set_up(there: Netlink, device: Device) -> None:
     """The addresses, then up: with that come the routes that belong to them."""
     try:
         for address in device.addresses:
-            there.add_address(device.index, _relabelled(address, device.host_name, device.name))
-        there.bring_up(device.index)
+            there.add_address(device.number, _relabelled(address, device.host_name, device.name))
+        there.bring_up(device.number)
     except NetlinkError as error:
         raise _refused(device.host_name, error) from None
 
@@ -150,8 +175,8 @@ def _relabelled(address: Address, old: str, new: str) -> Address:
 
 
 def _return(here: Netlink, there: Netlink, own: int, device: Device) -> None:
-    there.send_away(device.index, own, device.host_name)
-    index = here.link(device.host_name).index
+    there.send_away(device.number, own, device.host_name)
+    index = here.link(device.host_name).number
     for address in device.addresses:
         here.add_address(index, address)
     if device.was_up:

@@ -46,7 +46,7 @@ class NetlinkError(OSError):
 class Link(Record):
     """A network device."""
 
-    index: int
+    number: int  # its index
     flags: int  # IFF_*
 
 
@@ -158,7 +158,7 @@ class Netlink:
         if not answers:
             raise NetlinkError(errno.ENODEV, "no such device")
         _, _, index, flags, _ = _LINK.unpack_from(answers[0])
-        return Link(index=index, flags=flags)
+        return Link(number=index, flags=flags)
 
     def addresses(self, index: int) -> list[Address]:
         """The addresses of a device. Raises NetlinkError."""

@@ -6,54 +6,15 @@ import errno
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from launching import document, launched, plan_of
 
-from cycontainer import _clone, _wait, run
-from cycontainer.compile import Style, compile_plan
+from cycontainer import run
 from cycontainer.errors import ConfigError, LaunchError
-from cycontainer.host import current
-from cycontainer.launch import abandon, attend, end_of, launch
-from cycontainer.plan import Plan
-from cycontainer.read_config import read_config
-from cycontainer.spec import default_config
 
 pytestmark = pytest.mark.root
-
-
-def document(rootfs: str, script: str = "true", **linux: object) -> dict[str, object]:
-    config = default_config()
-    config["root"]["path"] = rootfs
-    config["process"]["args"] = ["sh", "-c", script]
-    config["process"]["env"] = ["PATH=/bin"]
-    config["linux"].update(linux)
-    return config
-
-
-def plan_of(config: dict[str, object]) -> Plan:
-    return compile_plan(read_config(config, bundle="/"), current(), Style(every_cgroup=False))
-
-
-def launched(plan: Plan) -> int:
-    """Launch a plan without its cgroups' steps, and wait for its end."""
-    child = launch(plan, descriptors=(0, 1, 2))
-    try:
-        waiter = _wait.Waiter(child, -1, -1, -1, b"", 20.0)
-        ended = None
-        while (event := waiter.wait()) != _wait.ENDED:
-            assert event == _wait.MESSAGE, "the launch took 20 seconds"
-            message = child.receive()
-            assert message
-            if message[0] == _clone.ENDED:
-                ended = message
-            else:
-                attend(plan, child, message)
-        return end_of(child, ended)[0]
-    except BaseException:
-        abandon(child)
-        raise
-    finally:
-        child.close()
 
 
 def test_whichever_step_fails_it_is_named_and_nothing_is_left(busybox_rootfs: str) -> None:
@@ -69,7 +30,7 @@ def test_the_same_configuration_gives_the_same_bytes(busybox_rootfs: str) -> Non
     assert plan_of(document(busybox_rootfs)).data == plan_of(document(busybox_rootfs)).data
 
 
-def inside(rootfs: str, script: str, **keywords: object) -> str:
+def inside(rootfs: str, script: str, **keywords: Any) -> str:
     """What a script prints in a container of the default configuration."""
     config = document(rootfs, script, **keywords)
     result = run(["sh", "-c", script], config=config, text=True)

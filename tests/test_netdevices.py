@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from launching import document, launched, plan_of, printed
 
-from cycontainer.errors import ConfigError
-from cycontainer.netdevices import move_in, put_back
+from cycontainer.errors import ConfigError, LaunchError
+from cycontainer.netdevices import NetworkDevices, move_in, put_back
 
 pytestmark = pytest.mark.root
 
@@ -26,7 +27,8 @@ def ip(*words: str, there: int | None = None) -> str:
 
 def device(name: str, there: int | None = None) -> dict[str, Any]:
     found = json.loads(ip("-json", "address", "show", "dev", name, there=there))
-    return next(entry for entry in found if entry)  # type: ignore[no-any-return]  # JSON
+    entry: dict[str, Any] = next(entry for entry in found if entry)
+    return entry
 
 
 def addresses(name: str, there: int | None = None) -> list[tuple[str, int, str | None, str | None]]:
@@ -122,3 +124,21 @@ def test_the_caller_stays_in_its_own_namespace(veth: str, namespace: int) -> Non
     before = os.readlink("/proc/thread-self/ns/net")
     move_in(((veth, "eth0"),), namespace)
     assert os.readlink("/proc/thread-self/ns/net") == before
+
+
+def test_a_container_has_its_devices_and_their_sysctls(veth: str, busybox_rootfs: str) -> None:
+    script = "ip addr show eth0; cat /proc/sys/net/ipv4/conf/eth0/forwarding"
+    sysctl = {"net.ipv4.conf.eth0.forwarding": "1"}
+    plan = plan_of(document(busybox_rootfs, script, sysctl=sysctl, netDevices={veth: {"name": "eth0"}}))
+    with NetworkDevices(((veth, "eth0"),)) as moving:
+        text = printed(plan, {"runtime": lambda child: moving.move_to(child.pid)})
+    assert "inet 10.7.0.2/24 brd 10.7.0.99 scope global eth0" in text and text.endswith("\n1\n")
+
+
+def test_a_launch_that_fails_later_gives_its_devices_back(veth: str, busybox_rootfs: str) -> None:
+    before = addresses(veth)
+    sysctl = {"net.no-such-sysctl": "1"}
+    plan = plan_of(document(busybox_rootfs, sysctl=sysctl, netDevices={veth: {"name": "eth0"}}))
+    with pytest.raises(LaunchError, match="no-such-sysctl"), NetworkDevices(((veth, "eth0"),)) as moving:
+        launched(plan, {"runtime": lambda child: moving.move_to(child.pid)})
+    assert addresses(veth) == before
