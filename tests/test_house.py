@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "compile": ("compile", "confinement", "identity", "plan", "resources", "rootfs"),
     "lifecycle": (
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("id_maps", "init_process", "netdevices", "rtnetlink"),
+        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
     ),
     "faces": (
         "__init__",

@@ -1,0 +1,189 @@
+"""`linux.intelRdt`: a container's share of cache and memory bandwidth, in the resctrl file system. Lifecycle.
+
+Sources: runtime-spec 1.3, config-linux.md, "IntelRdt"; Documentation/filesystems/resctrl.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer.errors import ConfigError, name_of
+from cycontainer.record import Record
+from cycontainer.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.config import IntelRdt
+
+WHERE = "linux.intelRdt"
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Group(Record):
+    """Where a container's tasks are; its state keeps it.
+
+    Attributes:
+        root: where the resctrl file system is mounted.
+        name: of the group below it, "" for the root's own.
+        monitor: of the monitoring group below that, "" without one.
+        made: the group was made for this container, which then also ends it.
+        shared: its name was given: others may have joined it since.
+    """
+
+    root: str
+    name: str
+    monitor: str
+    made: bool
+    shared: bool
+
+
+def find_root() -> str:
+    """Where a resctrl file system is mounted in our mount namespace.
+
+    Raises:
+        ConfigError: nowhere.
+    """
+    with open("/proc/thread-self/mountinfo", errors="surrogateescape") as mounts:
+        for line in mounts:
+            place, _, kind = line.partition(" - ")
+            if kind.startswith("resctrl "):
+                return place.split()[4].encode().decode("unicode_escape")
+    raise ConfigError(WHERE, "no resctrl file system is mounted (mount -t resctrl resctrl /sys/fs/resctrl)")
+
+
+def assign(config: IntelRdt, container_id: str, pid: int, root: str) -> Group:
+    """Put a container's first process, which still waits, into its group; what it starts will be there too.
+
+    Raises:
+        ConfigError: the group is missing and has no schemata to be made with, or the kernel refuses; nothing is left.
+    """
+    name = container_id if config.clos_id is None else "" if config.clos_id == "/" else config.clos_id
+    lines = schemata(config)
+    top = _open(root)
+    with Undo() as undo:
+        try:
+            made = _make(top, name, must_exist=config.clos_id is not None and not lines)
+            monitor = container_id if config.enable_monitoring else ""
+            group = Group(root=root, name=name, monitor=monitor, made=made, shared=config.clos_id is not None)
+            undo.later("remove the resctrl group", lambda: remove(group.replace(shared=False)))
+            if lines:
+                _write(top, f"{name or '.'}/schemata", lines, "schemata")
+            if monitor:
+                _make(top, f"{name or '.'}/mon_groups/{monitor}", must_exist=False)
+            _join(top, group, pid)
+        finally:
+            os.close(top)
+    return group
+
+
+def join(group: Group, pid: int) -> None:
+    """Put one more process of the container, which does not run yet, into its group. Raises ConfigError."""
+    top = _open(group.root)
+    try:
+        _join(top, group, pid)
+    finally:
+        os.close(top)
+
+
+def update(group: Group, config: IntelRdt) -> None:
+    """Write other schemata. Raises ConfigError: the kernel refuses them."""
+    top = _open(group.root)
+    try:
+        _write(top, f"{group.name or '.'}/schemata", schemata(config), "schemata")
+    finally:
+        os.close(top)
+
+
+def remove(group: Group) -> None:
+    """Remove what was made for a container; a group with a given name only when nobody else has joined it.
+
+    Raises:
+        OSError: it could not be removed. One that is gone already is no error.
+    """
+    path = f"{group.root}/{group.name}".rstrip("/")
+    if group.monitor:
+        _remove(f"{path}/mon_groups/{group.monitor}")
+    if group.made and not (group.shared and _has_tasks(path)):
+        _remove(path)
+
+
+def schemata(config: IntelRdt) -> str:
+    """The lines to be written; the later of two for one resource wins."""
+    lines = config.l3_cache_schema.splitlines()
+    if config.memory_bandwidth_schema:
+        lines = [line for line in lines if not line.startswith("MB:")] + [config.memory_bandwidth_schema]
+    return "".join(f"{line}\n" for line in (*lines, *config.schemata))
+
+
+def _join(top: int, group: Group, pid: int) -> None:
+    place = group.name or "."
+    _write(top, f"{place}/tasks", str(pid), "tasks")
+    if group.monitor:  # after the group itself: a monitoring group takes only its tasks
+        _write(top, f"{place}/mon_groups/{group.monitor}/tasks", str(pid), "tasks")
+
+
+def _last_status(top: int) -> str:
+    """The kernel's own words for its last refusal, where it has some."""
+    try:
+        fd = os.open("info/last_cmd_status", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=top)
+        with open(fd, errors="replace") as file:
+            said = file.read(4096).strip()
+    except OSError:
+        return ""
+    return f": {said}" if said and said != "ok" else ""
+
+
+def _refused(top: int, what: str, error: OSError) -> ConfigError:
+    return ConfigError(WHERE, f"{what}: {name_of(error.errno or 0)}{_last_status(top)}")
+
+
+def _open(root: str) -> int:
+    try:
+        return os.open(root, DIRECTORY)
+    except OSError as error:
+        raise ConfigError(WHERE, f"{root}: {name_of(error.errno or 0)}") from None
+
+
+def _make(top: int, name: str, *, must_exist: bool) -> bool:
+    """Make a group unless it exists. Returns whether that was done."""
+    if not name:
+        return False
+    try:
+        if must_exist:
+            os.close(os.open(name, DIRECTORY, dir_fd=top))
+            return False
+        os.mkdir(name, 0o755, dir_fd=top)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if must_exist and error.errno == errno.ENOENT:
+            raise ConfigError(f"{WHERE}.closID", f"there is no group {name}, and no schemata to make it with") from None
+        raise _refused(top, f"make the resctrl group {name}", error) from None
+    return True
+
+
+def _write(top: int, name: str, text: str, what: str) -> None:
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=top)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _refused(top, f"write the resctrl group's {what}", error) from None
+
+
+def _has_tasks(path: str) -> bool:
+    try:
+        with open(f"{path}/tasks") as file:
+            return bool(file.read(1))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
