@@ -25,12 +25,14 @@ check: build
 bench: build
 	$(PYTHON) -m bench
 
-cross: # the init and the modules for another machine; the init is started there, and must not crash
-	@mkdir -p build
-	CC=$(CROSS)-gcc flock build/lock $(PYTHON) -W ignore setup.py -q build_ext \
+cross: # the modules and the init for another machine; there the init carries plans out, under emulation
+	@mkdir -p build/$(CROSS)/include
+	@# Debian's pyconfig.h includes one of the machine's name; the limited API needs nothing of it that differs.
+	@ln -sfn /usr/include/$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("MULTIARCH"))') \
+		build/$(CROSS)/include/$(CROSS)
+	C_INCLUDE_PATH=build/$(CROSS)/include CC=$(CROSS)-gcc flock build/lock $(PYTHON) -W ignore setup.py -q build_ext \
 		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp
-	qemu-aarch64-static build/$(CROSS)/lib/cycontainer/init/init </dev/null; status=$$?; \
-		echo "the init for $(CROSS) returned $$status"; test $$status -lt 126
+	$(PYTHON) -m pytest -q tests/test_cross.py
 
 clean:
 	rm -rf build dist *.egg-info cycontainer/*.so cycontainer/init/init

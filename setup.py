@@ -89,6 +89,7 @@ class Build(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        self.library_dirs = []  # nothing but libc is linked, and for another machine these are the wrong place
 
     def run(self) -> None:
         super().run()
