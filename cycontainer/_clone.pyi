@@ -6,6 +6,7 @@ READY: int
 ENDED: int
 CLONED: int
 TERMINAL: int
+MOUNT: int
 
 class Child:
     """A process that was launched: its pid, its pidfd and the socket to its init, which this object owns."""

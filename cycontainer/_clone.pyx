@@ -8,7 +8,7 @@ child that is stopped would stop us. What it reads stays where it is until it ha
 from libc.stdlib cimport free, malloc
 
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
-                                 MESSAGE_TERMINAL,
+                                 MESSAGE_MOUNT, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
@@ -303,4 +303,4 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
 
 # The kinds of messages, for the launcher (Child.receive).
 FAILED, SYNC, READY, ENDED = MESSAGE_FAILED, MESSAGE_SYNC, MESSAGE_READY, MESSAGE_ENDED
-CLONED, TERMINAL = MESSAGE_CLONED, MESSAGE_TERMINAL
+CLONED, TERMINAL, MOUNT = MESSAGE_CLONED, MESSAGE_TERMINAL, MESSAGE_MOUNT

@@ -1,6 +1,6 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
-from cycontainer.init.sys cimport (NR_capget, NR_close, NR_memfd_create, NR_mount_setattr, NR_open_tree, NR_openat2,
+from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fsconfig, NR_fsopen, NR_memfd_create, NR_mount_setattr, NR_open_tree, NR_openat2,
                                    capability_data, capability_header, mount_attributes, open_how_, sys1, sys2, sys3,
                                    sys4, sys5)
 cdef enum:
@@ -40,10 +40,11 @@ def data_file(bytes name not None) -> int:
     return result
 
 
-def take_tree(bytes path not None, bint recursive, int user_namespace=-1) -> int:
+def take_tree(bytes path not None, bint recursive, int user_namespace=-1, bint map_below=False) -> int:
     """A detached copy of the mounts at `path`, for another mount namespace: open_tree(2).
 
-    With a descriptor of a user namespace its ids are mapped by that: mount_setattr(2), "ID-mapped mounts".
+    With a descriptor of a user namespace its ids are mapped by that, and with `map_below` those of the mounts below:
+    mount_setattr(2), "ID-mapped mounts".
 
     Raises:
         OSError: with `path` as its file name; EINVAL when its file system cannot be mapped.
@@ -57,7 +58,8 @@ def take_tree(bytes path not None, bint recursive, int user_namespace=-1) -> int
         if tree >= 0 and user_namespace >= 0:
             attributes.attr_set, attributes.attr_clr, attributes.propagation = ATTR_IDMAP, 0, 0
             attributes.userns_fd = <unsigned long> user_namespace
-            result = sys5(NR_mount_setattr, tree, <long> <const char *> b"", AT_EMPTY_PATH_ | flags,
+            flags = AT_EMPTY_PATH_ | AT_RECURSIVE_ if map_below else AT_EMPTY_PATH_
+            result = sys5(NR_mount_setattr, tree, <long> <const char *> b"", flags,
                           <long> &attributes, sizeof(attributes))
             if result < 0:
                 sys1(NR_close, tree)
@@ -82,6 +84,16 @@ def open_inside(int root, bytes path not None) -> int:
     if result < 0:
         raise OSError(-result, "openat2", path)
     return result
+
+
+def procfs_of_others(int pid_namespace) -> bool:
+    """Whether a procfs can be made for a pid namespace, given as a descriptor, that one is not in: since Linux 6.17."""
+    cdef long result, context = sys2(NR_fsopen, <long> <const char *> b"proc", 1)    # FSOPEN_CLOEXEC
+    if context < 0:
+        return False                                   # an ordinary user may not even ask
+    result = sys5(NR_fsconfig, context, 5, <long> <const char *> b"pidns", 0, pid_namespace)    # FSCONFIG_SET_FD
+    sys1(NR_close, context)
+    return result >= 0
 
 
 def effective_capabilities() -> int:

@@ -82,9 +82,17 @@ cdef class PlanWriter:
         """Close all that the launcher passed, but the socket and what a container that `waits` for start needs."""
         self._step(OP_CLOSE_SLOTS, "close what the launcher passed", START_SLOTS if waits else 0)
 
-    def synchronise(self, str attempt not None, long first_slot=0, long count=0):
-        """Wait until the launcher has done `attempt`; `count` answered descriptors fill slots from `first_slot`."""
-        self._step(OP_SYNC, attempt, first_slot, count)
+    def synchronise(self, str attempt not None):
+        """Wait until the launcher has done `attempt`."""
+        self._step(OP_SYNC, attempt, 0)
+
+    def take_answer(self, str attempt not None):
+        """Wait until the launcher has made a mount: it comes with the answer, and is the source."""
+        self._step(OP_SYNC, attempt, 1)
+
+    def hand_over(self):
+        """The source goes to the launcher, in a plan that is an errand of its."""
+        self._step(OP_HAND_OVER, "hand the mount over")
 
     def join(self, long slot, str kind not None, long flag):
         """setns(2) to the namespace that is open in `slot`; for a pid namespace, it is that of children."""
@@ -248,9 +256,9 @@ cdef class PlanWriter:
         """The source is the mount at `path` inside the root."""
         self._step(OP_SOURCE_INSIDE, f"find {path}", self._text(path))
 
-    def take_slot(self, str path not None, long slot):
-        """The source is a mount that the launcher made of `path`."""
-        self._step(OP_SOURCE_SLOT, f"take the file tree {path} from the launcher", slot)
+    def take_slot(self, str what not None, long slot):
+        """The source is a mount that an errand has made."""
+        self._step(OP_SOURCE_SLOT, f"take {what} from the launcher", slot)
 
     def take_cgroup(self, str prefix not None):
         """The source is the container's directory in the cgroup hierarchy at `prefix`."""
@@ -264,6 +272,10 @@ cdef class PlanWriter:
         """fsconfig(2): a flag when `value` is None."""
         cdef str attempt = key if value is None else f"{key}={value}"
         self._step(OP_FS_SET, f"set its option {attempt}", self._text(key), 0 if value is None else self._text(value))
+
+    def set_file_system_namespace(self, str key not None, long slot):
+        """fsconfig(2): the namespace that is open in `slot`."""
+        self._step(OP_FS_SET_SLOT, f"set its option {key}", self._text(key), slot)
 
     def mount_file_system(self, str kind not None, long attributes):
         """The context becomes a detached mount: fsmount(2)."""

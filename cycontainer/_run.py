@@ -81,7 +81,8 @@ def _compile(
         found = document(options, list(args), extra, privileged=privileged, ids=(host.uid, host.gid))
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
-    style = Style(keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes)
+    map_root = options.user_namespace and options.rootfs is not None  # of the host's root nothing is to become ours
+    style = Style(keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root)
     return compile_plan(checked, host, style)
 
 

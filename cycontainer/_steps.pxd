@@ -87,6 +87,7 @@ cdef enum Op:
     OP_SOURCE_CGROUP
     OP_FS_OPEN
     OP_FS_SET
+    OP_FS_SET_SLOT
     OP_FS_MOUNT
     OP_SET_ATTRIBUTES
     OP_TARGET
@@ -99,6 +100,7 @@ cdef enum Op:
     OP_PIVOT
     OP_CHROOT
     OP_ROOT_ATTRIBUTES
+    OP_HAND_OVER
 
 # OP_TARGET: what to make of a target, arg[1]
 cdef enum Target:
@@ -116,6 +118,7 @@ cdef enum MessageKind:
     MESSAGE_ENDED = 4    # the program's wait status; pid 1 exits next
     MESSAGE_CLONED = 5   # the second process is there; its pidfd comes with it
     MESSAGE_TERMINAL = 6  # the terminal's master comes with it
+    MESSAGE_MOUNT = 7    # an errand's mount comes with it
 
 cdef struct Message:
     int kind

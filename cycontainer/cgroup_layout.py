@@ -62,6 +62,12 @@ def probe_layout() -> CgroupLayout:
     return read_layout(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
 
 
+def mount_points() -> list[tuple[str, str]]:
+    """Where this process's mounts stand, and of which file system they are; a later one may hide those before it."""
+    lines = (line.partition(" - ") for line in _read("/proc/self/mountinfo").splitlines())
+    return [(_unescape(fields.split(" ")[4]), rest.split(" ")[0]) for fields, _, rest in lines]
+
+
 def _read(path: str) -> str:
     with open(path, errors="surrogateescape") as file:
         return file.read()

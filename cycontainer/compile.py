@@ -10,21 +10,20 @@ from __future__ import annotations
 from cycontainer import confinement, identity, rootfs
 from cycontainer._plan import PlanWriter
 from cycontainer.errors import ConfigError
-from cycontainer.plan import IdMaps, Plan, Tree
+from cycontainer.namespaces import Scope, add_namespaces, keeps_groups, scope_of
+from cycontainer.plan import Plan
 from cycontainer.record import Record
 from cycontainer.resources import compile_resources
-from cycontainer.tables import NAMESPACES
+from cycontainer.trees import launcher_trees
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config, IdMap, Namespace, Process
+    from cycontainer.config import Config, Process
     from cycontainer.host import Host
 
-CAP_SETGID, CAP_SETUID = 6, 7
 START_SLOTS: Final = 2  # _steps.pxd
-CLONED_WITH: Final = ("user", "pid", "network", "ipc", "uts")  # by clone3; the others the init makes itself
 
 
 class Style(Record):
@@ -37,6 +36,7 @@ class Style(Record):
         new_keyring: start a session keyring.
         root_attributes: MOUNT_ATTR_* that the whole root gets before anything is made in it.
         wait_for_start: stop before the program's execve until `start`, which has two FIFOs for it (_steps.pxd).
+        map_root: the user namespace maps the ids of the root's files, too.
         console: bind the terminal to /dev/console as well.
     """
 
@@ -47,34 +47,7 @@ class Style(Record):
     root_attributes: int = 0
     wait_for_start: bool = False
     console: bool = True
-
-
-class _Scope(Record):
-    """What several parts of the order have to know of the namespaces."""
-
-    new: dict[str, int]  # type: CLONE_NEW*
-    joined: dict[str, Namespace]
-    order: tuple[Namespace, ...]  # the joined ones, in the order of their slots
-    first_slot: int  # of these
-    privileged: bool
-    trees: tuple[Tree, ...]
-    syncs: dict[int, str]  # filled as steps are added: Plan.syncs
-
-    @property
-    def user(self) -> bool:
-        return "user" in self.new or "user" in self.joined
-
-    def slot(self, kind: str) -> int:
-        return self.first_slot + [namespace.type for namespace in self.order].index(kind)
-
-    def synchronise(self, plan: PlanWriter, duty: str, attempt: str, first_slot: int = 0, count: int = 0) -> None:
-        """A step that waits for the launcher to do its `duty`."""
-        self.syncs[len(plan.attempts)] = duty
-        plan.synchronise(attempt, first_slot, count)
-
-    @property
-    def tree_slot(self) -> int:
-        return self.first_slot + len(self.order)
+    map_root: bool = False
 
 
 def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  # noqa: B008  # a record is immutable
@@ -88,13 +61,12 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     )
     hierarchies = cgroup.hierarchies
     ours = START_SLOTS if style.wait_for_start else 0
-    scope = _scope(config, host, first_slot=ours + len(hierarchies))
+    scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
-    maps = _add_user_namespace(plan, config, host, scope)
-    _add_namespaces(plan, config, scope)
+    maps = add_namespaces(plan, config, host, scope)
     own = frozenset(hierarchy.mount for hierarchy in hierarchies)
     if _needs_launcher(config):  # before the sysctls: net.ipv4.conf.eth0.* is there when eth0 is
         scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
@@ -107,18 +79,17 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         plan.change_root()
     program_step = _add_program(plan, config, host, scope, style)
     process = config.process
-    flags = 0 if _two_processes(scope) else sum(scope.new.get(kind, 0) for kind in CLONED_WITH)
-    if _two_processes(scope) and "user" in scope.new:
-        flags = scope.new["user"]
     return Plan(
         data=plan.finish(),
         attempts=tuple(plan.attempts),
-        clone_flags=flags,
-        processes=2 if _two_processes(scope) else 1,
+        clone_flags=scope.clone_flags,
+        processes=2 if scope.two_processes else 1,
         keeps_init=style.keep_init,
         namespaces=scope.order,
         cgroup=cgroup,
         syncs=scope.syncs,
+        trees=scope.trees,
+        errands=tuple(scope.errands),
         maps=maps,
         program_step=program_step,
         args=process.args if process else (),
@@ -138,47 +109,7 @@ def _may_limit(host: Host) -> bool:
     return host.uid == 0 and host.initial_user_namespace
 
 
-def _scope(config: Config, host: Host, *, first_slot: int) -> _Scope:
-    new, joined = {}, {}
-    for namespace in config.linux.namespaces:
-        if namespace.path is None:
-            new[namespace.type] = NAMESPACES[namespace.type][0]
-        else:
-            joined[namespace.type] = namespace
-    privileged = (host.privileged and host.initial_user_namespace) or (host.privileged and host.uid == 0)
-    # a user namespace is joined first by who needs its capabilities, last by who has better ones
-    order = sorted(joined.values(), key=lambda namespace: (namespace.type == "user") == privileged)
-    trees = _trees(config) if privileged and "user" in new and "mount" in new else ()
-    return _Scope(
-        new=new, joined=joined, order=tuple(order), first_slot=first_slot, privileged=privileged, trees=trees, syncs={}
-    )
-
-
-def _two_processes(scope: _Scope) -> bool:
-    """A joined pid, user or time namespace, and a new time namespace, take a second clone."""
-    return bool({"pid", "user", "time"} & scope.joined.keys()) or "time" in scope.new
-
-
-def _trees(config: Config) -> tuple[Tree, ...]:
-    """The mounts that a privileged launcher makes for an init in a user namespace: first the root, then each bind."""
-    found = [Tree(path=config.root.path, recursive=True, attempt=f"take the file tree {config.root.path}")]
-    for mount in config.mounts:
-        options = rootfs.fold_options(mount)
-        if options.bind:
-            mapped = bool(mount.uid_map or mount.gid_map or options.idmap)
-            found.append(
-                Tree(
-                    path=mount.source,
-                    recursive=options.recursive,
-                    uid_map=mount.uid_map or (config.linux.uid_map if mapped else ()),
-                    gid_map=mount.gid_map or (config.linux.gid_map if mapped else ()),
-                    attempt=f"take the file tree {mount.source} for {mount.destination}",
-                )
-            )
-    return tuple(found)
-
-
-def _check(config: Config, host: Host, scope: _Scope, style: Style) -> None:
+def _check(config: Config, host: Host, scope: Scope, style: Style) -> None:
     """What no single property shows."""
     confinement.check_labels(config, host)
     if not scope.privileged and not scope.user:
@@ -188,8 +119,6 @@ def _check(config: Config, host: Host, scope: _Scope, style: Style) -> None:
     if style.keep_init and "pid" not in scope.new:
         raise ConfigError("linux.namespaces", "a pid 1 beside the program needs a new pid namespace")
     if "mount" in scope.new:
-        if not scope.privileged:
-            _refuse_idmaps(config)
         return
     linux = config.linux
     for path, value in (
@@ -204,92 +133,10 @@ def _check(config: Config, host: Host, scope: _Scope, style: Style) -> None:
             raise ConfigError(path, "needs a new mount namespace: it would change someone else's")
 
 
-def _refuse_idmaps(config: Config) -> None:
-    for index, mount in enumerate(config.mounts):
-        if mount.uid_map or mount.gid_map or rootfs.fold_options(mount).idmap:
-            raise ConfigError(f"mounts[{index}].uidMappings", "an idmapped mount needs CAP_SYS_ADMIN")
-
-
-# --- namespaces
-
-
-def _add_user_namespace(plan: PlanWriter, config: Config, host: Host, scope: _Scope) -> IdMaps | None:
-    """Wait for the maps of a new user namespace, and become its root. No one may look into us from here on.
-
-    As an ordinary user, /proc/PID/uid_map of a process that is not dumpable belongs to root: so that comes after.
-    """
-    maps = None
-    if scope.privileged:
-        plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
-    if "user" in scope.new:
-        maps = _id_maps(config, host, scope)
-        attempt = "write the id maps of the user namespace"
-        scope.synchronise(plan, "maps", attempt, scope.tree_slot, len(scope.trees))
-    if not scope.privileged:
-        plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
-    if maps:
-        _become_root(plan, maps.uid_map, maps.gid_map)
-    return maps
-
-
-def _become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ...]) -> None:
-    """Take an id that the namespace knows: files made by an unknown one are EOVERFLOW."""
-    plan.prctl("keep capabilities over the change of ids", identity.PR_SET_KEEPCAPS, 1)
-    plan.set_gid(min(line.container for line in gids))
-    plan.set_uid(min(line.container for line in uids))
-
-
-def _id_maps(config: Config, host: Host, scope: _Scope) -> IdMaps:
-    """How the maps get written; user_namespaces(7), "Defining user and group ID mappings"."""
-    linux = config.linux
-    alone = all(
-        len(lines) == 1 and lines[0].size == 1 and lines[0].host == own
-        for lines, own in ((linux.uid_map, host.uid), (linux.gid_map, host.gid))
-    )
-    able = scope.privileged and host.capabilities >> CAP_SETUID & 1 and host.capabilities >> CAP_SETGID & 1
-    by_helper = not able and not alone
-    if by_helper and host.id_mappers is None:
-        raise ConfigError(
-            "linux.uidMappings", "more than the caller's own id needs newuidmap and newgidmap (package uidmap)"
-        )
-    return IdMaps(
-        uid_map=linux.uid_map,
-        gid_map=linux.gid_map,
-        by_helper=by_helper,
-        deny_setgroups=not able and not by_helper,
-        trees=scope.trees,
-    )
-
-
-def _add_namespaces(plan: PlanWriter, config: Config, scope: _Scope) -> None:
-    """Join what has a path, then make what is new, so that a joined user namespace owns it."""
-    for namespace in scope.order:
-        plan.join(scope.slot(namespace.type), namespace.type, NAMESPACES[namespace.type][0])
-        if namespace.type == "user":
-            plan.prctl("keep capabilities over the change of ids", identity.PR_SET_KEEPCAPS, 1)
-            plan.set_gid(0)
-            plan.set_uid(0)
-    if "time" in scope.new:
-        plan.unshare("time", scope.new["time"])
-        if config.linux.time_offsets:
-            plan.open_host_proc()
-            lines = "".join(f"{clock} {seconds} {nanos}\n" for clock, seconds, nanos in config.linux.time_offsets)
-            plan.write_proc("set the clocks' offsets", "self/timens_offsets", lines)
-    inside = [kind for kind in CLONED_WITH if kind in scope.new and kind != "user"]
-    if _two_processes(scope) and "pid" not in scope.joined:
-        plan.clone(", ".join(inside) or "the joined", sum(scope.new[kind] for kind in inside))
-    elif _two_processes(scope) and inside:
-        plan.unshare(", ".join(inside), sum(scope.new[kind] for kind in inside))
-    own = [kind for kind in ("mount", "cgroup") if kind in scope.new]
-    plan.set_session()
-    if own:
-        plan.unshare(" and ".join(own), sum(scope.new[kind] for kind in own))
-
-
 # --- what the container sees
 
 
-def _add_system(plan: PlanWriter, config: Config, scope: _Scope) -> None:
+def _add_system(plan: PlanWriter, config: Config, scope: Scope) -> None:
     linux, process = config.linux, config.process
     if config.hostname:
         plan.set_host_name(config.hostname)
@@ -319,14 +166,11 @@ def _sysctl_path(key: str) -> str:
 
 
 def _add_file_tree(
-    plan: PlanWriter, config: Config, host: Host, scope: _Scope, style: Style, own: frozenset[str]
+    plan: PlanWriter, config: Config, host: Host, scope: Scope, style: Style, own: frozenset[str]
 ) -> None:
-    slots: dict[int, int] = {}
-    if scope.trees:
-        binds = [index for index, mount in enumerate(config.mounts) if rootfs.fold_options(mount).bind]
-        slots = {index: scope.tree_slot + 1 + place for place, index in enumerate(binds)}
-    rootfs.add_root(plan, config, slot=scope.tree_slot if scope.trees else None, attributes=style.root_attributes)
-    rootfs.add_mounts(plan, config, host, own=own, slots=slots)
+    trees = launcher_trees(config, host, scope, map_root=style.map_root)
+    rootfs.add_root(plan, config, scope, trees, attributes=style.root_attributes)
+    rootfs.add_mounts(plan, config, host, scope, own=own, trees=trees)
     rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
     process = config.process
     if process and process.terminal and style.console:
@@ -346,7 +190,7 @@ def _open_terminal(plan: PlanWriter, process: Process) -> None:
 # --- the program
 
 
-def _add_program(plan: PlanWriter, config: Config, host: Host, scope: _Scope, style: Style) -> int:
+def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, style: Style) -> int:
     """From here on nothing of the host is needed. Returns the number of the step that looks the program up."""
     process, linux = config.process, config.linux
     if process is None:
@@ -362,7 +206,7 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: _Scope, st
     plan.close_slots(style.wait_for_start)
     if linux.seccomp and not process.no_new_privileges:
         confinement.add_seccomp(plan, linux.seccomp, host.machine)
-    identity.add_ids(plan, process, host, keep_groups="user" in scope.new and not _may_set_groups(config, host, scope))
+    identity.add_ids(plan, process, host, keep_groups=keeps_groups(config, host, scope))
     identity.add_no_new_privileges(plan, process)
     plan.set_umask(0o022 if process.user.umask is None else process.user.umask)
     if "pid" in scope.joined:
@@ -382,10 +226,3 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: _Scope, st
         confinement.add_seccomp(plan, linux.seccomp, host.machine)
     plan.execute()
     return program_step
-
-
-def _may_set_groups(config: Config, host: Host, scope: _Scope) -> bool:
-    maps = _id_maps(config, host, scope)
-    if maps.deny_setgroups and config.process and config.process.user.additional_gids:
-        raise ConfigError("process.user.additionalGids", "an ordinary user's namespace cannot have additional groups")
-    return not maps.deny_setgroups

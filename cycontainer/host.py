@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import effective_capabilities
+from cycontainer._fd import effective_capabilities, procfs_of_others
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
@@ -37,6 +37,7 @@ class Host(Record):
     id_mappers: tuple[str, str] | None  # paths of newuidmap and newgidmap, when both are there
     lsms: tuple[str, ...]  # /sys/kernel/security/lsm
     initial_user_namespace: bool  # the caller stands in the machine's first user namespace
+    procfs_of_others: bool  # a procfs may be made for a pid namespace that one is not in, and the caller may ask
 
     @property
     def privileged(self) -> bool:
@@ -86,6 +87,7 @@ def _ask() -> Host:
         id_mappers=_id_mappers(),
         lsms=_lsms(),
         initial_user_namespace=_is_initial(),
+        procfs_of_others=_has_procfs_of_others(),
     )
 
 
@@ -156,6 +158,14 @@ def _is_initial() -> bool:
     """The map alone does not tell: a nested namespace may map every id to itself."""
     whole = _read("/proc/self/uid_map").split() == ["0", "0", str(2**32 - 1)]
     return whole and os.stat("/proc/self/ns/user").st_ino == INITIAL_USER_NAMESPACE
+
+
+def _has_procfs_of_others() -> bool:
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return procfs_of_others(own)
+    finally:
+        os.close(own)
 
 
 # --- keeping it

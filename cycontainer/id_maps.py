@@ -6,6 +6,11 @@ import errno
 import os
 
 from cycontainer import _fd, _nsenter
+from cycontainer._clone import spawn
+from cycontainer._plan import PlanWriter, assemble
+from cycontainer.cgroup_layout import mount_points
+from cycontainer.init_process import abandon, init_descriptor, plan_file
+from cycontainer.plan import IdMaps
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -13,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer.config import IdMap
-    from cycontainer.plan import IdMaps, Tree
+    from cycontainer.plan import Tree
 
 CLONE_NEWUSER: Final = NAMESPACES["user"][0]
 
@@ -56,20 +61,59 @@ def write_id_maps(pid: int, maps: IdMaps) -> None:
     _write(f"/proc/{pid}/gid_map", _lines(maps.gid_map))
 
 
-def make_trees(pid: int, trees: tuple[Tree, ...]) -> list[int]:
-    """The mounts for an init in a user namespace; idmapped by that namespace where asked. Raises OSError."""
-    made: list[int] = []
-    namespace = -1
+def new_user_namespace(uid_map: tuple[IdMap, ...], gid_map: tuple[IdMap, ...]) -> int:
+    """A descriptor of a new user namespace with these maps. Raises OSError."""
+    plan = PlanWriter()
+    plan.synchronise("hold a user namespace")
+    file = plan_file(assemble(plan.finish(), 0, (), (), (), None))
     try:
-        for tree in trees:
-            if tree.uid_map and namespace < 0:
-                namespace = _nsenter.open_namespace(f"/proc/{pid}/ns/user".encode(), CLONE_NEWUSER)
-            made.append(_fd.take_tree(os.fsencode(tree.path), tree.recursive, namespace if tree.uid_map else -1))
-    except OSError:
-        for fd in made:
-            os.close(fd)
+        child = spawn(init_descriptor(), file, (), (), CLONE_NEWUSER)
+    finally:
+        os.close(file)
+    try:
+        maps = IdMaps(uid_map=uid_map, gid_map=gid_map, by_helper=False, deny_setgroups=False)
+        write_id_maps(child.pid, maps)
+        return _user_namespace_of(child.pid)
+    finally:
+        abandon(child)
+        child.close()
+
+
+def _user_namespace_of(pid: int) -> int:
+    return _nsenter.open_namespace(f"/proc/{pid}/ns/user".encode(), CLONE_NEWUSER)
+
+
+def make_tree(pid: int, tree: Tree) -> int:
+    """A mount for the container of the init `pid`, detached, its ids mapped where asked.
+
+    Raises:
+        OSError: its file name says which mount cannot be mapped.
+    """
+    path = os.fsencode(tree.path)
+    if not tree.idmap:
+        return _fd.take_tree(path, tree.recursive)
+    namespace = new_user_namespace(tree.uid_map, tree.gid_map) if tree.uid_map else _user_namespace_of(pid)
+    try:
+        return _fd.take_tree(path, tree.recursive, namespace, tree.idmap == "ridmap")
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            error.filename = _unmappable(tree, namespace)
         raise
     finally:
-        if namespace >= 0:
-            os.close(namespace)
-    return made
+        os.close(namespace)
+
+
+def _unmappable(tree: Tree, namespace: int) -> str:
+    """Which mount it is that cannot be mapped to other ids, and its file system; asked of each alone."""
+    top = os.path.realpath(tree.path)
+    found = tree.path
+    for point, kind in mount_points():
+        inside = tree.idmap == "ridmap" and f"{point}/".startswith(f"{top}/".replace("//", "/"))
+        path = point if inside else top
+        if not inside and not f"{top}/".startswith(f"{point}/".replace("//", "/")):
+            continue
+        try:
+            os.close(_fd.take_tree(os.fsencode(path), False, namespace))
+        except OSError:
+            found = f"{path}: {kind} cannot be mapped to other ids"
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cycontainer import _fd, _wait
@@ -67,6 +68,21 @@ def reap_unheard(child: Child) -> None:
         _wait.reap(child.pidfd)
     except ChildProcessError:
         return  # this program ignores SIGCHLD: the kernel has waited
+
+
+def adopt_second(child: Child, pidfd: int) -> None:
+    """The init went on in a second process, `pidfd`; the first has ended."""
+    reap_unheard(child)
+    child.adopt(_pid_of(pidfd), pidfd)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The pid of a pidfd in our pid namespace."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as info:
+        for line in info:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ProcessLookupError(errno.ESRCH, "no pid in fdinfo")
 
 
 def kill(child: Child) -> None:

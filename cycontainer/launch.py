@@ -10,9 +10,9 @@ import os
 
 from cycontainer import _clone, _nsenter, _plan, _wait
 from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
-from cycontainer.id_maps import make_trees, write_id_maps
+from cycontainer.id_maps import make_tree, write_id_maps
 from cycontainer.init_process import abandon as abandon
-from cycontainer.init_process import init_descriptor, plan_file, reap_unheard
+from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
 from cycontainer.plan import candidates
 from cycontainer.tables import NAMESPACES
@@ -56,6 +56,16 @@ def _open_namespaces(plan: Plan) -> list[int]:
     return opened
 
 
+def _carry_out_errands(plan: Plan, namespaces: list[int], made: list[int]) -> None:
+    """Add each errand's mount to `made`."""
+    if plan.errands:
+        from cycontainer.errands import carry_out
+
+        kinds = [namespace.type for namespace in plan.namespaces]
+        for errand in plan.errands:
+            made.append(carry_out(errand, tuple(namespaces[kinds.index(kind)] for kind in errand.namespaces)))
+
+
 def launch(
     plan: Plan,
     *,
@@ -81,8 +91,10 @@ def launch(
     """
     tasks = cgroup.tasks if cgroup is not None else ()
     namespaces = _open_namespaces(plan)
+    made: list[int] = []
     plan_fd = -1
     try:
+        _carry_out_errands(plan, namespaces, made)
         plan_fd = _plan_descriptor(
             plan, len(descriptors), args or plan.args, plan.env if env is None else env, cgroup_path
         )
@@ -90,7 +102,7 @@ def launch(
             init_descriptor(),
             plan_fd,
             descriptors,
-            (*start, *tasks, *namespaces),
+            (*start, *tasks, *namespaces, *made),
             plan.clone_flags,
             -1,
             bool(plan.clone_flags & CLONE_NEWUSER),
@@ -103,7 +115,7 @@ def launch(
             ) from None
         raise LaunchError(f"start the first process ({error.strerror})", code, 0, len(plan.attempts)) from None
     finally:
-        for fd in (*namespaces, *((plan_fd,) if plan_fd >= 0 else ())):
+        for fd in (*namespaces, *made, *((plan_fd,) if plan_fd >= 0 else ())):
             os.close(fd)
 
 
@@ -134,39 +146,31 @@ def attend(
     if kind == _clone.FAILED:
         raise failure(plan, step, code)
     if kind == _clone.CLONED and fd >= 0:
-        reap_unheard(child)
-        child.adopt(_pid_of(fd), fd)
+        adopt_second(child, fd)
     elif kind == _clone.TERMINAL and fd >= 0:
         child.terminal = fd
     elif kind == _clone.SYNC:
-        duty = plan.syncs[step]
-        try:
-            trees = _write_maps(plan, child) if duty == "maps" else []
-            if duty != "maps" and duties is not None:
-                duties[duty](child)
-        except OSError as error:
-            name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-            raise LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts)) from None
-        try:
-            child.answer(0, tuple(trees))
-        finally:
-            for tree in trees:
-                os.close(tree)
+        _do_duty(plan, child, step, duties or {})
 
 
-def _write_maps(plan: Plan, child: Child) -> list[int]:
-    assert plan.maps is not None
-    write_id_maps(child.pid, plan.maps)
-    return make_trees(child.pid, plan.maps.trees)
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid of a pidfd in our pid namespace."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as info:
-        for line in info:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    raise ProcessLookupError(errno.ESRCH, "no pid in fdinfo")
+def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[[Child], None]]) -> None:
+    """What the init waits for, and the answer."""
+    duty = plan.syncs[step]
+    trees: tuple[int, ...] = ()
+    try:
+        if duty == "maps" and plan.maps:
+            write_id_maps(child.pid, plan.maps)
+        elif duty == "mount":
+            trees = (make_tree(child.pid, plan.trees[step]),)
+        elif duty in duties:
+            duties[duty](child)
+        child.answer(0, trees)
+    except OSError as error:
+        name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        raise LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts)) from None
+    finally:
+        for tree in trees:
+            os.close(tree)
 
 
 # --- the end

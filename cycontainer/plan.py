@@ -12,13 +12,33 @@ if TYPE_CHECKING:
 
 
 class Tree(Record):
-    """A mount that the launcher makes, because the init in its user namespace could not."""
+    """A mount that the launcher makes, because the init in its user namespace could not, or because ids are mapped.
+
+    Attributes:
+        path: on the host.
+        recursive: with all that is mounted below.
+        idmap: "idmap": the mount's ids are mapped; "ridmap": and those of all below; "": they are not.
+        uid_map, gid_map: by these; when empty, as the container's user namespace does.
+    """
 
     path: str
     recursive: bool
-    uid_map: tuple[IdMap, ...] = ()  # of an idmapped mount
+    idmap: str = ""
+    uid_map: tuple[IdMap, ...] = ()
     gid_map: tuple[IdMap, ...] = ()
-    attempt: str = ""  # in words
+
+
+class Errand(Record):
+    """A plan that an init of its own carries out before the container is launched; its last step hands a mount over.
+
+    Attributes:
+        data, attempts: as of a plan.
+        namespaces: its slots: which of the namespaces that the container joins.
+    """
+
+    data: bytes
+    attempts: tuple[str, ...]
+    namespaces: tuple[str, ...]
 
 
 class IdMaps(Record):
@@ -28,7 +48,6 @@ class IdMaps(Record):
     gid_map: tuple[IdMap, ...]
     by_helper: bool  # newuidmap(1) and newgidmap(1) write them
     deny_setgroups: bool
-    trees: tuple[Tree, ...] = ()
 
 
 class Plan(Record):
@@ -43,7 +62,10 @@ class Plan(Record):
         namespaces: those to open by path; slots after the cgroups'.
         cgroup: its hierarchies are the first slots.
         syncs: where the init waits for the launcher: {step, from 0: which of the duties it is}. "maps": the id maps;
-            "runtime": what the launcher does to the new namespaces, and hooks; "created": its state is on disk.
+            "runtime": what the launcher does to the new namespaces, and hooks; "created": its state is on disk;
+            "mount": a mount for the init's next step.
+        trees: {step: that mount}.
+        errands: what is carried out first; the mounts that come of it are the last slots.
         maps: what the duty "maps" is.
         program_step: the number of the step that looks the program up; from there on a failure is the program's.
         args, env, path: the program's, where a launch does not say otherwise; `path` is the value of PATH.
@@ -57,6 +79,8 @@ class Plan(Record):
     namespaces: tuple[Namespace, ...]
     cgroup: CgroupPlan | None
     syncs: dict[int, str]
+    trees: dict[int, Tree]
+    errands: tuple[Errand, ...]
     maps: IdMaps | None
     program_step: int
     args: tuple[str, ...]

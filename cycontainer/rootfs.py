@@ -5,18 +5,24 @@ Sources: runtime-spec config.md "Mounts" and config-linux.md; mount_setattr(2); 
 
 from __future__ import annotations
 
+from cycontainer._plan import PlanWriter
 from cycontainer.config import Mount
 from cycontainer.errors import ConfigError
+from cycontainer.identity import PR_SET_DUMPABLE
+from cycontainer.plan import Errand
 from cycontainer.record import Record
+from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer._plan import PlanWriter
     from cycontainer.config import Config, Device
     from cycontainer.host import Host
+    from cycontainer.namespaces import Scope
+    from cycontainer.plan import Tree
 
+ROOT: Final = -1  # the root's place among the mounts
 AT_RECURSIVE: Final = 0x8000
 OPEN_TREE_CLONE: Final = 1
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -154,20 +160,18 @@ def check_mount(mount: Mount, options: Options, where: str) -> None:
         raise ConfigError(f"{where}.type", "a mount needs a type, or bind among its options")
     if options.copy_up and mount.type != "tmpfs":
         raise ConfigError(f"{where}.options", f"tmpcopyup goes with tmpfs, not with {mount.type or 'a bind mount'}")
-    if (mount.uid_map or mount.gid_map or options.idmap) and not options.bind:
-        raise ConfigError(f"{where}.uidMappings", "only a bind mount can be mapped to other ids")
 
 
 # --- the root, and one mount
 
 
-def add_root(plan: PlanWriter, config: Config, *, slot: int | None, attributes: int) -> None:
+def add_root(plan: PlanWriter, config: Config, scope: Scope, trees: dict[int, Tree], *, attributes: int) -> None:
     """Take the root file system and attach it, cut off from the host's propagation."""
     plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
-    if slot is None:
-        plan.take_tree(config.root.path, OPEN_TREE_CLONE | AT_RECURSIVE)
+    if ROOT in trees:
+        scope.take(plan, trees[ROOT])
     else:
-        plan.take_slot(config.root.path, slot)
+        plan.take_tree(config.root.path, OPEN_TREE_CLONE | AT_RECURSIVE)
     if not config.linux.rootfs_propagation:
         plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
     if attributes:
@@ -192,26 +196,35 @@ def _add_target(plan: PlanWriter, mount: Mount, rule: int) -> None:
     plan.find_target(mount.destination, rule)
 
 
-def _add_bind(plan: PlanWriter, mount: Mount, options: Options, slot: int | None) -> None:
-    if slot is None:
+def _add_bind(plan: PlanWriter, mount: Mount, options: Options, scope: Scope, tree: Tree | None) -> None:
+    if tree is None:
         plan.take_tree(mount.source, OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0))
     else:
-        plan.take_slot(mount.source, slot)
+        scope.take(plan, tree)
     _add_attributes(plan, mount, options)
     _add_target(plan, mount, TARGET_LIKE_SOURCE)
     plan.attach(mount.source, mount.destination)
+
+
+def _add_new_file_system(
+    plan: PlanWriter, mount: Mount, options: Options, attributes: int, *, pid_slot: int | None = None
+) -> None:
+    """Make a file system, detached. `pid_slot`: of the pid namespace that a procfs is to show."""
+    plan.open_file_system(mount.type)
+    if pid_slot is not None:
+        plan.set_file_system_namespace("pidns", pid_slot)
+    if mount.source:
+        plan.set_file_system("source", mount.source)
+    for key, value in options.data:
+        plan.set_file_system(key, value)
+    plan.mount_file_system(mount.type, attributes)
 
 
 def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool) -> None:
     attributes = options.changes.get(0, (0, 0))[0]
     if writable_first or options.copy_up:
         attributes &= ~ATTR_RDONLY
-    plan.open_file_system(mount.type)
-    if mount.source:
-        plan.set_file_system("source", mount.source)
-    for key, value in options.data:
-        plan.set_file_system(key, value)
-    plan.mount_file_system(mount.type, attributes)
+    _add_new_file_system(plan, mount, options, attributes)
     _add_attributes(plan, mount, options)
     if options.copy_up:
         plan.copy_up(mount.destination)
@@ -225,6 +238,52 @@ def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writab
 def _add_readonly_later(plan: PlanWriter, path: str) -> None:
     plan.take_inside(path)
     plan.set_attributes(f"make {path} read-only", ATTR_RDONLY, 0, 0, 0)
+
+
+def _add_joined_procfs(plan: PlanWriter, mount: Mount, options: Options, host: Host, scope: Scope) -> None:
+    """A procfs of the joined pid namespace, which the init itself enters last."""
+    attributes = options.changes.get(0, (0, 0))[0]
+    if host.procfs_of_others and not (scope.privileged and scope.user):
+        _add_new_file_system(plan, mount, options, attributes, pid_slot=scope.slot("pid"))
+    else:
+        scope.take_made(plan, _procfs_errand(mount, options, host, scope), "a procfs of the joined pid namespace")
+    _add_attributes(plan, mount, options)
+    _add_target(plan, mount, TARGET_DIRECTORY | TARGET_NO_LINKS)
+    plan.attach(mount.type, mount.destination)
+
+
+def _procfs_errand(mount: Mount, options: Options, host: Host, scope: Scope) -> Errand:
+    """Make a procfs with the capabilities, or in the place, that the init has not.
+
+    Where the kernel asks one to be inside, others may look at the errand's process there. As the host's root it has
+    left all of the host behind by then; as an ordinary user it is not theirs to look into: it cannot be dumped.
+    """
+    errand = PlanWriter()
+    kinds = [kind for kind in ("user", "pid") if kind in scope.joined and (kind == "pid" or not scope.privileged)]
+    errand.prctl("let no one look into the errand", PR_SET_DUMPABLE, 0)
+    if host.procfs_of_others and scope.privileged:
+        _add_new_file_system(errand, mount, options, options.changes.get(0, (0, 0))[0], pid_slot=0)
+    else:
+        if scope.privileged:
+            _add_empty_root(errand)
+        for slot, kind in enumerate(kinds):
+            errand.join(slot, kind, NAMESPACES[kind][0])
+        errand.clone("the joined", 0)
+        _add_new_file_system(errand, mount, options, options.changes.get(0, (0, 0))[0])
+    errand.hand_over()
+    return Errand(data=errand.finish(), attempts=tuple(errand.attempts), namespaces=tuple(kinds))
+
+
+def _add_empty_root(plan: PlanWriter) -> None:
+    """An empty file system is all that is left of the host, and so with every namespace but the user's."""
+    kinds = ("mount", "network", "ipc", "uts", "cgroup")
+    plan.unshare(", ".join(kinds), sum(NAMESPACES[kind][0] for kind in kinds))
+    plan.set_session()
+    plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
+    plan.open_file_system("tmpfs")
+    plan.mount_file_system("tmpfs", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    plan.enter_root()
+    plan.pivot()
 
 
 # --- cgroup mounts
@@ -296,14 +355,22 @@ def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
 # --- all of it
 
 
-def add_mounts(plan: PlanWriter, config: Config, host: Host, *, own: frozenset[str], slots: dict[int, int]) -> None:
-    """The mounts in their order. `slots`: the slot of each source that the launcher makes, by the mount's index;
-    `own`: the v1 hierarchies in which the container has a cgroup of its own."""
+def add_mounts(
+    plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: frozenset[str], trees: dict[int, Tree]
+) -> None:
+    """The mounts in their order.
+
+    Args:
+        own: the v1 hierarchies in which the container has a cgroup of its own.
+        trees: what the launcher makes, by the mount's index.
+    """
     for index, mount in enumerate(config.mounts):
         options = fold_options(mount)
         check_mount(mount, options, f"mounts[{index}]")
         if options.bind:
-            _add_bind(plan, mount, options, slots.get(index))
+            _add_bind(plan, mount, options, scope, trees.get(index))
+        elif mount.type == "proc" and "pid" in scope.joined:
+            _add_joined_procfs(plan, mount, options, host, scope)
         elif mount.type in ("cgroup", "cgroup2"):
             _add_cgroup(plan, mount, options, host, own)
         else:

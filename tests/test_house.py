@@ -28,10 +28,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_layout", "config", "host", "node", "seccomp_profile", "spec"),
         *("read_config", "read_linux", "read_process", "read_resources", "read_seccomp"),
     ),
-    "compile": ("compile", "confinement", "identity", "plan", "resources", "rootfs"),
+    "compile": ("compile", "confinement", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
     "lifecycle": (
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
+        *("errands", "id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
     ),
     "faces": (
         "__init__",

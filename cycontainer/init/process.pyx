@@ -7,21 +7,19 @@ from cycontainer.init.sys cimport *
 cdef extern int carry_out_from(State *state, long first) noexcept nogil
 cdef extern long open_terminal(State *state, long rows, long columns, long uid) noexcept nogil
 
-cdef enum:
-    MOST_RIGHTS = 253
-
-cdef struct Rights:               # ancillary data with as many descriptors as one packet takes, unix(7)
+cdef struct Rights:               # ancillary data with one descriptor, unix(7)
     control_header header
-    int descriptors[MOST_RIGHTS]
+    int descriptor
+    int padding
 
 cdef char program_stack[65536]    # of the program's side of OP_FORK, until its execve
 
 
-cdef void fill_header(message_header *header, message_vector *vector, Rights *rights, long count) noexcept nogil:
+cdef void fill_header(message_header *header, message_vector *vector, Rights *rights) noexcept nogil:
     header.name, header.name_length, header.flags = NULL, 0, 0
     header.vectors, header.vector_count = vector, 1
-    header.control, header.control_length = rights, sizeof(control_header) + (4 * count + 7 & ~7)
-    rights.header.length = sizeof(control_header) + 4 * count
+    header.control, header.control_length = rights, sizeof(Rights)
+    rights.header.length = sizeof(control_header) + 4
     rights.header.level, rights.header.type = SOL_SOCKET, SCM_RIGHTS
 
 
@@ -33,8 +31,8 @@ cdef long send_packet(State *state, Message *message, int descriptor) noexcept n
     if state.started:             # to a FIFO: less than PIPE_BUF, so it is whole
         return sys3(NR_write, state.sync, <long> message, sizeof(Message))
     vector.base, vector.length = message, sizeof(Message)
-    fill_header(&header, &vector, &rights, 1)
-    rights.descriptors[0] = descriptor
+    fill_header(&header, &vector, &rights)
+    rights.descriptor = descriptor
     if descriptor < 0:
         header.control, header.control_length = NULL, 0
     return sys3(NR_sendmsg, state.sync, <long> &header, MSG_NOSIGNAL)
@@ -48,17 +46,17 @@ cdef public long send_message(State *state, int kind, long error, int descriptor
     return send_packet(state, &message, descriptor)
 
 
-cdef long synchronise(State *state, long first_slot, long count) noexcept nogil:
-    """Let the launcher do its part; the `count` descriptors of its answer become slots."""
+cdef long synchronise(State *state, long takes) noexcept nogil:
+    """Let the launcher do its part; where the step `takes` one, the descriptor of its answer becomes the source."""
     cdef unsigned char answer = 0
     cdef message_vector vector
     cdef message_header header
     cdef Rights rights
-    cdef long index, result = send_message(state, MESSAGE_SYNC, 0, -1)
+    cdef long result = send_message(state, MESSAGE_SYNC, 0, -1)
     if result < 0:
         return result
     vector.base, vector.length = &answer, 1
-    fill_header(&header, &vector, &rights, MOST_RIGHTS)
+    fill_header(&header, &vector, &rights)
     result = sys3(NR_recvmsg, state.sync, <long> &header, MSG_CMSG_CLOEXEC)
     if result < 0:
         return result
@@ -66,15 +64,13 @@ cdef long synchronise(State *state, long first_slot, long count) noexcept nogil:
         return -ECANCELED         # the launcher is gone
     if answer:
         return -<long> answer     # its part failed, with this errno
-    if count and (header.control_length < sizeof(control_header)
-                  or rights.header.length != sizeof(control_header) + 4 * count):
+    if not takes:
+        return 0
+    if header.control_length < sizeof(control_header) or rights.header.length != sizeof(control_header) + 4:
         return -EBADMSG
-    for index in range(count - 1, -1, -1):       # from above: the kernel gave the lowest numbers that were free
-        result = sys3(NR_dup3, rights.descriptors[index], state.base + FIRST_SLOT + first_slot + index, O_CLOEXEC)
-        if result < 0 and result != -EINVAL:     # EINVAL: it has that number already
-            return result
-        if result >= 0:
-            sys1(NR_close, rights.descriptors[index])
+    if state.source >= 0:
+        sys1(NR_close, state.source)
+    state.source = rights.descriptor
     return 0
 
 
@@ -282,7 +278,7 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_CLOSE_SLOTS:
         return sys3(NR_close_range, slots + arg[0], 0xFFFFFFFF, 0)
     if step.op == OP_SYNC:
-        return synchronise(state, arg[0], arg[1])
+        return synchronise(state, arg[0])
     if step.op == OP_SETNS:
         return sys2(NR_setns, slots + arg[0], arg[1])
     if step.op == OP_UNSHARE:

@@ -8,6 +8,7 @@ from cycontainer.init.state cimport State
 from cycontainer.init.sys cimport *
 
 cdef extern long copy_up(State *state, const Step *step) noexcept nogil
+cdef extern long send_message(State *state, int kind, long error, int descriptor) noexcept nogil
 
 cdef enum:
     PATH_SIZE = 4096
@@ -398,6 +399,8 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_FS_SET:
         return sys5(NR_fsconfig, state.source, FSCONFIG_SET_STRING if arg[1] else FSCONFIG_SET_FLAG,
                     <long> (plan + arg[0]), <long> (plan + arg[1]) if arg[1] else 0, 0)
+    if step.op == OP_FS_SET_SLOT:
+        return sys5(NR_fsconfig, state.source, FSCONFIG_SET_FD, <long> (plan + arg[0]), 0, state.base + FIRST_SLOT + arg[1])
     if step.op == OP_FS_MOUNT:
         return mount_context(state, arg[0])
     if step.op == OP_SET_ATTRIBUTES:
@@ -420,4 +423,6 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return change_root(state)
     if step.op == OP_ROOT_ATTRIBUTES:
         return set_attributes(state.root, arg[0], arg[1], arg[2], arg[3])
+    if step.op == OP_HAND_OVER:
+        return send_message(state, MESSAGE_MOUNT, 0, state.source)
     return -ENOSYS

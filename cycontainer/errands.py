@@ -1,0 +1,58 @@
+"""Errands: small plans that an init of their own carries out for the launcher, to make a mount. Lifecycle."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer import _clone, _wait
+from cycontainer._plan import assemble
+from cycontainer.errors import LaunchError
+from cycontainer.init_process import abandon, adopt_second, init_descriptor, plan_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer._clone import Child
+    from cycontainer.plan import Errand
+
+PATIENCE: Final = 10.0  # seconds: in a namespace where others live, they may stop our process
+
+
+def carry_out(errand: Errand, namespaces: tuple[int, ...]) -> int:
+    """The mount that comes of it, a descriptor that is the caller's; `namespaces` are its slots.
+
+    Raises:
+        LaunchError: a step failed, or it took longer than `PATIENCE`; its process is gone.
+    """
+    file = plan_file(assemble(errand.data, 0, (), (), (), None))
+    try:
+        child = _clone.spawn(init_descriptor(), file, (), namespaces, 0)
+    finally:
+        os.close(file)
+    try:
+        return _mount_of(errand, child)
+    finally:
+        abandon(child)
+        child.close()
+
+
+def _mount_of(errand: Errand, child: Child) -> int:
+    steps = len(errand.attempts)
+    waiter = _wait.Waiter(child, -1, -1, -1, b"", PATIENCE)
+    while True:
+        event = waiter.wait()
+        message = child.receive() if event != _wait.DEADLINE else None
+        if not message:
+            code = errno.ETIMEDOUT if event == _wait.DEADLINE else errno.ESRCH
+            raise LaunchError("make a mount in another namespace", code, 0, steps)
+        kind, step, code, *_, fd = message
+        if kind == _clone.MOUNT and fd >= 0:
+            return fd
+        if kind == _clone.FAILED:
+            attempt = errand.attempts[step] if step >= 0 else "execute the init"
+            raise LaunchError(f"{attempt} (for a mount)", code, step + 1, steps)
+        if kind == _clone.CLONED and fd >= 0:
+            adopt_second(child, fd)
+            waiter.watch()
