@@ -226,7 +226,8 @@ def _execute(
     cgroup: Cgroup | None = None
     path: str | None = None
     if plan.cgroup is not None and plan.cgroup.hierarchies:
-        from cycontainer.cgroups import Cgroup, run_name, sweep
+        from cycontainer.cgroup_runs import run_name, sweep
+        from cycontainer.cgroups import Cgroup
 
         global _swept
         if _swept != os.getpid():

@@ -4,121 +4,15 @@ Each verb is one call with the GIL released, by descriptors only.
 """
 
 from libc.stdlib cimport calloc, free
-from libc.string cimport strcmp
 
-from cycontainer._cgroupfs cimport (AT_ONCE, LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, await_opened,
-                                    collect, holds, kill_opened, make_all, nap, now_us, open_directory, open_processes,
-                                    open_root, read_file, remove_place, write_all, write_file)
-from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, close, getpid, pollfd
+from cycontainer._cgroupfs cimport PATIENCE_US, Failure, Place, Write, make_all, open_root, remove_place, write_all
+from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all
+from cycontainer._cgrouptree cimport LONGEST, Numbers, now_us, open_directory, read_file, write_file
+from cycontainer._sys cimport EBUSY, EDEADLK, ENOENT, close, getpid
 
 import os
 
 from cycontainer.errors import CgroupError, ConfigError
-
-
-# --- holding and killing -----------------------------------------------------------------------------------------
-
-cdef int freeze_place(Place *place, long deadline) noexcept nogil:
-    """Wait until all are frozen; -EBUSY at the deadline. v1 may get stuck half-way: thaw for a moment, begin again."""
-    cdef char state[32]
-    cdef long got, length = 100, round = 0
-    cdef int error = write_file(place.directory, b"freezer.state", b"FROZEN", 6)
-    while error >= 0:
-        got = read_file(place.directory, b"freezer.state", state, sizeof(state))
-        if got < 0:
-            return <int> got
-        if strcmp(state, b"FROZEN\n") == 0:
-            return 0
-        if now_us() > deadline:
-            return -EBUSY
-        length = nap(length)
-        round += 1
-        if round % 20 == 0:
-            error = write_file(place.directory, b"freezer.state", b"THAWED", 6)
-            nap(100)
-            error = write_file(place.directory, b"freezer.state", b"FROZEN", 6) if error >= 0 else error
-    return error
-
-
-cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
-    """The processes in any hierarchy; one may be there several times."""
-    cdef int index, error
-    found.count = 0
-    for index in range(count):
-        if places[index].directory >= 0:
-            error = collect(places[index].directory, found)
-            if error < 0:
-                return error
-    return 0
-
-
-cdef int kill_round(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
-    """SIGKILL to all of `found` that are still there, and wait for the last of them."""
-    cdef pollfd batch[AT_ONCE]
-    cdef long pids[AT_ONCE]
-    cdef long start = 0
-    cdef int opened, error = 0
-    while start < found.count and error >= 0:
-        opened = open_processes(found, start, batch, pids)
-        if opened < 0:
-            return opened
-        error = collect_all(places, count, members)
-        error = kill_opened(batch, pids, opened, members) if error >= 0 else error
-        start += AT_ONCE
-        await_opened(batch, opened, deadline if start >= found.count and error >= 0 else 0)
-    return error
-
-
-cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
-    """One round while nobody can fork: frozen, or with no process allowed to begin."""
-    cdef char most[32]
-    cdef Place *freezer = NULL
-    cdef Place *pids = NULL
-    cdef int index, error
-    cdef long length = 0
-    for index in range(count):
-        if places[index].directory >= 0 and places[index].freezer:
-            freezer = &places[index]
-        elif places[index].directory >= 0 and places[index].pids:
-            pids = &places[index]
-    if pids is not NULL:
-        length = read_file(pids.directory, b"pids.max", most, sizeof(most))
-        if length > 0:
-            write_file(pids.directory, b"pids.max", b"0", 1)
-    if freezer is not NULL:       # as far as it gets: a process that cannot be frozen can still be killed
-        freeze_place(freezer, min(deadline, now_us() + 100000))
-    error = collect_all(places, count, found)
-    if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
-        error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
-    if freezer is not NULL:
-        index = write_file(freezer.directory, b"freezer.state", b"THAWED", 6)
-        error = index if error >= 0 and index != -ENODEV else error
-    if length > 0:
-        write_file(pids.directory, b"pids.max", most, <size_t> length)
-    return error
-
-
-cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
-    """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
-    cdef Numbers found, members
-    cdef long length = 100
-    cdef int error
-    found.items, found.count, found.room = NULL, 0, 0
-    members.items, members.count, members.room = NULL, 0, 0
-    error = collect_all(places, count, &found)
-    while error >= 0 and found.count > 0:
-        if holds(&found, getpid()):
-            error = -EDEADLK
-        elif now_us() > deadline:
-            error = -EBUSY
-        else:
-            error = kill_held(places, count, &found, &members, deadline)
-        if error >= 0:
-            length = nap(length)
-            error = collect_all(places, count, &found)
-    free(found.items)
-    free(members.items)
-    return error
 
 
 # --- what Python sees ----------------------------------------------------------------------------------------------
@@ -433,68 +327,3 @@ cdef class Cgroup:
             raise CgroupError(self.paths[at], -error)
         if self._in_use == 0:
             self._close()
-
-
-# --- the names of runs ---------------------------------------------------------------------------------------------
-
-_owner: tuple = (0, "")
-_count = 0
-
-
-def _start_time(pid) -> str:
-    """When a process started, in clock ticks since boot: field 22 of /proc/PID/stat. Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2].split()[19].decode()
-
-
-def run_name() -> str:
-    """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
-    hierarchy from another pid namespace, where the pid means nothing."""
-    global _owner, _count
-    if _owner[0] != os.getpid():
-        start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
-        _owner, _count = (os.getpid(), f"{start}-{namespace}"), 0
-    _count += 1
-    return f"run-{_owner[0]}-{_owner[1]}-{_count}"
-
-
-def run_path() -> str:
-    """The next run's cgroup, directly below each mount: a parent would cost as much as the cgroup itself."""
-    return f"/cycontainer-{run_name()}"
-
-
-def _is_abandoned(str name, namespace) -> bool:
-    """Whether it is a run's of our pid namespace, whose owner no longer exists."""
-    parts = name.split("-")
-    if len(parts) != 5 or parts[0] != "run" or parts[3] != str(namespace) or not parts[1].isdigit():
-        return False
-    try:
-        os.kill(int(parts[1]), 0)
-        return _start_time(parts[1]) != parts[2]
-    except ProcessLookupError:
-        return True
-    except (FileNotFoundError, PermissionError):      # there, but hidden from us: proc(5), hidepid
-        return False
-
-
-def sweep(layout) -> list[str]:
-    """Kill and remove what runs have left whose process no longer exists; their paths. Nothing else is touched.
-
-    What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
-    """
-    found, swept, namespace = set(), [], os.stat("/proc/self/ns/pid").st_ino
-    for mount, base in [(each.mount, base) for each in layout.v1 for base in ("cycontainer-", "cycontainer/")]:
-        directory, _, prefix = f"{mount}/{base}".rpartition("/")
-        if os.path.isdir(directory) and os.access(directory, os.R_OK):
-            found.update([f"/{base}{name.removeprefix(prefix)}" for name in os.listdir(directory)
-                          if name.startswith(prefix) and _is_abandoned(name.removeprefix(prefix), namespace)])
-    for path in sorted(found):
-        try:
-            cgroup = Cgroup.open(layout.v1, (path,) * len(layout.v1))
-            cgroup.kill()
-            cgroup.destroy()
-            swept.append(path)
-        except CgroupError as error:
-            if error.errno not in (EBUSY, 1, 13, 30):       # EPERM, EACCES, EROFS
-                raise
-    return swept

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from cycontainer.cgroups import Cgroup, run_name, run_path, sweep
+from cycontainer.cgroup_runs import run_name, run_path, sweep
+from cycontainer.cgroups import Cgroup
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
 from cycontainer.errors import CgroupError, ConfigError
 from cycontainer.host import current, probe

@@ -23,13 +23,17 @@ PACKAGE = "cycontainer"
 ROOMS: dict[str, tuple[str, ...]] = {
     "ground": ("_steps", "_sys", "errors", "record", "tables", "undo", "version", "init.sys", "init.state"),
     "init": ("init",),
-    "hot": ("_bpf", "_cgroupfs", "_clone", "_fd", "_nsenter", "_plan", "_seccomp", "_wait", "cgroups"),
+    "hot": (
+        *("_bpf", "_cgroupfs", "_cgroupkill", "_cgrouptree", "_clone", "_fd", "_nsenter", "_plan", "_seccomp", "_wait"),
+        "cgroups",
+    ),
     "model": (
         *("cgroup_layout", "config", "host", "node", "seccomp_profile", "spec"),
         *("read_config", "read_linux", "read_process", "read_resources", "read_seccomp"),
     ),
     "compile": ("compile", "confinement", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
     "lifecycle": (
+        *("cgroup_runs", "stats", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *("errands", "id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
     ),

@@ -1,0 +1,155 @@
+"""Holding and killing what is in a cgroup. Hot; GIL-free."""
+
+from libc.stdlib cimport free
+from libc.string cimport strcmp
+
+from cycontainer._cgroupfs cimport Place
+from cycontainer._cgrouptree cimport Numbers, collect, holds, nap, now_us, read_file, write_file
+from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ESRCH, POLLIN, SIGKILL, SYS_pidfd_open,
+                               SYS_pidfd_send_signal, close, errno, getpid, poll, pollfd, syscall)
+
+cdef enum:
+    AT_ONCE = 256                 # processes that are killed together
+
+
+# --- killing -------------------------------------------------------------------------------------------------------
+
+cdef int open_processes(const Numbers *found, long start, pollfd *batch, long *pids) noexcept nogil:
+    """Up to AT_ONCE pidfds of those that are left from `start` on; how many, or a negative errno."""
+    cdef int count = 0
+    cdef long index, fd
+    for index in range(start, min(start + AT_ONCE, found.count)):
+        fd = syscall(SYS_pidfd_open, found.items[index], 0) if found.items[index] > 0 else -1
+        if fd >= 0:
+            batch[count].fd, batch[count].events, batch[count].revents = <int> fd, POLLIN, 0
+            pids[count] = found.items[index]
+            count += 1
+        elif found.items[index] > 0 and errno == EMFILE and count == 0:
+            return -EMFILE
+    return count
+
+
+cdef int kill_opened(pollfd *batch, const long *pids, int count, const Numbers *members) noexcept nogil:
+    """SIGKILL. Only to who is still a member after its pidfd was opened: so the pid was not someone else's before."""
+    cdef int index, error = 0
+    for index in range(count):
+        if holds(members, pids[index]) and syscall(SYS_pidfd_send_signal, batch[index].fd, SIGKILL, NULL, 0) < 0 \
+                and errno != ESRCH:
+            error = -errno
+    return error
+
+
+cdef void await_opened(pollfd *batch, int count, long deadline) noexcept nogil:
+    """Until all have ended, or the deadline; and close them."""
+    cdef int index
+    cdef long left
+    for index in range(count):
+        left = deadline - now_us()
+        if left > 0:
+            poll(&batch[index], 1, <int> min(left // 1000 + 1, 100000))
+        close(batch[index].fd)
+
+
+# --- holding and killing -----------------------------------------------------------------------------------------
+
+cdef int freeze_place(Place *place, long deadline) noexcept nogil:
+    """Wait until all are frozen; -EBUSY at the deadline. v1 may get stuck half-way: thaw for a moment, begin again."""
+    cdef char state[32]
+    cdef long got, length = 100, round = 0
+    cdef int error = write_file(place.directory, b"freezer.state", b"FROZEN", 6)
+    while error >= 0:
+        got = read_file(place.directory, b"freezer.state", state, sizeof(state))
+        if got < 0:
+            return <int> got
+        if strcmp(state, b"FROZEN\n") == 0:
+            return 0
+        if now_us() > deadline:
+            return -EBUSY
+        length = nap(length)
+        round += 1
+        if round % 20 == 0:
+            error = write_file(place.directory, b"freezer.state", b"THAWED", 6)
+            nap(100)
+            error = write_file(place.directory, b"freezer.state", b"FROZEN", 6) if error >= 0 else error
+    return error
+
+
+cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
+    """The processes in any hierarchy; one may be there several times."""
+    cdef int index, error
+    found.count = 0
+    for index in range(count):
+        if places[index].directory >= 0:
+            error = collect(places[index].directory, found)
+            if error < 0:
+                return error
+    return 0
+
+
+cdef int kill_round(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
+    """SIGKILL to all of `found` that are still there, and wait for the last of them."""
+    cdef pollfd batch[AT_ONCE]
+    cdef long pids[AT_ONCE]
+    cdef long start = 0
+    cdef int opened, error = 0
+    while start < found.count and error >= 0:
+        opened = open_processes(found, start, batch, pids)
+        if opened < 0:
+            return opened
+        error = collect_all(places, count, members)
+        error = kill_opened(batch, pids, opened, members) if error >= 0 else error
+        start += AT_ONCE
+        await_opened(batch, opened, deadline if start >= found.count and error >= 0 else 0)
+    return error
+
+
+cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, long deadline) noexcept nogil:
+    """One round while nobody can fork: frozen, or with no process allowed to begin."""
+    cdef char most[32]
+    cdef Place *freezer = NULL
+    cdef Place *pids = NULL
+    cdef int index, error
+    cdef long length = 0
+    for index in range(count):
+        if places[index].directory >= 0 and places[index].freezer:
+            freezer = &places[index]
+        elif places[index].directory >= 0 and places[index].pids:
+            pids = &places[index]
+    if pids is not NULL:
+        length = read_file(pids.directory, b"pids.max", most, sizeof(most))
+        if length > 0:
+            write_file(pids.directory, b"pids.max", b"0", 1)
+    if freezer is not NULL:       # as far as it gets: a process that cannot be frozen can still be killed
+        freeze_place(freezer, min(deadline, now_us() + 100000))
+    error = collect_all(places, count, found)
+    if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
+        error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
+    if freezer is not NULL:
+        index = write_file(freezer.directory, b"freezer.state", b"THAWED", 6)
+        error = index if error >= 0 and index != -ENODEV else error
+    if length > 0:
+        write_file(pids.directory, b"pids.max", most, <size_t> length)
+    return error
+
+
+cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
+    """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
+    cdef Numbers found, members
+    cdef long length = 100
+    cdef int error
+    found.items, found.count, found.room = NULL, 0, 0
+    members.items, members.count, members.room = NULL, 0, 0
+    error = collect_all(places, count, &found)
+    while error >= 0 and found.count > 0:
+        if holds(&found, getpid()):
+            error = -EDEADLK
+        elif now_us() > deadline:
+            error = -EBUSY
+        else:
+            error = kill_held(places, count, &found, &members, deadline)
+        if error >= 0:
+            length = nap(length)
+            error = collect_all(places, count, &found)
+    free(found.items)
+    free(members.items)
+    return error

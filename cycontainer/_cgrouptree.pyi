@@ -1,0 +1,1 @@
+"""The cgroup file systems; only compiled modules use it: see the .pxd."""

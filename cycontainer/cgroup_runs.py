@@ -1,0 +1,84 @@
+"""Names of the cgroups of runs, and the removal of what runs have left. Lifecycle."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer.cgroups import Cgroup
+from cycontainer.errors import CgroupError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.cgroup_layout import CgroupLayout
+
+NOT_NOW = (errno.EBUSY, errno.EPERM, errno.EACCES, errno.EROFS)
+
+_owner: tuple[int, str] = (0, "")
+_count = 0
+
+
+def _start_time(pid: int | str) -> str:
+    """When a process started, in clock ticks since boot: field 22 of /proc/PID/stat. Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b") ")[2].split()[19].decode()
+
+
+def run_name() -> str:
+    """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
+    hierarchy from another pid namespace, where the pid means nothing."""
+    global _owner, _count
+    if _owner[0] != os.getpid():
+        start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
+        _owner, _count = (os.getpid(), f"{start}-{namespace}"), 0
+    _count += 1
+    return f"run-{_owner[0]}-{_owner[1]}-{_count}"
+
+
+def run_path() -> str:
+    """The next run's cgroup, directly below each mount: a parent would cost as much as the cgroup itself."""
+    return f"/cycontainer-{run_name()}"
+
+
+def _is_abandoned(name: str, namespace: int) -> bool:
+    """Whether it is a run's of our pid namespace, whose owner no longer exists."""
+    parts = name.split("-")
+    if len(parts) != 5 or parts[0] != "run" or parts[3] != str(namespace) or not parts[1].isdigit():
+        return False
+    try:
+        os.kill(int(parts[1]), 0)
+        return _start_time(parts[1]) != parts[2]
+    except ProcessLookupError:
+        return True
+    except (FileNotFoundError, PermissionError):  # there, but hidden from us: proc(5), hidepid
+        return False
+
+
+def sweep(layout: CgroupLayout) -> list[str]:
+    """Kill and remove what runs have left whose process no longer exists; their paths. Nothing else is touched.
+
+    What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
+    """
+    found: set[str] = set()
+    swept: list[str] = []
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    for mount, base in [(each.mount, base) for each in layout.v1 for base in ("cycontainer-", "cycontainer/")]:
+        directory, _, prefix = f"{mount}/{base}".rpartition("/")
+        if os.path.isdir(directory) and os.access(directory, os.R_OK):
+            found.update(
+                [
+                    f"/{base}{name.removeprefix(prefix)}"
+                    for name in os.listdir(directory)
+                    if name.startswith(prefix) and _is_abandoned(name.removeprefix(prefix), namespace)
+                ]
+            )
+    for path in sorted(found):
+        try:
+            cgroup = Cgroup.open(layout.v1, (path,) * len(layout.v1))
+            cgroup.kill()
+            cgroup.destroy()
+            swept.append(path)
+        except CgroupError as error:
+            if error.errno not in NOT_NOW:
+                raise
+    return swept
