@@ -281,6 +281,10 @@ cdef class PlanWriter:
         """The context becomes a detached mount: fsmount(2)."""
         self._step(OP_FS_MOUNT, f"make the {kind} file system", attributes)
 
+    def set_label(self, str path not None, str label not None):
+        """The SELinux label of the source's top directory, with the NUL that it is kept with."""
+        self._step(OP_SET_LABEL, f"label {path} {label}", self._text(label), len(label.encode()) + 1)
+
     def set_attributes(self, str attempt not None, long set, long clear, long propagation, long flags):
         """mount_setattr(2) on the source."""
         self._step(OP_SET_ATTRIBUTES, attempt, set, clear, propagation, flags)

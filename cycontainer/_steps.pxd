@@ -101,6 +101,7 @@ cdef enum Op:
     OP_CHROOT
     OP_ROOT_ATTRIBUTES
     OP_HAND_OVER
+    OP_SET_LABEL
 
 # OP_TARGET: what to make of a target, arg[1]
 cdef enum Target:

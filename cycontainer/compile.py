@@ -66,7 +66,11 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
+    _add_host_proc(plan, config, host, scope)
     maps = add_namespaces(plan, config, host, scope)
+    if "pid" in scope.new and confinement.needs_proc(config, host):
+        plan.open_new_proc()
+        _adjust_oom_score(plan, config)
     own = frozenset(hierarchy.mount for hierarchy in hierarchies)
     if _needs_launcher(config):  # before the sysctls: net.ipv4.conf.eth0.* is there when eth0 is
         scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
@@ -136,24 +140,29 @@ def _check(config: Config, host: Host, scope: Scope, style: Style) -> None:
 # --- what the container sees
 
 
+def _add_host_proc(plan: PlanWriter, config: Config, host: Host, scope: Scope) -> None:
+    """Open the host's procfs before it is left: that of someone else's tree may be anything, and of other pids."""
+    needed = "pid" not in scope.new and confinement.needs_proc(config, host)
+    if needed or config.linux.time_offsets:
+        plan.open_host_proc()
+    if needed:
+        _adjust_oom_score(plan, config)
+
+
+def _adjust_oom_score(plan: PlanWriter, config: Config) -> None:
+    if config.process and config.process.oom_score_adj is not None:
+        adjusted = str(config.process.oom_score_adj)
+        plan.write_proc(f"set oom_score_adj to {adjusted}", "self/oom_score_adj", adjusted)
+
+
 def _add_system(plan: PlanWriter, config: Config, scope: Scope) -> None:
-    linux, process = config.linux, config.process
     if config.hostname:
         plan.set_host_name(config.hostname)
     if config.domainname:
         plan.set_domain_name(config.domainname)
     if "network" in scope.new:
         plan.bring_loopback_up()
-    if not confinement.needs_proc(config):
-        return
-    if "pid" in scope.new:
-        plan.open_new_proc()
-    else:
-        plan.open_host_proc()
-    if process and process.oom_score_adj is not None:
-        adjusted = str(process.oom_score_adj)
-        plan.write_proc(f"set oom_score_adj to {adjusted}", "self/oom_score_adj", adjusted)
-    for key, value in linux.sysctl:
+    for key, value in config.linux.sysctl:
         plan.write_proc(f"set sysctl {key} to {value}", f"sys/{_sysctl_path(key)}", value)
 
 
@@ -196,11 +205,11 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     if process is None:
         raise ConfigError("process", "is missing: there is no program to execute")
     if style.new_keyring:
-        plan.join_keyring()
+        confinement.add_keyring(plan, process)
     identity.add_limits(plan, config)
     if "mount" not in scope.joined:
         plan.change_directory(process.cwd)
-    confinement.add_labels(plan, config)
+    confinement.add_labels(plan, process, host)
     if process.terminal and not ("mount" in scope.new and style.console):
         _open_terminal(plan, process)
     plan.close_slots(style.wait_for_start)

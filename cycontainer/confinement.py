@@ -9,36 +9,55 @@ from cycontainer.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from cycontainer._plan import PlanWriter
-    from cycontainer.config import Config, Seccomp
+    from cycontainer.config import Config, Process, Seccomp
     from cycontainer.host import Host
+
+UNCONFINED: Final = "unconfined"  # the one profile that every AppArmor has
 
 
 def check_labels(config: Config, host: Host) -> None:
     """Refuse a label that no security module here would enforce: a security step is never skipped."""
     process = config.process
-    if process and process.apparmor_profile not in ("", "unconfined") and "apparmor" not in host.lsms:
-        raise ConfigError("process.apparmorProfile", "this kernel has no AppArmor")
+    if process and process.apparmor_profile not in ("", UNCONFINED) and "apparmor" not in host.lsms:
+        raise ConfigError("process.apparmorProfile", "this kernel has no AppArmor, or it is off")
     if process and process.selinux_label and "selinux" not in host.lsms:
-        raise ConfigError("process.selinuxLabel", "this kernel has no SELinux")
+        raise ConfigError("process.selinuxLabel", "this kernel has no SELinux, or it is off")
     if config.linux.mount_label and "selinux" not in host.lsms:
-        raise ConfigError("linux.mountLabel", "this kernel has no SELinux")
+        raise ConfigError("linux.mountLabel", "this kernel has no SELinux, or it is off")
 
 
-def add_labels(plan: PlanWriter, config: Config) -> None:
-    """The labels that the program's execve takes on."""
-    process = config.process
-    if process and process.apparmor_profile not in ("", "unconfined"):
-        profile = process.apparmor_profile
+def _profile(process: Process | None, host: Host) -> str:
+    """The AppArmor profile to take on; "unconfined" is one where there is AppArmor: the caller may be confined."""
+    if process is None or (process.apparmor_profile == UNCONFINED and "apparmor" not in host.lsms):
+        return ""
+    return process.apparmor_profile
+
+
+def add_labels(plan: PlanWriter, process: Process, host: Host) -> None:
+    """The labels that the program's execve takes on. A process may only write its own: no launcher could do it."""
+    profile = _profile(process, host)
+    if profile:
         plan.write_proc(f"confine with AppArmor profile {profile}", "self/attr/apparmor/exec", f"exec {profile}")
-    if process and process.selinux_label:
+    if process.selinux_label:
         plan.write_proc(f"set the SELinux label {process.selinux_label}", "self/attr/exec", process.selinux_label)
 
 
-def needs_proc(config: Config) -> bool:
+def add_keyring(plan: PlanWriter, process: Process) -> None:
+    """A session keyring of its own, with the process's label. It has no name: another could join it by that."""
+    if process.selinux_label:
+        plan.write_proc("set the label of new keys", "self/attr/keycreate", process.selinux_label)
+    plan.join_keyring()
+    if process.selinux_label:
+        plan.write_proc("reset the label of new keys", "self/attr/keycreate", "")
+
+
+def needs_proc(config: Config, host: Host) -> bool:
     """Whether any step writes to procfs."""
     process = config.process
-    labelled = process and (process.apparmor_profile not in ("", "unconfined") or process.selinux_label)
+    labelled = process and (_profile(process, host) or process.selinux_label)
     adjusted = process and process.oom_score_adj is not None
     return bool(labelled or adjusted or config.linux.sysctl)
 

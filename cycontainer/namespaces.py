@@ -140,8 +140,6 @@ def _become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, .
 
 
 def _add_joined(plan: PlanWriter, config: Config, scope: Scope) -> None:
-    if "mount" in scope.joined and config.linux.sysctl:
-        plan.open_host_proc()  # while /proc is the host's: that of someone else's tree may be of other pids
     for namespace in scope.order:
         plan.join(scope.slot(namespace.type), namespace.type, NAMESPACES[namespace.type][0])
         if namespace.type == "user":
@@ -152,7 +150,6 @@ def _add_new(plan: PlanWriter, config: Config, scope: Scope) -> None:
     if "time" in scope.new:
         plan.unshare("time", scope.new["time"])
         if config.linux.time_offsets:
-            plan.open_host_proc()
             lines = "".join(f"{clock} {seconds} {nanos}\n" for clock, seconds, nanos in config.linux.time_offsets)
             plan.write_proc("set the clocks' offsets", "self/timens_offsets", lines)
     inside = [kind for kind in CLONED_WITH if kind in scope.new and kind != "user"]

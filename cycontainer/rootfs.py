@@ -77,6 +77,9 @@ PROC_FILES: Final = frozenset(
     )
 )  # fmt: skip
 
+# Whose files SELinux labels by its policy alone; a message queue's file system is there before its mount.
+LABELLED_OTHERWISE: Final = frozenset(("proc", "sysfs", "cgroup2", "mqueue"))
+
 DEFAULT_DEVICES: Final = (  # config-linux.md, "Default Devices": name, major, minor
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -207,7 +210,7 @@ def _add_bind(plan: PlanWriter, mount: Mount, options: Options, scope: Scope, tr
 
 
 def _add_new_file_system(
-    plan: PlanWriter, mount: Mount, options: Options, attributes: int, *, pid_slot: int | None = None
+    plan: PlanWriter, mount: Mount, options: Options, attributes: int, *, pid_slot: int | None = None, label: str = ""
 ) -> None:
     """Make a file system, detached. `pid_slot`: of the pid namespace that a procfs is to show."""
     plan.open_file_system(mount.type)
@@ -217,14 +220,20 @@ def _add_new_file_system(
         plan.set_file_system("source", mount.source)
     for key, value in options.data:
         plan.set_file_system(key, value)
+    if label and mount.type not in LABELLED_OTHERWISE:
+        plan.set_file_system("context", label)
     plan.mount_file_system(mount.type, attributes)
+    if label and mount.type == "mqueue":
+        plan.set_label(mount.destination, label)
 
 
-def _add_file_system(plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool) -> None:
+def _add_file_system(
+    plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool = False, label: str = ""
+) -> None:
     attributes = options.changes.get(0, (0, 0))[0]
     if writable_first or options.copy_up:
         attributes &= ~ATTR_RDONLY
-    _add_new_file_system(plan, mount, options, attributes)
+    _add_new_file_system(plan, mount, options, attributes, label=label)
     _add_attributes(plan, mount, options)
     if options.copy_up:
         plan.copy_up(mount.destination)
@@ -289,12 +298,14 @@ def _add_empty_root(plan: PlanWriter) -> None:
 # --- cgroup mounts
 
 
-def _add_cgroup_v1(plan: PlanWriter, mount: Mount, options: Options, host: Host, own: frozenset[str]) -> None:
+def _add_cgroup_v1(
+    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: frozenset[str], label: str
+) -> None:
     """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
     base = mount.destination
     attributes = options.changes.get(0, (0, 0))[0] | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
     tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
-    _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True)
+    _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True, label=label)
     for hierarchy in host.cgroups.v1:
         name = hierarchy.mount.rpartition("/")[2]
         if hierarchy.mount in own:
@@ -311,12 +322,13 @@ def _add_cgroup_v1(plan: PlanWriter, mount: Mount, options: Options, host: Host,
         _add_readonly_later(plan, base)
 
 
-def _add_cgroup(plan: PlanWriter, mount: Mount, options: Options, host: Host, own: frozenset[str]) -> None:
+def _add_cgroup(
+    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: frozenset[str], label: str
+) -> None:
     if mount.type == "cgroup" and host.cgroups.v1:
-        _add_cgroup_v1(plan, mount, options, host, own)
+        _add_cgroup_v1(plan, mount, options, host, own=own, label=label)
         return
-    v2 = mount.replace(type="cgroup2", source="cgroup")
-    _add_file_system(plan, v2, options, writable_first=False)
+    _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
 
 
 # --- devices
@@ -364,6 +376,7 @@ def add_mounts(
         own: the v1 hierarchies in which the container has a cgroup of its own.
         trees: what the launcher makes, by the mount's index.
     """
+    label = config.linux.mount_label
     for index, mount in enumerate(config.mounts):
         options = fold_options(mount)
         check_mount(mount, options, f"mounts[{index}]")
@@ -372,11 +385,12 @@ def add_mounts(
         elif mount.type == "proc" and "pid" in scope.joined:
             _add_joined_procfs(plan, mount, options, host, scope)
         elif mount.type in ("cgroup", "cgroup2"):
-            _add_cgroup(plan, mount, options, host, own)
+            _add_cgroup(plan, mount, options, host, own=own, label=label)
         else:
             # others go below it: read-only comes when they are there
             nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
-            _add_file_system(plan, mount, options, writable_first=nested or mount.destination == "/dev")
+            first = nested or mount.destination == "/dev"
+            _add_file_system(plan, mount, options, writable_first=first, label=label)
 
 
 def add_late_readonly(plan: PlanWriter, config: Config) -> None:

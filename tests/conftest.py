@@ -104,6 +104,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this mac
     "cgroup2": (has_controllers, "a cgroup v2 hierarchy with controllers"),
     "systemd": (lambda: os.path.isdir("/run/systemd/system"), "systemd as the first process"),
     "criu": (lambda: shutil.which("criu") is not None, "criu"),
+    "apparmor": (lambda: "apparmor" in current().lsms, "AppArmor"),
     "engine": (has_engine, "a container engine"),
 }
 

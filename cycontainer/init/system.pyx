@@ -22,11 +22,14 @@ cdef long bring_loopback_up() noexcept nogil:
 
 
 cdef long is_procfs(long descriptor) noexcept nogil:
-    """`descriptor`, or -EINVAL (and closed) when what it opened is no procfs."""
+    """`descriptor`, or -EINVAL (and closed) when what it opened is not the top of a procfs."""
     cdef fs_status status
+    cdef file_status file
     if descriptor < 0:
         return descriptor
-    if sys2(NR_fstatfs, descriptor, <long> &status) == 0 and status.f_type == PROC_SUPER_MAGIC:
+    if sys2(NR_fstatfs, descriptor, <long> &status) == 0 and status.f_type == PROC_SUPER_MAGIC and sys5(
+            NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> &file) == 0 and (
+            file.stx_ino == PROC_ROOT_INO):
         return descriptor
     sys1(NR_close, descriptor)
     return -EINVAL

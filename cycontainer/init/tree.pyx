@@ -377,6 +377,19 @@ cdef long change_root(State *state) noexcept nogil:
     return result
 
 
+cdef long set_label(int source, const char *label, long length) noexcept nogil:
+    """fsetxattr(2), through a descriptor that is no O_PATH."""
+    cdef open_how_ how
+    cdef long result, directory
+    how.flags, how.mode, how.resolve = O_CLOEXEC | OPEN_DIRECTORY, 0, RESOLVE_NO_XDEV
+    directory = sys4(NR_openat2, source, <long> <const char *> b".", <long> &how, sizeof(how))
+    if directory < 0:
+        return directory
+    result = sys5(NR_fsetxattr, directory, <long> <const char *> b"security.selinux", <long> label, length, 0)
+    sys1(NR_close, directory)
+    return result
+
+
 cdef public long tree_step(State *state, const Step *step) noexcept nogil:
     """One step. Returns what the kernel returned: a negative errno when it failed."""
     cdef long *arg = <long *> step.arg
@@ -405,6 +418,8 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return mount_context(state, arg[0])
     if step.op == OP_SET_ATTRIBUTES:
         return set_attributes(state.source, arg[0], arg[1], arg[2], arg[3])
+    if step.op == OP_SET_LABEL:
+        return set_label(state.source, plan + arg[0], arg[1])
     if step.op == OP_TARGET:
         return find_target(state, plan + arg[0], arg[1])
     if step.op == OP_COPY_UP:
