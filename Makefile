@@ -23,7 +23,7 @@ check: build
 	$(PYTHON) -m pytest -q tests/test_house.py
 
 bench: build
-	$(PYTHON) -m bench
+	$(PYTHON) bench/compare.py
 
 cross: # the modules and the init for another machine; there the init carries plans out, under emulation
 	@mkdir -p build/$(CROSS)/include

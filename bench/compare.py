@@ -84,6 +84,7 @@ class Bench:
         workload.make_rootfs(self.rootfs)
         self.config = os.path.join(workload.make_bundle(self.path("bundle"), self.rootfs, "/bench"), "config.json")
         self.floor_program = workload.build_floor()
+        self.installed = workload.install(self.path("installed"))
         self.stopwatch, self.without_unified = Stopwatch(), Stopwatch("--without-unified")
         self._runs = 0
 
@@ -197,12 +198,9 @@ def cases_of_spawn(bench: Bench, rest_ms: int, n: int) -> dict[str, Case]:
         RUN: bench.loop("run", *rest, n=n),
         RUN_DIRECT: bench.loop("run-direct", *rest, n=n),
     }
-    found = {name: shutil.which(name) for name in ("cycontainer", "bwrap", "crun", "runc")}
-    beside = os.path.join(os.path.dirname(sys.executable), "cycontainer")
-    found["cycontainer"] = beside if os.access(beside, os.X_OK) else found["cycontainer"]
+    found = {name: shutil.which(name) for name in ("bwrap", "crun", "runc")}
     bench.missing.update({name: "not found in PATH" for name, path in found.items() if path is None})
-    if found["cycontainer"]:
-        cases[COMMAND] = bench.oci([found["cycontainer"]], rest_ms)
+    cases[COMMAND] = bench.oci([os.path.join(bench.installed, "cycontainer")], rest_ms)
     if found["bwrap"]:
         cases["bwrap"] = bench.command([found["bwrap"], *bubblewrap_options(bench.rootfs)], rest_ms)
     if found["crun"]:
@@ -279,7 +277,8 @@ def threads(bench: Bench) -> Part:
 
 
 def imports(bench: Bench) -> Part:
-    argv = [sys.executable, os.path.join(workload.HERE, "first_run.py"), bench.rootfs]
+    python = os.path.join(bench.installed, "python")
+    argv = [python, "-I", os.path.join(workload.HERE, "first_run.py"), bench.rootfs]
     seen = bench.rounds({"first_run.py": lambda: bench.report_of(argv)}, bench.asked.rounds)
     got = seen.get("first_run.py")
     rows = [[key, f"{statistics.median(sample[key] for sample in got):.2f}"] for key in got[0]] if got else []

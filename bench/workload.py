@@ -7,10 +7,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MEMORY, PIDS = 268435456, 100  # the limits of floor.c
+ENTRY = """import sys
+from cycontainer.cli.__main__ import run_command
+if __name__ == "__main__":
+    sys.exit(run_command())
+"""  # what pip writes for an entry point
 
 MASKED = [
     "/proc/acpi",
@@ -109,3 +115,29 @@ def build_floor() -> str:
     if not os.path.exists(program) or os.path.getmtime(program) < os.path.getmtime(source):
         subprocess.run(["cc", "-O2", "-static", "-pthread", "-o", program, source], check=True)
     return program
+
+
+def install(path: str) -> str:
+    """A fresh virtual environment at `path` that has nothing but this tree's package, as pip would leave it there.
+
+    Returns its directory of programs. A tree in development starts slowly: its hooks alone import for 20 ms.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", path], check=True)
+    programs = os.path.join(path, "bin")
+    python = os.path.join(programs, "python")
+    where = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    package = os.path.join(where.stdout.strip(), "cycontainer")
+    shutil.copytree(
+        os.path.join(os.path.dirname(HERE), "cycontainer"), package, ignore=shutil.ignore_patterns("*.py[xc]")
+    )
+    subprocess.run([python, "-m", "compileall", "-q", package], check=True)
+    command = os.path.join(programs, "cycontainer")
+    with open(command, "w") as file:
+        file.write(f"#!{python}\n{ENTRY}")
+    os.chmod(command, 0o755)
+    return programs
