@@ -192,6 +192,8 @@ cdef class Child:
         header.msg_control, header.msg_controllen = control, sizeof(control)
         with nogil:
             got = recvmsg(self.socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+            while got < 0 and errno == EINTR:
+                got = recvmsg(self.socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
         if got < 0 and errno == EAGAIN:
             return None
         if got < 0:
@@ -225,8 +227,9 @@ cdef class Child:
             rights.cmsg_len, rights.cmsg_level, rights.cmsg_type = CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS
             for index in range(count):
                 (<int *> CMSG_DATA(rights))[index] = descriptors[index]
-        if sendmsg(self.socket, &header, MSG_NOSIGNAL) < 0:
-            raise OSError(errno, "sendmsg")
+        while sendmsg(self.socket, &header, MSG_NOSIGNAL) < 0:
+            if errno != EINTR:
+                raise OSError(errno, "answer the init")
 
 
 cdef Birth *prepare(tuple program, int socket, int plan, tuple slots, int init, bint ambient) except NULL:

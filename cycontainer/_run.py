@@ -14,6 +14,7 @@ from cycontainer._arguments import (
     program_arguments,
     user_ids,
 )
+from cycontainer._fd import close_all
 from cycontainer._result import Result, Usage
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
@@ -129,9 +130,9 @@ class _Streams:
         elif stream == PIPE:
             reader, writer = os.pipe2(os.O_CLOEXEC)
             ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
-            os.set_blocking(ours, False)
             self.ends[name] = ours
             self._keep(theirs)
+            os.set_blocking(ours, False)
         elif stream is None:
             self._inherit(name)
         else:
@@ -152,17 +153,14 @@ class _Streams:
 
     def launched(self) -> None:
         """The program has its own now."""
-        for fd in self._theirs:
-            os.close(fd)
-        self._theirs = []
+        theirs, self._theirs = self._theirs, []
+        close_all(theirs)
 
     def close(self) -> None:
         """After a failure: what nobody has taken over."""
         self.launched()
-        for fd in self.ends.values():
-            if fd >= 0:
-                os.close(fd)
-        self.ends = dict.fromkeys(self.ends, -1)
+        ends, self.ends = self.ends, dict.fromkeys(self.ends, -1)
+        close_all(fd for fd in ends.values() if fd >= 0)
 
 
 # --- the run
@@ -178,6 +176,7 @@ class _Run:
         streams.ends = dict.fromkeys(ends, -1)  # the waiter's now
         self.ended: tuple[int, ...] | None = None
         self.timed_out = False
+        self.processes = 1  # that the init has gone through
 
     def finish(self) -> None:
         """Wait for the end, whatever it is. An exception is a signal's, or a failed step's: the caller abandons it."""
@@ -206,6 +205,7 @@ class _Run:
             return
         attend(self.plan, self.child, message)
         if message[0] == CLONED:
+            self.processes += 1
             self.waiter.watch()
 
     def _last_words(self) -> None:
@@ -243,7 +243,10 @@ def _execute(
             if cgroup is not None:
                 cgroup.release_tasks()
             run = _Run(plan, child, streams, data, timeout)
-            run.finish()
+            try:
+                run.finish()
+            finally:
+                run.waiter.close()  # not when it goes: an exception's traceback would keep it
             child.settled()
             end = end_of(child, run.ended)
         except BaseException:
@@ -260,7 +263,9 @@ def _execute(
 
 
 def _died_early(run: _Run, code: int) -> bool:
-    """Whether pid 1 was killed before it could report: not by us, and not with the program's own status."""
+    """Whether the init was killed before it could report, or go on: not by us, and not with the program's status."""
+    if run.processes < run.plan.processes:
+        return not run.timed_out
     return run.plan.keeps_init and run.ended is None and not run.timed_out and code != 126
 
 
@@ -393,7 +398,7 @@ def _result(
 ) -> Result:  # fmt: skip
     code, user, system, resident = end
     if _died_early(done, code):
-        raise LaunchError(f"run {args[0]}: the container's pid 1 died of {code}", 0, 0, 0)
+        raise LaunchError(f"run {args[0]}: the container's init ended with {code}, and no word", 0, 0, 0)
     texts = [
         (part.decode(*decoding) if decoding else part) if wanted else None
         for part, wanted in zip(done.waiter.output(), captured, strict=True)

@@ -81,9 +81,7 @@ cdef class Waiter:
         self.deadline = now_us() + <long> (timeout * MILLION) if timeout < 1e12 else -1
 
     def __dealloc__(self):
-        cdef int index
-        for index in range(OUTPUT, SOURCES):
-            self.shut(index)
+        self.close()
         free(self.buffers[0].data)
         free(self.buffers[1].data)
 
@@ -182,6 +180,12 @@ cdef class Waiter:
     def without_deadline(self):
         """From now on wait as long as it takes."""
         self.deadline = -1
+
+    def close(self):
+        """Close the pipes. What came from them is kept."""
+        cdef int index
+        for index in range(OUTPUT, SOURCES):
+            self.shut(index)
 
     def output(self) -> tuple:
         """What came from both pipes: (bytes, bytes)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import effective_capabilities, procfs_of_others
+from cycontainer._fd import close_all, effective_capabilities, procfs_of_others
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
-from cycontainer.errors import HostError
+from cycontainer.errors import HostError, name_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -64,9 +64,14 @@ def probe() -> Host:
     try:
         host = _ask()
     except OSError as error:
-        raise HostError(f"{error.filename}: {error.strerror}; cycontainer needs /proc and its files") from None
+        raise _unasked(error) from None
     require_kernel(host)
     return host
+
+
+def _unasked(error: OSError) -> HostError:
+    where = f"{error.filename}: " if error.filename else ""
+    return HostError(f"{where}{name_of(error.errno or 0)}; cycontainer needs /proc and its files")
 
 
 def _ask() -> Host:
@@ -178,13 +183,17 @@ class MountTable:
     """
 
     def __init__(self) -> None:
+        self.changes, self._fd, self._file = 0, -1, (0, 0)
         self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-        self._file = self._identity()
-        self.changes = 0
+        try:
+            self._file = self._identity()
+        except OSError:
+            close_all((self._fd,))
+            raise
 
     def __del__(self) -> None:
         if self.is_open():
-            os.close(self._fd)
+            close_all((self._fd,))
 
     def _identity(self) -> tuple[int, int]:
         status = os.fstat(self._fd)
@@ -230,6 +239,13 @@ def current() -> Host:
     Raises:
         HostError: as `probe` does.
     """
+    try:
+        return _current()
+    except OSError as error:
+        raise _unasked(error) from None
+
+
+def _current() -> Host:
     global _known
     known, caller = _known, _caller()
     if known is not None and known.caller == caller and known.table.is_open():

@@ -6,6 +6,7 @@ import errno
 import os
 
 from cycontainer import _fd, _wait
+from cycontainer.errors import LaunchError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def init_descriptor() -> int:
         readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # writable files do not execute: ETXTBSY
     finally:
         os.close(fd)
-    status = os.fstat(readable)
+    try:
+        status = os.fstat(readable)
+    except OSError:
+        os.close(readable)
+        raise
     _init = (readable, status.st_dev, status.st_ino)
     return readable
 
@@ -71,9 +76,22 @@ def reap_unheard(child: Child) -> None:
 
 
 def adopt_second(child: Child, pidfd: int) -> None:
-    """The init went on in a second process, `pidfd`; the first has ended."""
+    """The init went on in a second process, `pidfd`, which waits until somebody knows of it; the first has ended.
+
+    Raises:
+        LaunchError: it cannot be found, or has ended already.
+    """
     reap_unheard(child)
-    child.adopt(_pid_of(pidfd), pidfd)
+    try:
+        pid = _pid_of(pidfd)
+    except OSError as error:
+        _fd.close_all((pidfd,))
+        raise LaunchError("find the init's second process", error.errno or 0, 0, 0) from None
+    child.adopt(pid, pidfd)
+    try:
+        child.answer(0, ())
+    except OSError as error:
+        raise LaunchError("let the init's second process go on", error.errno or 0, 0, 0) from None
 
 
 def _pid_of(pidfd: int) -> int:

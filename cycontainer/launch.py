@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer import _clone, _nsenter, _plan, _wait
+from cycontainer import _clone, _fd, _nsenter, _plan, _wait
 from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
 from cycontainer.id_maps import make_tree, write_id_maps
 from cycontainer.init_process import abandon as abandon
@@ -49,8 +49,7 @@ def _open_namespaces(plan: Plan) -> list[int]:
         try:
             opened.append(_nsenter.open_namespace(os.fsencode(namespace.path), NAMESPACES[namespace.type][0]))
         except OSError as error:
-            for fd in opened:
-                os.close(fd)
+            _fd.close_all(opened)
             what = f"no {namespace.type} namespace" if error.errno == errno.EINVAL else error.strerror
             raise ConfigError(f"linux.namespaces ({namespace.type}).path", f"{namespace.path}: {what}") from None
     return opened
@@ -115,8 +114,7 @@ def launch(
             ) from None
         raise LaunchError(f"start the first process ({error.strerror})", code, 0, len(plan.attempts)) from None
     finally:
-        for fd in (*namespaces, *made, *((plan_fd,) if plan_fd >= 0 else ())):
-            os.close(fd)
+        _fd.close_all((*namespaces, *made, *((plan_fd,) if plan_fd >= 0 else ())))
 
 
 def failure(plan: Plan, step: int, code: int) -> LaunchError:
@@ -166,11 +164,18 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
             duties[duty](child)
         child.answer(0, trees)
     except OSError as error:
-        name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-        raise LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts)) from None
+        raise _our_part(plan, child, step, error) from None
     finally:
-        for tree in trees:
-            os.close(tree)
+        _fd.close_all(trees)
+
+
+def _our_part(plan: Plan, child: Child, step: int, error: OSError) -> LaunchError:
+    """The launcher's part of a step failed: for a reason of its own, or because the init had given up."""
+    message = child.receive()
+    if message and message[0] == _clone.FAILED:
+        return failure(plan, message[1], message[2])
+    name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+    return LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts))
 
 
 # --- the end

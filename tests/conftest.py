@@ -18,6 +18,10 @@ from cycontainer.host import current
 from cycontainer.init_process import init_descriptor
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-call", action="store_true", help="let every system call of a launch fail, not a sample")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def kept_for_life() -> None:
     """What the library keeps as long as a process lives is opened before the first look."""

@@ -49,35 +49,45 @@ cdef long number(const char *digits) noexcept nogil:
     return value
 
 
+cdef inline long sys_mmap(long size, int descriptor) noexcept nogil:
+    """The plan, private and writable: OP_EXECUTE turns its offsets into pointers where they lie."""
+    return sys6(NR_mmap, 0, size, PROT_READ_WRITE, MAP_PRIVATE, descriptor, 0)
+
+
+cdef long take_plan(State *state) noexcept nogil:
+    """Map the plan. A negative errno when there is none."""
+    cdef Header head
+    cdef long result = sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    if result >= 0:
+        result = sys3(NR_read, state.base + PLAN_DESCRIPTOR, <long> &head, sizeof(head))
+    if result < 0:
+        return result
+    if result != sizeof(head) or head.magic != PLAN_MAGIC:
+        return -EBADMSG
+    result = sys_mmap(head.size, state.base + PLAN_DESCRIPTOR)
+    if result < 0 and result > -4096:
+        return result
+    sys1(NR_close, state.base + PLAN_DESCRIPTOR)
+    state.plan = <char *> result
+    state.header = <Header *> result
+    state.steps = <Step *> (result + head.first)
+    return 0
+
+
 cdef public int init_main(int argc, char **argv) noexcept nogil:
     """argv[1] is the first descriptor that is ours, in digits. Returns the exit status."""
     cdef State state
-    cdef Header head
-    cdef long plan
+    cdef long result
     if argc != 2:
         return 125
     state.base = <int> number(argv[1])
     state.sync = state.base + SYNC_DESCRIPTOR
     state.root = state.source = state.target = state.proc = state.empty = -1
     state.program, state.failed, state.started, state.at = NULL, 0, 0, -1
-    sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
     sys1(NR_umask, 0)
     sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")
-    if sys3(NR_read, state.base + PLAN_DESCRIPTOR, <long> &head, sizeof(head)) != sizeof(head):
-        return 125
-    if head.magic != PLAN_MAGIC:
-        return 125
-    plan = sys_mmap(head.size, state.base + PLAN_DESCRIPTOR)
-    if plan < 0 and plan > -4096:
-        send_message(&state, MESSAGE_FAILED, -plan, -1)
+    result = take_plan(&state)
+    if result < 0:
+        send_message(&state, MESSAGE_FAILED, -result, -1)
         return 126
-    sys1(NR_close, state.base + PLAN_DESCRIPTOR)
-    state.plan = <char *> plan
-    state.header = <Header *> plan
-    state.steps = <Step *> (plan + head.first)
     return carry_out_from(&state, 0)
-
-
-cdef inline long sys_mmap(long size, int descriptor) noexcept nogil:
-    """The plan, private and writable: OP_EXECUTE turns its offsets into pointers where they lie."""
-    return sys6(NR_mmap, 0, size, PROT_READ_WRITE, MAP_PRIVATE, descriptor, 0)

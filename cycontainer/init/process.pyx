@@ -87,34 +87,42 @@ cdef long await_start(State *state) noexcept nogil:
 cdef long clone_on(State *state, long flags) noexcept nogil:
     """Go on in a child that is our sibling, in new namespaces or those that were joined for it; this process ends."""
     cdef clone_arguments args
+    cdef unsigned char answer
     cdef int pidfd = -1
     cdef long result
     args.flags, args.pidfd = CLONE_PARENT | CLONE_PIDFD | flags, <unsigned long> &pidfd
     args.child_tid = args.parent_tid = args.exit_signal = args.stack = args.stack_size = args.tls = 0
     args.set_tid = args.set_tid_size = args.cgroup = 0
     result = sys2(NR_clone3, <long> &args, sizeof(args))
-    if result <= 0:
+    if result < 0:
         return result
-    send_message(state, MESSAGE_CLONED, 0, pidfd)
+    if result == 0:           # until the launcher has our pidfd, nobody would end us
+        result = sys3(NR_read, state.sync, <long> &answer, 1)
+        return -ECANCELED if result == 0 else result
+    result = send_message(state, MESSAGE_CLONED, 0, pidfd)
+    if result < 0:            # nobody would know of it
+        sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
+        return result
     sys1(NR_exit_group, 0)
     return 0
 
 
-cdef void fresh_dispositions() noexcept nogil:
+cdef long fresh_dispositions() noexcept nogil:
     """A caller's ignored signals would go on through execve; an ignored SIGCHLD would take pid 1's children from it."""
     cdef signal_action action
-    cdef long signal
+    cdef long signal, result = 0
     action.handler = action.flags = action.restorer = action.mask = 0
     for signal in range(1, 65):
-        if signal != SIGKILL and signal != SIGSTOP:
-            sys4(NR_rt_sigaction, signal, <long> &action, 0, 8)
+        if signal != SIGKILL and signal != SIGSTOP and result >= 0:
+            result = sys4(NR_rt_sigaction, signal, <long> &action, 0, 8)
+    return result
 
 
-cdef void fresh_signals() noexcept nogil:
+cdef long fresh_signals() noexcept nogil:
     """Default dispositions and an empty mask, signal(7)."""
     cdef long mask = 0
-    fresh_dispositions()
-    sys4(NR_rt_sigprocmask, SIG_SETMASK, <long> &mask, 0, 8)
+    cdef long result = fresh_dispositions()
+    return result if result < 0 else sys4(NR_rt_sigprocmask, SIG_SETMASK, <long> &mask, 0, 8)
 
 
 # --- pid 1, while the program runs ---------------------------------------------------------------------------------
@@ -141,7 +149,7 @@ cdef int tasks_started() noexcept nogil:
     return <int> (value - 1) if value else 0
 
 
-cdef void report_end(State *state, int status) noexcept nogil:
+cdef long report_end(State *state, int status) noexcept nogil:
     """The program's end, and what all that we waited for has used."""
     cdef Message message
     cdef resource_usage usage
@@ -150,47 +158,63 @@ cdef void report_end(State *state, int status) noexcept nogil:
     message.user_us = usage.user_s * 1000000 + usage.user_us
     message.system_us = usage.system_s * 1000000 + usage.system_us
     message.peak_kb = usage.maxrss
-    send_packet(state, &message, -1)
+    return send_packet(state, &message, -1)
 
 
-cdef int reap(long program, int *status) noexcept nogil:
+cdef long reap(long program, int *status) noexcept nogil:
     """Wait for all that has ended. Returns 1 when the program was among them."""
-    cdef int ended = 0, one = 0
-    cdef long pid
+    cdef int one = 0
+    cdef long pid, ended = 0
     while True:
         pid = sys4(NR_wait4, -1, <long> &one, WNOHANG | WALL, 0)
+        if pid < 0 and pid != -ECHILD and not ended:
+            return pid
         if pid <= 0:
             return ended
         if pid == program:
             ended, status[0] = 1, one
 
 
-cdef int stand_by(State *state, long program) noexcept nogil:
+cdef long watch(State *state, poll_entry *entries) noexcept nogil:
+    """Let go of all but the socket, and watch that and our signals."""
+    cdef long all = -1
+    cdef long result = sys3(NR_close_range, 0, state.sync - 1, 0)
+    if result >= 0:
+        result = sys3(NR_close_range, state.sync + 1, 0xFFFFFFFF, 0)
+    if result >= 0:
+        result = sys4(NR_signalfd4, -1, <long> &all, 8, SFD_FLAGS)
+    entries[0].fd, entries[1].fd = <int> result, state.sync
+    entries[0].events = entries[1].events = POLLIN
+    return result
+
+
+cdef long stand_by(State *state, long program) noexcept nogil:
     """Reap, pass signals on, and end when the program or the launcher does; that ends the pid namespace.
 
-    All signals are blocked, as the launcher left them: so they queue even for a pid 1 (signal(7), "Signal mask").
+    Returns the exit status. All signals are blocked, as the launcher left them: so they queue even for a pid 1
+    (signal(7), "Signal mask").
     """
     cdef poll_entry entries[2]
     cdef signal_info info
     cdef int status = 0
-    cdef long all = -1
-    sys3(NR_close_range, 0, state.sync - 1, 0)
-    sys3(NR_close_range, state.sync + 1, 0xFFFFFFFF, 0)
-    entries[0].fd = <int> sys4(NR_signalfd4, -1, <long> &all, 8, SFD_FLAGS)
-    entries[1].fd = state.sync
-    if entries[0].fd < 0:
-        return 125
-    while True:
-        entries[0].events, entries[1].events, entries[1].revents = POLLIN, POLLIN, 0
-        sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
-        if entries[1].revents:
+    cdef long result = watch(state, entries)
+    while result >= 0:
+        entries[1].revents = 0
+        result = sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
+        if result == -EINTR:
+            result = 0
+        if result >= 0 and entries[1].revents:
             return 125                # the launcher is gone: who would want the program's result?
-        while sys3(NR_read, entries[0].fd, <long> &info, sizeof(info)) == sizeof(info):
+        while result > 0 and sys3(NR_read, entries[0].fd, <long> &info, sizeof(info)) == sizeof(info):
             if info.signo != SIGCHLD:
                 sys2(NR_kill, program, info.signo)
-        if reap(program, &status):
-            report_end(state, status)
-            return 128 + (status & 127) if status & 127 else status >> 8 & 255
+        if result >= 0:
+            result = reap(program, &status)
+        if result > 0:
+            result = report_end(state, status)
+            if result >= 0:
+                return 128 + (status & 127) if status & 127 else status >> 8 & 255
+    return result
 
 
 cdef int program_side(void *state) noexcept nogil:
@@ -202,7 +226,9 @@ cdef long fork_program(State *state) noexcept nogil:
     """The child goes on with the plan; we stay and stand by. Returns only on failure."""
     cdef clone_arguments args
     cdef long program, at = state.at
-    fresh_dispositions()
+    cdef long result = fresh_dispositions()
+    if result < 0:
+        return result
     args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, SIGCHLD
     args.stack, args.stack_size = <unsigned long> program_stack, sizeof(program_stack)
     args.pidfd = args.child_tid = args.parent_tid = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
@@ -210,8 +236,10 @@ cdef long fork_program(State *state) noexcept nogil:
     state.at = at
     if program < 0:
         return program
-    sys1(NR_exit_group, 126 if state.failed else stand_by(state, program))
-    return 0
+    result = 126 if state.failed else stand_by(state, program)
+    if result >= 0:
+        sys1(NR_exit_group, result)
+    return result
 
 
 # --- the program ----------------------------------------------------------------------------------------------------
@@ -229,7 +257,8 @@ cdef long change_directory(long path) noexcept nogil:
 
 
 cdef long look_up(State *state) noexcept nogil:
-    """The first candidate that is an executable file: what execvp(3) would take."""
+    """The first candidate that is an executable file: what execvp(3) would take. It stops at an error that execvp(3)
+    stops at: the next candidate would be another program."""
     cdef file_status status
     cdef long result, error = -ENOENT
     cdef long *candidate = <long *> (state.plan + state.header.candidates)
@@ -243,8 +272,10 @@ cdef long look_up(State *state) noexcept nogil:
                 return 0
             if result == 0:
                 result = -EACCES
-        if result != -ENOENT and result != -ENOTDIR:
+        if result == -EACCES:
             error = result
+        elif result != -ENOENT and result != -ENOTDIR and result != -ESTALE:
+            return result
     return error
 
 
@@ -288,8 +319,7 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_FORK:
         return fork_program(state)
     if step.op == OP_FRESH_SIGNALS:
-        fresh_signals()
-        return 0
+        return fresh_signals()
     if step.op == OP_CHDIR:
         return change_directory(plan + arg[0])
     if step.op == OP_LOOK_UP:

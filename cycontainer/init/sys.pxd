@@ -131,6 +131,8 @@ cdef extern from "sys.h" nogil:
 cdef enum:
     EPERM = 1
     ENOENT = 2
+    EINTR = 4
+    ECHILD = 10
     EAGAIN = 11
     EACCES = 13
     EEXIST = 17

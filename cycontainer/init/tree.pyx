@@ -277,14 +277,15 @@ cdef long make_in(State *state, const Step *step) noexcept nogil:
 cdef long null_device() noexcept nogil:
     """A detached mount of the host's /dev/null, verified to be it."""
     cdef file_status status
-    cdef long descriptor = open_tree(AT_FDCWD, b"/dev/null", OPEN_TREE_CLONE)
+    cdef long result, descriptor = open_tree(AT_FDCWD, b"/dev/null", OPEN_TREE_CLONE)
     if descriptor < 0:
         return descriptor
-    if (status_of(<int> descriptor, &status) == 0 and status.stx_mode & S_IFMT == S_IFCHR
+    result = status_of(<int> descriptor, &status)
+    if (result == 0 and status.stx_mode & S_IFMT == S_IFCHR
             and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3):
         return descriptor
     sys1(NR_close, descriptor)
-    return -EINVAL
+    return result if result < 0 else -EINVAL
 
 
 cdef inline long set_string(long context, const char *key, const char *value) noexcept nogil:

@@ -1,0 +1,140 @@
+"""Whatever system call fails, and whenever a process is killed: an error with its cause, in time, and nothing left."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+from guard import left_since, snapshot
+from inject import AVAILABLE, KILLED, Outcome, Trial
+from ordinary import UID, become
+
+from cycontainer import run
+from cycontainer.cgroup_runs import sweep
+from cycontainer.errors import Error, LaunchError
+from cycontainer.host import current
+from cycontainer.spec import default_config
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not AVAILABLE, reason="the tracer knows the registers of x86_64 only"),
+]
+
+FAULTS = (errno.ENOMEM, KILLED, errno.EINTR, errno.ENOSPC)
+INTERRUPTIBLE = {0, 1, 7, 45, 46, 47, 61, 247, 271}  # read to ppoll: what a signal's handler makes return EINTR
+REMOVES = {84, 263}  # rmdir, unlinkat: what was made may be left, for the next run to sweep
+SAMPLE = 31  # of so many calls one is tried, unless all are asked for
+
+PROGRAM = ["sh", "-c", "exit 7"]
+
+
+class Launches:
+    """The ways to launch, each with what all others lack."""
+
+    def __init__(self, rootfs: str, holder: int) -> None:
+        self.rootfs, self.holder = rootfs, holder
+
+    def limited(self) -> int:
+        return run(PROGRAM, memory=64 << 20).returncode
+
+    def without_init(self) -> int:
+        return run(PROGRAM, init=False).returncode
+
+    def user_namespace(self) -> int:
+        return run(PROGRAM, rootfs=self.rootfs, user_namespace=True).returncode
+
+    def ordinary(self) -> int:
+        return run(PROGRAM).returncode
+
+    def time_namespace(self) -> int:
+        return run(PROGRAM, config=self._document("time")).returncode
+
+    def joined(self) -> int:
+        return run(PROGRAM, init=False, config=self._document("joined")).returncode
+
+    def _document(self, what: str) -> dict[str, object]:
+        config = default_config()
+        config["root"]["path"] = self.rootfs
+        config["process"]["env"] = ["PATH=/bin"]
+        if what == "time":
+            config["linux"]["namespaces"].append({"type": "time"})
+            config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000}}
+        else:
+            for namespace in config["linux"]["namespaces"]:
+                if namespace["type"] == "pid":
+                    namespace["path"] = f"/proc/{self.holder}/ns/pid"
+        return config
+
+
+@pytest.fixture(scope="module")
+def launches(busybox_rootfs: str) -> Iterator[Launches]:
+    """With a process in a pid namespace of its own, for who joins one."""
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as unshare:
+        assert unshare.stdin and unshare.stdout
+        unshare.stdin.write(b"\n")
+        unshare.stdin.flush()
+        unshare.stdout.read(1)  # it runs
+        with open(f"/proc/{unshare.pid}/task/{unshare.pid}/children") as children:
+            yield Launches(busybox_rootfs, int(children.read()))
+
+
+def become_ordinary() -> None:
+    become(UID, "/")
+
+
+@pytest.mark.parametrize("role", range(4))
+@pytest.mark.parametrize("way", ["limited", "without_init", "user_namespace", "ordinary", "time_namespace", "joined"])
+def test_every_system_call_may_fail(way: str, role: int, launches: Launches, request: pytest.FixtureRequest) -> None:
+    launch: Callable[[], int] = getattr(launches, way)
+    prepare = become_ordinary if way == "ordinary" else None
+    assert launch() == 7  # and what is imported when needed, is
+    every = request.config.getoption("--every-call")
+    before, tried, problems = snapshot(), 0, []
+    n = 1 if every else 1 + role
+    while True:
+        for fault in FAULTS if every else (FAULTS[n % len(FAULTS)],):
+            outcome = Trial(launch, role, n, fault, prepare).run()
+            if outcome.call < 0:
+                break
+            tried += 1
+            problem = problem_of(outcome, role, fault) or still_there(before, outcome)
+            if problem:
+                problems.append(f"call {n} of process {role}, {fault}: {problem}; {outcome}")
+        if outcome.call < 0:
+            break
+        n += 1 if every else SAMPLE
+    assert not problems
+    assert tried or role > 1, "no system call was seen"
+
+
+def problem_of(outcome: Outcome, role: int, fault: int) -> str:
+    """What is wrong with an outcome; empty when nothing is."""
+    killed = fault == KILLED
+    if outcome.hung:
+        return "it hangs"
+    if killed and role == 0:
+        return "" if outcome.value is outcome.error is None else "it was not killed"
+    if outcome.left:
+        return "descriptors are left"
+    if outcome.error is None:
+        right = (7, KILLED) if killed else (7,)
+        return "" if outcome.value in right else "a wrong result"
+    if fault == errno.EINTR and role == 0 and outcome.call in INTERRUPTIBLE:
+        return "a signal is no failure"
+    if not isinstance(outcome.error, (Error, MemoryError)):
+        return "no error of ours"
+    if isinstance(outcome.error, LaunchError) and not killed and outcome.error.errno != fault:
+        return "another cause"
+    return ""
+
+
+def still_there(before: set[str], outcome: Outcome) -> str:
+    """What is left on the machine; the next run sweeps the cgroups of a run that was killed, or could not remove it."""
+    if outcome.error is outcome.value is None or outcome.call in REMOVES:
+        sweep(current().cgroups)
+    left = left_since(before)
+    return f"left behind: {left}" if left else ""
