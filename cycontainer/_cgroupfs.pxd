@@ -7,11 +7,12 @@ cdef struct Write:
     const char *file
     const char *value
     size_t length
+    bint done                     # it has been written
 
 cdef struct Place:                # one hierarchy's part of a cgroup; the texts are held by who made it
     const char *mount
     const char *path              # below the mount, without a slash in front
-    const Write *writes
+    Write *writes
     int count
     bint cpuset, freezer, pids
     bint made                     # the directory was not there before

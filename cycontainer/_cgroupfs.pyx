@@ -110,25 +110,27 @@ cdef int inherit(Place *place) noexcept nogil:
 
 
 cdef int write_all(Place *place, Failure *failure) noexcept nogil:
-    """The values in their order. Memory may only be raised after memory and swap together: those two may change it."""
-    cdef int index, error = 0
-    cdef const Write *each
-    cdef bint ahead = False       # this one was written before its predecessor
+    """The values in their order. What is refused as invalid may only be so beside another file's old value (memory and
+    memory with swap, quota and burst, shares of an idle group): it is tried again as long as others go through."""
+    cdef int index, error, first = -1
+    cdef bint some = True         # were written in this round
+    cdef Write *each
     for index in range(place.count):
-        each = &place.writes[index]
-        if ahead:
-            ahead = False
-            continue
-        error = write_file(place.directory, each.file, each.value, each.length)
-        if error == -EINVAL and index + 1 < place.count and strcmp(each.file, b"memory.limit_in_bytes") == 0 \
-                and strcmp(place.writes[index + 1].file, b"memory.memsw.limit_in_bytes") == 0:
-            ahead = write_file(place.directory, place.writes[index + 1].file, place.writes[index + 1].value,
-                               place.writes[index + 1].length) == 0
-            error = write_file(place.directory, each.file, each.value, each.length)
-        if error < 0:
-            failure.file, failure.write = each.file, each
-            return error
-    return 0
+        place.writes[index].done = False
+    while some and first != 0:
+        some, first = False, 0
+        for index in range(place.count):
+            each = &place.writes[index]
+            error = 0 if each.done else write_file(place.directory, each.file, each.value, each.length)
+            if error == 0:
+                some, each.done = some or not each.done, True
+                continue
+            if first == 0:
+                first, failure.file, failure.write = error, each.file, each
+            if error != -EINVAL:
+                failure.file, failure.write = each.file, each
+                return error
+    return first
 
 
 cdef int make_place(Place *place, Failure *failure) noexcept nogil:

@@ -67,6 +67,25 @@ cdef long read_file(int directory, const char *file, char *text, size_t room) no
     return length
 
 
+cdef void read_files(const int *directories, const char **files, long *lengths, int count, char *text,
+                     size_t room) noexcept nogil:
+    """One file after the other into `text`: the length of each, or a negative errno. For files that the kernel shows in
+    one piece, as all but the lists of processes: one read has it all."""
+    cdef int index, fd
+    cdef size_t used = 0
+    for index in range(count):
+        lengths[index] = -ENOENT
+        if directories[index] < 0:
+            continue
+        fd = openat(directories[index], files[index], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        lengths[index] = read(fd, text + used, room - used) if fd >= 0 else -1
+        if lengths[index] < 0:
+            lengths[index] = -errno
+        if fd >= 0:
+            close(fd)
+        used += <size_t> max(lengths[index], 0)
+
+
 cdef int open_directory(int root, const char *path) noexcept nogil:
     """A descriptor of what is in the same file system; -ENOENT when it is missing."""
     cdef unsigned long how[3]

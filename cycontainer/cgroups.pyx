@@ -3,16 +3,19 @@
 Each verb is one call with the GIL released, by descriptors only.
 """
 
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 
 from cycontainer._cgroupfs cimport PATIENCE_US, Failure, Place, Write, make_all, open_root, remove_place, write_all
 from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all
-from cycontainer._cgrouptree cimport LONGEST, Numbers, now_us, open_directory, read_file, write_file
-from cycontainer._sys cimport EBUSY, EDEADLK, ENOENT, close, getpid
+from cycontainer._cgrouptree cimport LONGEST, Numbers, now_us, open_directory, read_file, read_files, write_file
+from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close, getpid
 
 import os
 
 from cycontainer.errors import CgroupError, ConfigError
+
+cdef enum:
+    READ_AT_ONCE = 262144         # bytes
 
 
 # --- what Python sees ----------------------------------------------------------------------------------------------
@@ -32,6 +35,7 @@ cdef class Cgroup:
 
     Attributes:
         paths: the directories, a path for each hierarchy.
+        unified: all of it is in one cgroup v2 hierarchy.
         tasks: descriptors of their `tasks` files, open for the init to write "0" to; see `release_tasks`.
     """
 
@@ -42,11 +46,12 @@ cdef class Cgroup:
     cdef int _count
     cdef int _in_use              # by how many calls without the GIL: another's descriptors are not closed
     cdef bint _updating
+    cdef readonly bint unified
 
     def __cinit__(self):
         self.paths, self.tasks, self._controllers, self._texts = (), (), (), ()
         self._places, self._writes, self._count, self._updating = NULL, NULL, 0, False
-        self._in_use = 0
+        self._in_use, self.unified = 0, False
 
     def __dealloc__(self):
         self._close()
@@ -87,19 +92,18 @@ cdef class Cgroup:
         self._count = len(paths)
         return 0
 
-    cdef int _fill_in(self, tuple hierarchies) except -1:
-        """The writes, whose bytes the caller keeps."""
+    cdef int _fill_in(self, dict wanted) except -1:
+        """The writes of each place, whose bytes the caller keeps: {place: ((file, value), ...)}."""
         cdef int index, at = 0
         cdef Write *each
         free(self._writes)
-        total = sum([len(hierarchy.writes) for hierarchy in hierarchies])
-        self._writes = <Write *> calloc(max(1, total), sizeof(Write))
+        self._writes = <Write *> calloc(1 + sum(map(len, wanted.values())), sizeof(Write))
         if self._writes is NULL:
             raise MemoryError
         for index in range(self._count):
-            self._places[index].writes = &self._writes[at]
-            self._places[index].count = len(hierarchies[index].writes)
-            for file, value in hierarchies[index].writes:
+            writes = wanted.get(index, ())
+            self._places[index].writes, self._places[index].count = &self._writes[at], len(writes)
+            for file, value in writes:
                 if b"/" in file or b"\0" in file:
                     raise ValueError(f"{file!r} is no file of a cgroup")
                 each = &self._writes[at]
@@ -130,7 +134,8 @@ cdef class Cgroup:
         cdef Failure failure
         cdef int error, index
         cgroup._lay_out(plan.hierarchies, paths)
-        cgroup._fill_in(plan.hierarchies)
+        wanted = {index: hierarchy.writes for index, hierarchy in enumerate(plan.hierarchies)}
+        cgroup._fill_in(wanted)
         with nogil:
             error = make_all(cgroup._places, cgroup._count, &failure)
         if error < 0:
@@ -170,19 +175,38 @@ cdef class Cgroup:
         self.tasks = ()
 
     def update(self, plan) -> None:
-        """Write other limits, of a plan for the same hierarchies.
+        """Write other limits, all of them or none. A hierarchy that the plan leaves out stays as it is.
 
         Raises:
-            CgroupError: which file refused which value; those before it keep theirs.
+            CgroupError: which file refused which value; what was there before is put back. What cannot be put back is
+                a note on it. ENOENT: the container has no cgroup in a hierarchy of the plan.
         """
-        cdef Failure failure
-        cdef int index, error = 0
-        if tuple([hierarchy.controllers for hierarchy in plan.hierarchies]) != self._controllers:
-            raise ValueError("a plan for other hierarchies")
+        from cycontainer.cgroup_restore import steps    # a container is seldom updated
+
+        wanted = {}
+        for hierarchy in plan.hierarchies:
+            if hierarchy.writes and hierarchy.controllers not in self._controllers:
+                raise CgroupError(hierarchy.mount, ENOENT)
+            if hierarchy.writes:
+                wanted[self._controllers.index(hierarchy.controllers)] = hierarchy.writes
         if self._updating:                    # by another thread, which reads what would be freed now
             raise CgroupError(self.paths[0], EBUSY)
-        self._fill_in(plan.hierarchies)
         self._updating = True
+        try:
+            found = {index: steps(writes, lambda file, index=index: self._read_from(index, file))
+                     for index, writes in wanted.items()}
+            try:
+                self._write_all({index: forth for index, (forth, _) in found.items()})
+            except CgroupError as error:
+                self._put_back({index: back for index, (_, back) in found.items()}, error)
+                raise
+        finally:
+            self._updating = False
+
+    cdef int _write_all(self, dict wanted) except -1:
+        cdef Failure failure
+        cdef int index, error = 0
+        self._fill_in(wanted)
         self._in_use += 1
         with nogil:
             for index in range(self._count):
@@ -191,12 +215,20 @@ cdef class Cgroup:
                 if error < 0:
                     break
         self._in_use -= 1
-        self._updating = False
         if error < 0:
             raise self._error(&failure, error)
+        return 0
 
-    cdef int _place_of(self, str file) except -1:
-        """The hierarchy that has a file, by the controller in its name; any has `tasks` and `cgroup.procs`."""
+    cdef int _put_back(self, dict before, object error) except -1:
+        for index, writes in before.items():
+            try:
+                self._write_all({index: writes})
+            except CgroupError as failure:
+                error.add_note(f"could not put the old value back: {failure}")
+        return 0
+
+    cdef int _find(self, str file) except -2:
+        """The hierarchy that has a file, by the controller in its name, or -1; any has `tasks` and `cgroup.procs`."""
         cdef int index
         controller = file.partition(".")[0]
         if "/" in file or "\0" in file or file in ("", ".", ".."):
@@ -204,13 +236,17 @@ cdef class Cgroup:
         for index in range(self._count):
             if controller in self._controllers[index] or file in ("tasks", "cgroup.procs"):
                 return index
-        raise CgroupError(file, ENOENT)
+        return -1
 
-    def read(self, str file not None) -> bytes:
-        """The first 64 KB of a file, "memory.usage_in_bytes". Raises CgroupError."""
+    cdef int _place_of(self, str file) except -1:
+        cdef int index = self._find(file)
+        if index < 0:
+            raise CgroupError(file, ENOENT)
+        return index
+
+    cdef bytes _read_from(self, int index, bytes name):
         cdef char text[65536]
-        cdef int index = self._place_of(file), directory = self._places[index].directory
-        cdef bytes name = file.encode()
+        cdef int directory = self._places[index].directory
         cdef const char *each = name
         cdef long length
         self._in_use += 1
@@ -218,8 +254,48 @@ cdef class Cgroup:
             length = read_file(directory, each, text, sizeof(text)) if directory >= 0 else -ENOENT
         self._in_use -= 1
         if length < 0:
-            raise CgroupError(f"{self.paths[index]}/{file}", -length)
+            raise CgroupError(f"{self.paths[index]}/{name.decode()}", -length)
         return text[:length]
+
+    def read(self, str file not None) -> bytes:
+        """The first 64 KB of a file, "memory.usage_in_bytes". Raises CgroupError."""
+        return self._read_from(self._place_of(file), file.encode())
+
+    def read_all(self, tuple files not None) -> list[bytes | None]:
+        """Each file's text in one go, 256 KB together at most; None for what is not there or not switched on.
+
+        Raises:
+            CgroupError: a file is there and cannot be read.
+        """
+        cdef int index, count = len(files)
+        cdef char *text = <char *> malloc(READ_AT_ONCE)
+        cdef int *directories = <int *> calloc(<size_t> count + 1, sizeof(int))
+        cdef const char **names = <const char **> calloc(<size_t> count + 1, sizeof(char *))
+        cdef long *lengths = <long *> calloc(<size_t> count + 1, sizeof(long))
+        cdef long at = 0
+        cdef list kept = [file.encode() for file in files], found = []
+        try:
+            if text is NULL or directories is NULL or names is NULL or lengths is NULL:
+                raise MemoryError
+            for index in range(count):
+                place = self._find(files[index])
+                names[index] = kept[index]
+                directories[index] = self._places[<int> place].directory if place >= 0 else -1
+            self._in_use += 1
+            with nogil:
+                read_files(directories, names, lengths, count, text, READ_AT_ONCE)
+            self._in_use -= 1
+            for index in range(count):
+                if lengths[index] < 0 and lengths[index] not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
+                    raise CgroupError(files[index], -lengths[index])
+                found.append(text[at:at + lengths[index]] if lengths[index] >= 0 else None)
+                at += max(lengths[index], 0)
+        finally:
+            free(text)
+            free(directories)
+            free(names)
+            free(lengths)
+        return found
 
     def write(self, str file not None, bytes value not None) -> None:
         """Write a value to a file. Raises CgroupError."""

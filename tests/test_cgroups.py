@@ -6,8 +6,6 @@ import ctypes
 import errno
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from in_cgroup import PATH, SLEEP, TOP, cgroup_of, everywhere, plan_of, process_in
 
 from cycontainer.cgroup_runs import run_name, run_path, sweep
 from cycontainer.cgroups import Cgroup
@@ -25,39 +24,7 @@ from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
 
-TOP = f"/cycontainer-{os.getpid()}"  # not the product's own: others may be running
-PATH = f"{TOP}/test"
 LIMITS = Resources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=100)
-
-
-def plan_of(resources: Resources = LIMITS, *, everywhere: bool = False) -> CgroupPlan:
-    return compile_resources(resources, current().cgroups, all_controllers=everywhere)
-
-
-@contextmanager
-def cgroup_of(plan: CgroupPlan, path: str = PATH) -> Iterator[Cgroup]:
-    cgroup = Cgroup.create(plan, (path,) * len(plan.hierarchies))
-    try:
-        yield cgroup
-    finally:
-        cgroup.kill()
-        cgroup.destroy()
-
-
-@contextmanager
-def process_in(cgroup: Cgroup, code: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python program which enters the cgroup before it does anything; it prints a line when it is ready."""
-    enter = "".join(f"import os; os.write({fd}, b'0'); " for fd in cgroup.tasks)
-    program = [sys.executable, "-I", "-S", "-c", f"{enter}\nprint(flush=True)\n{code}"]
-    with subprocess.Popen(program, pass_fds=cgroup.tasks, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout and process.stdout.readline()
-            yield process
-        finally:
-            process.kill()
-
-
-SLEEP = "import signal; signal.pause()"
 
 
 # --- limits
@@ -174,10 +141,65 @@ def test_network_controllers_are_found_where_they_are_and_written() -> None:
 
 
 def test_a_limit_can_be_raised_and_lowered_later() -> None:
-    with cgroup_of(plan_of()) as cgroup:
+    with cgroup_of(plan_of(LIMITS)) as cgroup:
         for size in (128 << 20, 32 << 20):  # up, the file of both has to go first; down, last
             cgroup.update(plan_of(Resources(memory=Memory(limit=size, swap=size), pids=100)))
             assert cgroup.read("memory.limit_in_bytes") == cgroup.read("memory.memsw.limit_in_bytes") == b"%d\n" % size
+
+
+def test_an_update_that_is_refused_changes_nothing() -> None:
+    rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200))
+    before = Resources(
+        memory=Memory(limit=64 << 20, swap=80 << 20, swappiness=7, disable_oom_killer=True),
+        cpu=Cpu(shares=512, quota_us=5000, period_us=20000, burst_us=3000, cpus="0", mems="0"),
+        devices=rules,
+    )
+    after = Resources(
+        memory=Memory(limit=128 << 20, swap=128 << 20, swappiness=9, disable_oom_killer=False),
+        cpu=Cpu(shares=100, quota_us=2000, period_us=10000, burst_us=0, idle=1, cpus="4095"),
+        devices=rules[:1],
+    )
+    files = (
+        *("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness", "memory.oom_control"),
+        *("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us", "cpu.idle", "cpuset.cpus"),
+        "devices.list",
+    )
+    with cgroup_of(plan_of(before)) as cgroup:
+        found = [sorted((text or b"").splitlines()) for text in cgroup.read_all(files)]
+        with pytest.raises(CgroupError) as failure:
+            cgroup.update(plan_of(after))
+        assert failure.value.path.endswith("/cpuset.cpus")
+        assert not hasattr(failure.value, "__notes__")
+        assert [sorted((text or b"").splitlines()) for text in cgroup.read_all(files)] == found
+        cgroup.update(plan_of(after.replace(cpu=after.cpu.replace(cpus="0") if after.cpu else None)))
+        assert cgroup.read("cpu.idle") == b"1\n"
+        assert b"c 10:200 rwm" not in cgroup.read("devices.list").splitlines()
+        cgroup.update(plan_of(Resources(cpu=Cpu(shares=300, idle=0))))  # shares of an idle group are refused
+        assert cgroup.read("cpu.shares") == b"300\n"
+
+
+def test_a_container_keeps_its_devices_while_they_are_updated() -> None:
+    rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200))
+    code = """
+import os
+while True:
+    os.close(os.open("/dev/null", os.O_RDWR))
+    os.write(1, b".")
+"""
+    with cgroup_of(plan_of(Resources(devices=rules))) as cgroup, process_in(cgroup, code) as process:
+        for _ in range(100):
+            cgroup.update(plan_of(Resources(devices=rules[:1])))
+            cgroup.update(plan_of(Resources(devices=rules)))
+        assert process.stdout
+        assert process.stdout.read(1 << 17) == b"." * (1 << 17)
+
+
+def test_only_a_hierarchy_that_the_container_is_in_can_be_updated() -> None:
+    with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
+        with pytest.raises(CgroupError) as failure:
+            cgroup.update(plan_of(LIMITS))
+        assert failure.value.errno == errno.ENOENT
+        assert cgroup.read("pids.max") == b"5\n"
 
 
 # --- making
@@ -203,7 +225,7 @@ def test_the_file_that_refuses_is_named_and_nothing_is_left() -> None:
 
 
 def test_an_existing_cgroup_is_taken_over_only_when_it_is_empty() -> None:
-    plan = plan_of()
+    plan = plan_of(LIMITS)
     with cgroup_of(plan) as cgroup, process_in(cgroup, SLEEP):
         with pytest.raises(CgroupError) as failure, cgroup_of(plan):
             pass
@@ -217,7 +239,7 @@ def test_an_existing_cgroup_is_taken_over_only_when_it_is_empty() -> None:
 @pytest.mark.parametrize("path", ["", "/", "/a/../b", "..", "/a//b", "/a/", "/a/./b", "/a\0b", "/" + "a/" * 3000 + "a"])
 def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="cgroupsPath"):
-        Cgroup.create(plan_of(), (path, path))
+        Cgroup.create(plan_of(LIMITS), (path, path))
 
 
 def test_what_is_no_cgroup_file_system_is_refused() -> None:
@@ -230,7 +252,7 @@ def test_what_is_no_cgroup_file_system_is_refused() -> None:
 
 
 def test_a_process_enters_through_the_tasks_descriptors() -> None:
-    with cgroup_of(plan_of(everywhere=True)) as cgroup, process_in(cgroup, SLEEP) as process:
+    with cgroup_of(everywhere(LIMITS)) as cgroup, process_in(cgroup, SLEEP) as process:
         with open(f"/proc/{process.pid}/cgroup") as file:
             places = [line.split(":", 2) for line in file.read().splitlines()]
         assert {path for _, names, path in places if names} == {PATH}
@@ -243,7 +265,7 @@ def test_a_process_enters_through_the_tasks_descriptors() -> None:
 
 
 def test_making_and_removing_leaves_nothing() -> None:
-    plan = plan_of()
+    plan = plan_of(LIMITS)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(1000):
         Cgroup.create(plan, (f"/cycontainer/{run_name()}",) * 2).destroy()
@@ -303,9 +325,9 @@ while True:
 """
 
 
-@pytest.mark.parametrize("everywhere", [True, False], ids=["with the freezer", "without"])
-def test_a_fork_bomb_is_killed(everywhere: bool) -> None:
-    with cgroup_of(plan_of(Resources(pids=30), everywhere=everywhere)) as cgroup, process_in(cgroup, FORK_BOMB):
+@pytest.mark.parametrize("frozen", [True, False], ids=["with the freezer", "without"])
+def test_a_fork_bomb_is_killed(frozen: bool) -> None:
+    with cgroup_of((everywhere if frozen else plan_of)(Resources(pids=30))) as cgroup, process_in(cgroup, FORK_BOMB):
         cgroup.kill()
         assert cgroup.processes() == []
         assert cgroup.read("pids.max") == b"30\n"
@@ -323,7 +345,7 @@ for top in ("memory", "pids"):
 print(flush=True)
 signal.pause()
 """
-    with cgroup_of(plan_of()) as cgroup, process_in(cgroup, code) as process:
+    with cgroup_of(plan_of(LIMITS)) as cgroup, process_in(cgroup, code) as process:
         assert process.stdout
         process.stdout.readline()
         assert cgroup.processes() == [process.pid]
@@ -351,7 +373,7 @@ def test_what_a_container_made_below_is_removed_however_deep_and_wide() -> None:
 
 
 def test_removing_what_is_gone_is_fine() -> None:
-    plan = plan_of()
+    plan = plan_of(LIMITS)
     cgroup = Cgroup.create(plan, (PATH, PATH))
     cgroup.destroy()
     cgroup.destroy()
@@ -362,7 +384,7 @@ def test_removing_what_is_gone_is_fine() -> None:
 
 
 def test_another_process_may_remove_what_one_made() -> None:
-    plan = plan_of()
+    plan = plan_of(LIMITS)
     Cgroup.create(plan, (f"{TOP}/deep/er",) * 2)
     Cgroup.open(current().cgroups.v1, (f"{TOP}/deep/er",) * len(current().cgroups.v1)).destroy()
     assert not os.path.exists(f"/sys/fs/cgroup/pids{TOP}")
@@ -370,7 +392,7 @@ def test_another_process_may_remove_what_one_made() -> None:
 
 def test_frozen_is_stopped_and_goes_on_when_thawed() -> None:
     count = "import os\nwhile True: os.write(1, b'.')"
-    with cgroup_of(plan_of(everywhere=True)) as cgroup, process_in(cgroup, count) as process:
+    with cgroup_of(everywhere(LIMITS)) as cgroup, process_in(cgroup, count) as process:
         assert process.stdout
         process.stdout.read(1)
         cgroup.freeze()
@@ -382,7 +404,7 @@ def test_frozen_is_stopped_and_goes_on_when_thawed() -> None:
 
 
 def test_no_one_freezes_or_kills_itself() -> None:
-    with cgroup_of(plan_of(everywhere=True)) as cgroup:
+    with cgroup_of(everywhere(LIMITS)) as cgroup:
         child = os.fork()
         if child == 0:
             for fd in cgroup.tasks:
@@ -401,7 +423,7 @@ def test_no_one_freezes_or_kills_itself() -> None:
 
 
 def test_the_peak_and_the_kills_of_memory_are_told() -> None:
-    with cgroup_of(plan_of()) as cgroup:
+    with cgroup_of(plan_of(LIMITS)) as cgroup:
         assert cgroup.oom_kills() == 0
         with process_in(cgroup, "b'x' * (200 << 20)") as process:
             assert process.wait() == -signal.SIGKILL
@@ -416,7 +438,7 @@ def test_without_a_memory_hierarchy_nothing_is_told_of_memory() -> None:
 
 @pytest.mark.parametrize("file", ["../pids.max", "", ".."])
 def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
-    with cgroup_of(plan_of()) as cgroup:
+    with cgroup_of(plan_of(LIMITS)) as cgroup:
         with pytest.raises(ValueError, match="no file of a cgroup"):
             cgroup.read(file)
         with pytest.raises(ValueError, match="no file of a cgroup"):
@@ -428,7 +450,7 @@ def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
 
 @pytest.mark.parametrize("path_of", [run_path, lambda: f"/cycontainer/{run_name()}"], ids=["at the top", "below ours"])
 def test_what_a_killed_caller_left_is_swept_and_nothing_else(path_of: Callable[[], str]) -> None:
-    plan = plan_of()
+    plan = plan_of(LIMITS)
     kept = [Cgroup.create(plan, (path,) * 2) for path in (path_of(), f"{path_of()}-x", "/cycontainer/run-container")]
     reader, writer = os.pipe()
     child = os.fork()

@@ -25,7 +25,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "init": ("init",),
     "hot": (
         *("_bpf", "_cgroupfs", "_cgroupkill", "_cgrouptree", "_clone", "_fd", "_nsenter", "_plan", "_seccomp", "_wait"),
-        "cgroups",
+        *("cgroup_restore", "cgroups"),
     ),
     "model": (
         *("cgroup_layout", "config", "host", "node", "seccomp_profile", "spec"),
@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "compile": ("compile", "confinement", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
     "lifecycle": (
-        *("cgroup_runs", "stats", "cgroup_events"),
+        *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *("errands", "id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
     ),

@@ -1,0 +1,76 @@
+"""How a change of limits is undone: what to write in order to have again what a file shows now. Hot; pure."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Writes = tuple[tuple[bytes, bytes], ...]
+
+DEVICE_FILES = (b"devices.allow", b"devices.deny")
+ALL_DEVICES = b"a *:* rwm"
+
+# Files with a line for each device, and what stands for the absence of one.
+BY_DEVICE = {
+    b"blkio.bfq.weight_device": b"0",
+    b"blkio.throttle.read_bps_device": b"0",
+    b"blkio.throttle.write_bps_device": b"0",
+    b"blkio.throttle.read_iops_device": b"0",
+    b"blkio.throttle.write_iops_device": b"0",
+    b"io.bfq.weight": b"default",
+    b"io.weight": b"default",
+    b"io.max": b"rbps=max wbps=max riops=max wiops=max",
+    b"io.latency": b"target=0",
+    b"net_prio.ifpriomap": b"0",
+    b"rdma.max": b"hca_handle=max hca_object=max",
+    b"misc.max": b"max",
+}
+
+
+def former_value(file: bytes, value: bytes, text: bytes) -> bytes:
+    """What undoes that `value` is written to a file which shows `text`."""
+    lines = text.splitlines()
+    if file == b"memory.oom_control":  # "oom_kill_disable 0", and counts
+        return lines[0].partition(b" ")[2]
+    if file in BY_DEVICE:
+        key = value.partition(b" ")[0] if b" " in value.strip() else b"default"
+        same = [line for line in lines if line.partition(b" ")[0] == key]
+        return same[0] if same else key + b" " + BY_DEVICE[file]
+    return text.strip() or b"\n"  # an empty cpuset: nothing would be written with no byte
+
+
+def device_steps(wanted: Writes, listed: bytes) -> tuple[Writes, Writes]:
+    """The writes that change v1's list of allowed devices, and those that change it back.
+
+    A container that runs must not be without /dev/null for a moment, as it would be if all were denied first. What a
+    list with all devices denies cannot be read; cgroup-v1/devices.rst.
+    """
+    lines = dict.fromkeys(listed.splitlines())
+    if ALL_DEVICES in lines:
+        return wanted, ((b"devices.allow", b"a"),)
+    back = (b"devices.deny", b"a"), *((b"devices.allow", line) for line in lines)
+    if wanted[0] != (b"devices.deny", b"a"):
+        return wanted, back
+    allowed = dict.fromkeys([value for _, value in wanted[1:]])
+    gone = [(b"devices.deny", line) for line in lines if line not in allowed]
+    new = [(b"devices.allow", line) for line in allowed if line not in lines]
+    return (*gone, *new), (
+        *((b"devices.deny", line) for _, line in new),
+        *((b"devices.allow", line) for _, line in gone),
+    )
+
+
+def steps(wanted: Writes, read: Callable[[bytes], bytes]) -> tuple[Writes, Writes]:
+    """What to write for the values `wanted`, and what to write in order to undo it. `read` gives a file's text.
+
+    Raises:
+        CgroupError: of `read`.
+    """
+    devices = tuple([write for write in wanted if write[0] in DEVICE_FILES])
+    others = tuple([write for write in wanted if write[0] not in DEVICE_FILES])
+    before = tuple([(file, former_value(file, value, read(file))) for file, value in others])
+    if not devices:
+        return others, before
+    change, back = device_steps(devices, read(b"devices.list"))
+    return (*others, *change), (*before, *back)

@@ -1,0 +1,51 @@
+"""Cgroups for tests: made by plans, with processes in them, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cycontainer.cgroups import Cgroup
+from cycontainer.config import Resources
+from cycontainer.host import current
+from cycontainer.resources import CgroupPlan, compile_resources
+
+TOP = f"/cycontainer-{os.getpid()}"  # not the product's own: others may be running
+PATH = f"{TOP}/test"
+SLEEP = "import signal; signal.pause()"
+
+
+def plan_of(resources: Resources) -> CgroupPlan:
+    """Only where there is something to write."""
+    return compile_resources(resources, current().cgroups, all_controllers=False)
+
+
+def everywhere(resources: Resources) -> CgroupPlan:
+    """In every hierarchy, as for a container."""
+    return compile_resources(resources, current().cgroups, all_controllers=True)
+
+
+@contextmanager
+def cgroup_of(plan: CgroupPlan, path: str = PATH) -> Iterator[Cgroup]:
+    cgroup = Cgroup.create(plan, (path,) * len(plan.hierarchies))
+    try:
+        yield cgroup
+    finally:
+        cgroup.kill()
+        cgroup.destroy()
+
+
+@contextmanager
+def process_in(cgroup: Cgroup, code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program which enters the cgroup before it does anything; it prints a line when it is ready."""
+    enter = "".join(f"import os; os.write({fd}, b'0'); " for fd in cgroup.tasks)
+    program = [sys.executable, "-I", "-S", "-c", f"{enter}\nprint(flush=True)\n{code}"]
+    with subprocess.Popen(program, pass_fds=cgroup.tasks, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout and process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
