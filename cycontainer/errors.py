@@ -7,6 +7,7 @@
     │   └── ProgramError     that step was the program's own `execve` or look-up: it "could not start"
     ├── CgroupError          a file or directory of a cgroup refused
     ├── StatusUnknown        the program ended, and someone else took its exit status
+    ├── CriuError            criu refused, failed or died
     └── RunError             `run(check=True)`: the program failed
 
 What a caller may act on is an attribute; the text is made when it is asked for.
@@ -107,6 +108,29 @@ class CgroupError(Error):
 
 class StatusUnknown(Error):
     """The program ended, but this process ignores SIGCHLD or something in it waited first."""
+
+
+class CriuError(Error):
+    """CRIU refused, failed or died. After a failed checkpoint the container runs on; a failed restore leaves nothing.
+
+    Attributes:
+        attempt: what criu was to do: "checkpoint", "restore".
+        problem: how it ended, in words: "EIO (Input/output error)", "killed by signal 9".
+        log: the path of its log; "" when it had none.
+        lines: what of that log matters, each line with its number.
+        advice: what the user can do, where that is known.
+    """
+
+    def __init__(
+        self, attempt: str, problem: str, log: str = "", lines: tuple[str, ...] = (), advice: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(attempt, problem, log, lines, advice)
+        self.attempt, self.problem, self.log, self.lines, self.advice = attempt, problem, log, lines, advice
+
+    def __str__(self) -> str:
+        place = f"; log {self.log}" if self.log else ""
+        texts = [f"criu {self.attempt}: {self.problem}{place}", *(f"  {line}" for line in self.lines), *self.advice]
+        return "\n".join(map(printable, texts))
 
 
 class RunError(Error):

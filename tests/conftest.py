@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from glob import glob
 
 import pytest
@@ -102,12 +103,25 @@ def has_engine() -> bool:
     return any(shutil.which(name) for name in ("podman", "docker", "containerd", "crio"))
 
 
+CRIU = "/opt/criu-4/bin"  # where tests/install-criu puts one
+if os.path.exists(f"{CRIU}/criu"):
+    os.environ["PATH"] = f"{CRIU}:{os.environ['PATH']}"
+
+
+def has_criu() -> bool:
+    """Whether a criu is there that can save an inet socket on any kernel."""
+    if shutil.which("criu") is None:
+        return False
+    words = subprocess.run(["criu", "--version"], capture_output=True, text=True).stdout.split()
+    return len(words) > 1 and tuple(map(int, words[1].split(".")[:2])) >= (4, 2)
+
+
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this machine has it, what it is
     "root": (lambda: os.geteuid() == 0, "root"),
     "cgroup1": (lambda: bool(glob("/sys/fs/cgroup/*/tasks")), "cgroup v1 hierarchies"),
     "cgroup2": (has_controllers, "a cgroup v2 hierarchy with controllers"),
     "systemd": (lambda: os.path.isdir("/run/systemd/system"), "systemd as the first process"),
-    "criu": (lambda: shutil.which("criu") is not None, "criu"),
+    "criu": (cache(has_criu), "criu 4.2 or newer: tests/install-criu"),
     "apparmor": (lambda: "apparmor" in current().lsms, "AppArmor"),
     "engine": (has_engine, "a container engine"),
 }

@@ -1,0 +1,1 @@
+"""Checkpoint and restore through CRIU. Lifecycle: it opens, freezes, launches criu and answers it."""

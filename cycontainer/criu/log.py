@@ -1,0 +1,72 @@
+"""CRIU's log: the lines of it that matter, and what a user can do about them. It reads one file."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
+
+MOST_BYTES: Final = 4 << 20  # from the end: what matters is said last
+MOST_LINES: Final = 40
+BEFORE: Final = 3  # lines before each error that are shown with it
+
+# Said whenever criu lacks CAP_SYS_RESOURCE, on success too.
+HARMLESS: Final = ("Can't setup RLIMIT_NOFILE for self",)
+
+ADVICE: Final = (  # what a line says, and what can be done
+    (
+        "--tcp-established",
+        "established TCP connections are saved and restored with --tcp-established (tcp_established)",
+    ),
+    ("Connected TCP socket in image", "restore with --tcp-established (tcp_established), or --tcp-close (tcp_close)"),
+    ("In-flight connection", "connections being made are left out with --tcp-skip-in-flight (tcp_skip_in_flight)"),
+    ("--file-locks", "file locks are saved and restored with --file-locks (file_locks)"),
+    ("link-remap", "deleted files that have another name are saved with --link-remap (link_remap)"),
+    ("--ext-unix-sk", "datagram sockets to the host are saved and restored with --ext-unix-sk (ext_unix_sk)"),
+    ("half of stream unix connection", "a stream connection to a process outside of the container cannot be saved"),
+    ("Can't lookup mount", "a process holds a file that no mount of the container shows"),
+    ("No mapping for", "the image has a mount that the configuration lacks, or has as another kind"),
+    (
+        "doesn't have a proper root mount",
+        "a mount of the container comes from elsewhere and is not in its configuration",
+    ),
+    ("Can't fork for", "a pid of the image is in use: another process has it, or the old one was not yet waited for"),
+    ("Can't get 1:16 opt", "this criu is too old for this kernel: criu 4.2 or newer saves inet sockets on Linux 6.16"),
+    ("iptables-restore", 'install iptables, or use the network lock "nftables" (network_lock)'),
+    ("No space left on device", "the image directory's file system is full"),
+    ("has bad size", "a file has changed since the checkpoint: the root file system must be as it was"),
+    ("is being ptraced", "a process is being traced: detach the debugger first"),
+    ("io_uring", "criu cannot save an io_uring"),
+    ("Unknown magic", "the image is damaged, or of another kind"),
+    ("Unexpected EOF", "the image is damaged: it ends too early"),
+    ("dirty tracking", "this kernel cannot track memory (CONFIG_MEM_SOFT_DIRTY): no pre-dump, no parent image"),
+)
+
+
+def lines_of(path: str) -> list[str]:
+    """The log's lines, those at the end where it is very long; none when there is no log."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - MOST_BYTES))
+            return file.read().decode("utf-8", "replace").splitlines()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def excerpt(lines: list[str]) -> tuple[str, ...]:
+    """The lines that tell of errors, each with those before it; with their numbers, the last MOST_LINES of them."""
+    kept: set[int] = set()
+    for number, line in enumerate(lines):
+        if "Error" in line and not any(words in line for words in HARMLESS):
+            kept.update(range(max(0, number - BEFORE), number + 1))
+    return tuple(f"{number + 1}: {lines[number]}" for number in sorted(kept)[-MOST_LINES:])
+
+
+def advice(lines: Iterable[str]) -> tuple[str, ...]:
+    """What can be done about these lines, each advice once."""
+    text = "\n".join(lines)
+    return tuple(advice for words, advice in ADVICE if words in text)
