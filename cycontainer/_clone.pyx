@@ -5,15 +5,16 @@ page tables: 14 ms at 500 MB). It has a stack of its own and, unlike after vfork
 child that is stopped would stop us. What it reads stays where it is until it has said something, or is dead.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, malloc
 
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
                                  MESSAGE_MOUNT, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
-from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
+from cycontainer._sys cimport (AF_UNIX, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
-                               SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, close, cmsghdr, errno, iovec, msghdr, poll,
-                               pollfd, pthread_sigmask, recvmsg, sendmsg, sigfillset, sigset_t, socketpair)
+                               SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll,
+                               pollfd, pthread_sigmask, recvmsg, sendmsg, sigfillset, sigset_t, socketpair, timespec)
 
 from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
                                    NR_close_range, NR_dup3, NR_execveat, NR_fcntl, NR_pidfd_send_signal, NR_prctl,
@@ -176,6 +177,29 @@ cdef class Child:
         cdef long result = sys5(NR_pidfd_send_signal, self.pidfd, number, 0, 0, 0)
         if result < 0:
             raise OSError(-result, "pidfd_send_signal")
+
+    def hear(self, double timeout):
+        """Wait at most `timeout` seconds (infinity: as long as it takes) for the socket to be readable; whether it is.
+
+        Raises what a signal handler raises."""
+        cdef pollfd entry
+        cdef timespec now
+        cdef int result, left = -1
+        cdef double until = 0
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        until = now.tv_sec + now.tv_nsec / 1e9 + timeout
+        entry.fd, entry.events = self.socket, POLLIN
+        while True:
+            if timeout < 1e9:
+                clock_gettime(CLOCK_MONOTONIC, &now)
+                left = max(0, <int> ((until - now.tv_sec - now.tv_nsec / 1e9) * 1000 + 1))
+            with nogil:
+                result = poll(&entry, 1, left)
+            if result >= 0:
+                return result > 0
+            if errno != EINTR:
+                raise OSError(errno, "poll")
+            PyErr_CheckSignals()
 
     def receive(self):
         """One message of the init that is there: (kind, step, errno, tasks, user_us, system_us, peak_kb, fd), all int;

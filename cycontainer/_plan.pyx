@@ -244,6 +244,10 @@ cdef class PlanWriter:
         """The source, a detached mount, becomes the root, attached over /."""
         self._step(OP_ROOT, "attach the root")
 
+    def enter_root_at(self, str path not None):
+        """The source, a detached mount, becomes the root, attached at `path` of the host: hooks look for it there."""
+        self._step(OP_ROOT, f"attach the root at {path}", 2, self._text(path))
+
     def use_root(self):
         """The source becomes the root where it is, in a mount namespace that is not ours."""
         self._step(OP_ROOT, "use the root", 1)

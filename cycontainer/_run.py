@@ -14,7 +14,6 @@ from cycontainer._arguments import (
     program_arguments,
     user_ids,
 )
-from cycontainer._fd import close_all
 from cycontainer._result import Result, Usage
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
@@ -23,24 +22,24 @@ from cycontainer.launch import abandon, attend, end_of, kill, launch
 from cycontainer.record import Record
 from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
+from cycontainer.streams import DEVNULL as DEVNULL
+from cycontainer.streams import PIPE as PIPE
+from cycontainer.streams import STDOUT as STDOUT
+from cycontainer.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
-    from typing import IO, Any, Final
+    from typing import Any, Final
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config
     from cycontainer.host import Host
     from cycontainer.plan import Plan
+    from cycontainer.streams import Stream
 
-    Stream = int | IO[Any] | None
-
-PIPE: Final = -1  # as in subprocess
-STDOUT: Final = -2
-DEVNULL: Final = -3
 SIGKILL: Final = 9
 FOREVER: Final = float("inf")
 
@@ -111,65 +110,13 @@ def _plan_for(
     return plan
 
 
-# --- descriptors
-
-
-class _Streams:
-    """The program's three descriptors, and our ends of its pipes. What is still ours is closed in the end."""
-
-    def __init__(self) -> None:
-        self.program: list[int] = []
-        self.ends: dict[str, int] = {"stdin": -1, "stdout": -1, "stderr": -1}
-        self._theirs: list[int] = []
-
-    def add(self, name: str, stream: Stream) -> None:
-        if stream == STDOUT and name == "stderr":
-            self.program.append(self.program[1])
-        elif stream == DEVNULL:
-            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
-        elif stream == PIPE:
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
-            self.ends[name] = ours
-            self._keep(theirs)
-            os.set_blocking(ours, False)
-        elif stream is None:
-            self._inherit(name)
-        else:
-            self.program.append(stream if isinstance(stream, int) else stream.fileno())
-
-    def _inherit(self, name: str) -> None:
-        fd = len(self.program)
-        try:
-            os.fstat(fd)
-        except OSError:
-            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))  # ours is closed: theirs must not be a stranger
-        else:
-            self.program.append(fd)
-
-    def _keep(self, fd: int) -> None:
-        self._theirs.append(fd)
-        self.program.append(fd)
-
-    def launched(self) -> None:
-        """The program has its own now."""
-        theirs, self._theirs = self._theirs, []
-        close_all(theirs)
-
-    def close(self) -> None:
-        """After a failure: what nobody has taken over."""
-        self.launched()
-        ends, self.ends = self.ends, dict.fromkeys(self.ends, -1)
-        close_all(fd for fd in ends.values() if fd >= 0)
-
-
 # --- the run
 
 
 class _Run:
     """One container from its launch to its end."""
 
-    def __init__(self, plan: Plan, child: Child, streams: _Streams, data: bytes, timeout: float) -> None:
+    def __init__(self, plan: Plan, child: Child, streams: Streams, data: bytes, timeout: float) -> None:
         ends = streams.ends
         self.plan, self.child = plan, child
         self.waiter = _wait.Waiter(child, ends["stdout"], ends["stderr"], ends["stdin"], data, timeout)
@@ -220,7 +167,7 @@ class _Run:
 
 
 def _execute(
-    plan: Plan, args: tuple[str, ...], env: tuple[str, ...] | None, streams: _Streams, data: bytes, timeout: float
+    plan: Plan, args: tuple[str, ...], env: tuple[str, ...] | None, streams: Streams, data: bytes, timeout: float
 ) -> tuple[_Run, tuple[int, float, float, int], int | None, bool]:
     """Launch and wait, in a cgroup of its own where there are limits."""
     cgroup: Cgroup | None = None
@@ -370,7 +317,7 @@ def run(
         if isinstance(input, str)
         else bytes(input)
     )
-    streams = _Streams()
+    streams = Streams()
     try:
         streams.add("stdin", PIPE if input is not None else stdin)
         streams.add("stdout", PIPE if stdout is None and capture_output else stdout)

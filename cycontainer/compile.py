@@ -10,10 +10,11 @@ from __future__ import annotations
 from cycontainer import confinement, identity, rootfs
 from cycontainer._plan import PlanWriter
 from cycontainer.errors import ConfigError
-from cycontainer.namespaces import Scope, add_namespaces, keeps_groups, scope_of
+from cycontainer.namespaces import Scope, add_namespaces, become_root, keeps_groups, scope_of
 from cycontainer.plan import Plan
 from cycontainer.record import Record
 from cycontainer.resources import compile_resources
+from cycontainer.tables import NAMESPACES
 from cycontainer.trees import launcher_trees
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cycontainer.config import Config, Process
     from cycontainer.host import Host
+    from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
 
@@ -71,12 +73,16 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     if "pid" in scope.new and confinement.needs_proc(config, host):
         plan.open_new_proc()
         _adjust_oom_score(plan, config)
-    own = frozenset(hierarchy.mount for hierarchy in hierarchies)
-    if _needs_launcher(config):  # before the sysctls: net.ipv4.conf.eth0.* is there when eth0 is
+    own = _cgroup_prefixes(config, host, hierarchies)
+    if config.linux.net_devices or config.linux.intel_rdt:  # before the sysctls: net.ipv4.conf.eth0.* comes with eth0
         scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
     _add_system(plan, config, scope)
     if "mount" in scope.new:
         _add_file_tree(plan, config, host, scope, style, own)
+    if rootfs.has_early_hooks(config):
+        scope.synchronise(plan, "hooks", "let the launcher run the hooks")
+    if "mount" in scope.new:
+        rootfs.add_pivot(plan, config, pivot=style.pivot)
     elif "mount" not in scope.joined:
         plan.take_tree(config.root.path, 0)
         plan.use_root()
@@ -101,11 +107,61 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     )
 
 
-def _needs_launcher(config: Config) -> bool:
-    """Whether something is done to the new namespaces from outside, before the root is left."""
-    hooks = config.hooks
-    early = hooks.prestart or hooks.create_runtime or hooks.create_container
-    return bool(early or config.linux.net_devices or config.linux.intel_rdt)
+def compile_exec(
+    config: Config,
+    host: Host,
+    hierarchies: tuple[HierarchyPlan, ...],
+    style: Style = Style(),  # noqa: B008
+) -> Plan:
+    """A process beside a running container's: in its namespaces and cgroups, confined as it is.
+
+    Args:
+        config: the container's, with the process to start as its `process`.
+        hierarchies: those in which it enters the container's cgroup. The plan's first slot is a pidfd of the
+            container's first process, the next ones are the hierarchies' `tasks`.
+
+    Raises:
+        ConfigError: this host or this user cannot do it.
+    """
+    kinds = {namespace.type: namespace for namespace in config.linux.namespaces}
+    linux = config.linux.replace(sysctl=(), net_devices=())
+    config = config.replace(linux=linux)
+    privileged = host.privileged and host.uid == 0
+    scope = Scope(new={}, joined=kinds, order=(), first_slot=0, privileged=privileged, syncs={}, trees={}, errands=[])
+    confinement.check_labels(config, host)
+    plan = PlanWriter()
+    for place, hierarchy in enumerate(hierarchies):
+        plan.enter_cgroup(1 + place, hierarchy.mount)
+    plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
+    if confinement.needs_proc(config, host):
+        plan.open_host_proc()
+        _adjust_oom_score(plan, config)
+    if config.linux.intel_rdt:
+        scope.synchronise(plan, "runtime", "let the launcher work on the new process")
+    plan.join(0, "container's", sum(NAMESPACES[kind][0] for kind in kinds))
+    if "user" in kinds:
+        become_root(plan, linux.uid_map, linux.gid_map)
+    plan.set_session()
+    program_step = _add_program(plan, config, host, scope, style.replace(console=False))
+    assert config.process is not None
+    return Plan(
+        data=plan.finish(),
+        attempts=tuple(plan.attempts),
+        processes=2 if "pid" in kinds else 1,
+        keeps_init=style.keep_init,
+        syncs=scope.syncs,
+        program_step=program_step,
+        args=config.process.args,
+        env=config.process.env,
+    )
+
+
+def _cgroup_prefixes(config: Config, host: Host, hierarchies: tuple[HierarchyPlan, ...]) -> dict[str, str]:
+    """What the container's cgroup path is below in each hierarchy: the mount, or the caller's own place."""
+    asked = config.linux.cgroups_path
+    relative = bool(asked) and not asked.startswith("/")
+    own = {each.mount: each.own.rstrip("/") if relative else "" for each in host.cgroups.v1}
+    return {each.mount: each.mount + own.get(each.mount, "") for each in hierarchies}
 
 
 def _may_limit(host: Host) -> bool:
@@ -175,7 +231,7 @@ def _sysctl_path(key: str) -> str:
 
 
 def _add_file_tree(
-    plan: PlanWriter, config: Config, host: Host, scope: Scope, style: Style, own: frozenset[str]
+    plan: PlanWriter, config: Config, host: Host, scope: Scope, style: Style, own: dict[str, str]
 ) -> None:
     trees = launcher_trees(config, host, scope, map_root=style.map_root)
     rootfs.add_root(plan, config, scope, trees, attributes=style.root_attributes)
@@ -188,7 +244,6 @@ def _add_file_tree(
         plan.attach("the terminal", "/dev/console")
     rootfs.add_late_readonly(plan, config)
     rootfs.add_masks(plan, config)
-    rootfs.add_pivot(plan, config, pivot=style.pivot)
 
 
 def _open_terminal(plan: PlanWriter, process: Process) -> None:
@@ -207,8 +262,7 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     if style.new_keyring:
         confinement.add_keyring(plan, process)
     identity.add_limits(plan, config)
-    if "mount" not in scope.joined:
-        plan.change_directory(process.cwd)
+    plan.change_directory(process.cwd)
     confinement.add_labels(plan, process, host)
     if process.terminal and not ("mount" in scope.new and style.console):
         _open_terminal(plan, process)

@@ -6,6 +6,15 @@
     ├── LaunchError          a step between `clone3` and the program's `execve` failed
     │   └── ProgramError     that step was the program's own `execve` or look-up: it "could not start"
     ├── CgroupError          a file or directory of a cgroup refused
+    ├── ContainerError       a container is not what a verb needs
+    │   ├── ContainerExists      its id is taken
+    │   ├── ContainerNotFound    there is none of that id
+    │   ├── ContainerNotRunning  it has ended, or not started
+    │   ├── ContainerRunning     it has to be stopped first
+    │   ├── ContainerPaused      it has to go on first
+    │   └── StateError           its state on disk cannot be read, or is of another version
+    ├── HookError            a hook failed, or took too long
+    ├── WaitTimeout          a process has not ended in the time that it was given
     ├── StatusUnknown        the program ended, and someone else took its exit status
     ├── CriuError            criu refused, failed or died
     └── RunError             `run(check=True)`: the program failed
@@ -104,6 +113,78 @@ class CgroupError(Error):
     def __str__(self) -> str:
         what = self.path if self.value is None else f"{self.path}: write {self.value!r}"
         return printable(f"{what}: {name_of(self.errno)}")
+
+
+class ContainerError(Error):
+    """A container is not what a verb needs.
+
+    Attributes:
+        container_id: which one.
+        problem: what is wrong, in the words that engines match.
+    """
+
+    def __init__(self, container_id: str, problem: str) -> None:
+        super().__init__(container_id, problem)
+        self.container_id, self.problem = container_id, problem
+
+    def __str__(self) -> str:
+        return printable(f"{self.problem}: {self.container_id}")
+
+
+class ContainerExists(ContainerError):
+    """The id is taken under this root."""
+
+    def __init__(self, container_id: str, problem: str = "container with given ID already exists") -> None:
+        super().__init__(container_id, problem)
+
+
+class ContainerNotFound(ContainerError):
+    """There is no container of this id under this root."""
+
+    def __init__(self, container_id: str, problem: str = "container does not exist") -> None:
+        super().__init__(container_id, problem)
+
+
+class ContainerNotRunning(ContainerError):
+    """It has ended, or has not been started."""
+
+    def __init__(self, container_id: str, problem: str = "container not running") -> None:
+        super().__init__(container_id, problem)
+
+
+class ContainerRunning(ContainerError):
+    """It runs, and the verb needs one that does not."""
+
+
+class ContainerPaused(ContainerError):
+    """It is paused, and the verb needs one that is not."""
+
+
+class StateError(ContainerError):
+    """Its state on disk cannot be read, is damaged, or was written by a later version; it was left as it is."""
+
+
+class HookError(Error):
+    """A hook failed: what was being made is undone.
+
+    Attributes:
+        kind: "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop".
+        number: which of them, from 0.
+        problem: how it ended.
+        output: the end of what it printed on its standard error.
+    """
+
+    def __init__(self, kind: str, number: int, problem: str, output: str = "") -> None:
+        super().__init__(kind, number, problem, output)
+        self.kind, self.number, self.problem, self.output = kind, number, problem, output
+
+    def __str__(self) -> str:
+        said = f", stderr: {self.output.strip()}" if self.output.strip() else ""
+        return printable(f"error running {self.kind} hook #{self.number}: {self.problem}{said}")
+
+
+class WaitTimeout(Error, TimeoutError):
+    """A process has not ended in the time that it was given; it goes on."""
 
 
 class StatusUnknown(Error):

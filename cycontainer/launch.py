@@ -30,7 +30,7 @@ CLONE_NEWUSER = NAMESPACES["user"][0]
 
 def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[str], cgroup: str | None) -> int:
     """The complete plan, in a file of its own."""
-    names = candidates(args[0], tuple(env))
+    names = candidates(plan.program or args[0], tuple(env))
     data = _plan.assemble(
         plan.data,
         base,
@@ -73,7 +73,7 @@ def launch(
     env: Sequence[str] | None = None,
     cgroup: Cgroup | None = None,
     cgroup_path: str | None = None,
-    start: tuple[int, ...] = (),
+    first: tuple[int, ...] = (),
 ) -> Child:
     """Start a container's first process and return at once; `attend` answers what its init asks.
 
@@ -82,7 +82,7 @@ def launch(
         args, env: instead of the plan's.
         cgroup: made for this launch; its `tasks` descriptors are the plan's next slots.
         cgroup_path: where it is, below each hierarchy's mount.
-        start: the FIFOs of a container that waits for start, the plan's first slots.
+        first: descriptors for the plan's first slots: FIFOs of one that waits for start, or a pidfd to join.
 
     Raises:
         ConfigError: a namespace's path is none.
@@ -101,7 +101,7 @@ def launch(
             init_descriptor(),
             plan_fd,
             descriptors,
-            (*start, *tasks, *namespaces, *made),
+            (*first, *tasks, *namespaces, *made),
             plan.clone_flags,
             -1,
             bool(plan.clone_flags & CLONE_NEWUSER),

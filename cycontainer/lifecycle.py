@@ -1,149 +1,407 @@
-"""A container's life from a bundle: for now, one run of it in the foreground. Lifecycle."""
+"""Container: a handle on one container, whoever made it. Lifecycle.
+
+What a verb does stands in its subject's file; here is what a verb needs, in which order, and under which lock.
+"""
 
 from __future__ import annotations
 
 import os
 
-from cycontainer import _clone, _wait
-from cycontainer.compile import Style, compile_plan
-from cycontainer.errors import ConfigError
-from cycontainer.host import current
-from cycontainer.launch import abandon, attend, end_of, launch
-from cycontainer.read_config import load_bundle
-from cycontainer.resources import cgroup_path
+from cycontainer.errors import (
+    ContainerError,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ContainerPaused,
+)
+from cycontainer.state import (
+    Directory,
+    container_ids,
+    default_root,
+    is_alive,
+    load,
+    load_config,
+    status_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
-    from typing import Any, Final
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final, Self
 
-    from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
-    from cycontainer.plan import Plan
+    from cycontainer.config import Config
+    from cycontainer.execution import Program
+    from cycontainer.process import Process
+    from cycontainer.state import State
+    from cycontainer.streams import Stream
 
-ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
-MOST_LETTERS: Final = 255
-NOT_FORWARDED: Final = frozenset(  # what stops or kills us, what tells of our own faults, what is about us
-    (4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 28)
-)
-
-
-def check_id(container_id: str) -> None:
-    """A closed alphabet, bounded: an id becomes a name of directories."""
-    if not 0 < len(container_id) <= MOST_LETTERS or container_id in (".", "..") or set(container_id) - ID_LETTERS:
-        raise ConfigError("", f"invalid container ID format: {container_id[:MOST_LETTERS]!r}")
+PATIENCE: Final = 10.0  # seconds that killed processes get to be gone
+SIGKILL: Final = 9
 
 
-def _make_cgroup(plan: Plan, path: str) -> Cgroup | None:
-    if plan.cgroup is None or not plan.cgroup.hierarchies:
-        return None
-    from cycontainer.cgroups import Cgroup
+class Container:
+    """One container: its id, its state on disk, and what can be done with it.
 
-    return Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
-
-
-def _attend_all(plan: Plan, child: Child) -> None:
-    """Wait for the end of a child, and answer its init."""
-    waiter = _wait.Waiter(child, -1, -1, -1, b"", float("inf"))
-    event = waiter.wait()
-    while event != _wait.ENDED:
-        message = child.receive()
-        if message:
-            attend(plan, child, message)
-            if message[0] == _clone.CLONED:
-                waiter.watch()
-        event = waiter.wait()
-    message = child.receive()
-    if message:
-        attend(plan, child, message)
-
-
-def _forward_to(child: Child) -> dict[int, Any]:
-    """Pass signals on to the container; what was set before, to be put back."""
-    import signal
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        try:
-            child.send_signal(number)
-        except ProcessLookupError:
-            return  # it has just ended
-
-    return {number: signal.signal(number, forward) for number in range(1, 32) if number not in NOT_FORWARDED}
-
-
-def _restore(handlers: dict[int, Any]) -> None:
-    import signal
-
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def _wait_in_foreground(plan: Plan, child: Child) -> int:
-    before = _forward_to(child)
-    try:
-        _attend_all(plan, child)
-    finally:
-        _restore(before)
-    code = end_of(child, None)[0]
-    return 128 - code if code < 0 else code
-
-
-def run_bundle(
-    container_id: str,
-    bundle: str,
-    *,
-    config: str | None = None,
-    pid_file: str | None = None,
-    pivot: bool = True,
-    new_keyring: bool = True,
-) -> int:
-    """Run a bundle's container in the foreground; the program's exit status, or 128 and its signal's number.
-
-    Raises:
-        ConfigError: the id or the configuration is wrong; nothing was touched.
-        LaunchError: a step failed; what had been made is gone again.
+    Attributes:
+        id: its name below `root`.
+        root: the directory that states are kept in, absolute.
+        process: its first process, when this object made it; else None.
     """
-    check_id(container_id)
-    checked = load_bundle(bundle, os.path.abspath(config) if config else "config.json")
-    _refuse_what_is_missing(checked)
-    plan = compile_plan(checked, current(), Style(pivot=pivot, new_keyring=new_keyring))
-    path = cgroup_path(checked.linux.cgroups_path, container_id)
-    cgroup = _make_cgroup(plan, path)
-    try:
-        return _run(plan, cgroup, path, pid_file)
-    finally:
-        if cgroup is not None:
-            cgroup.destroy()
 
+    def __init__(self, container_id: str, root: str, process: Process | None = None) -> None:
+        self.id, self.root, self.process = container_id, root, process
 
-def _run(plan: Plan, cgroup: Cgroup | None, path: str, pid_file: str | None) -> int:
-    child = launch(plan, descriptors=(0, 1, 2), cgroup=cgroup, cgroup_path=path)
-    try:
-        if cgroup is not None:
-            cgroup.release_tasks()
-        if pid_file:
-            with open(pid_file, "w") as file:
-                file.write(str(child.pid))
-        return _wait_in_foreground(plan, child)
-    except BaseException:
-        abandon(child)
-        raise
-    finally:
-        child.close()
+    # --- making and finding
 
+    @classmethod
+    def create(
+        cls,
+        container_id: str,
+        config: Mapping[str, Any],
+        *,
+        root: str | None = None,
+        bundle: str = ".",
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        pass_fds: Sequence[int] = (),
+        pivot: bool = True,
+        new_keyring: bool = True,
+    ) -> Self:
+        """Set a container up and leave it one `execve` short of its program; `start` lets it go.
 
-def _refuse_what_is_missing(config: object) -> None:
-    """What this version cannot do yet is refused, never skipped."""
-    from cycontainer.config import Config, Hooks
+        Args:
+            container_id: letters, digits and "_+-.", at most 255.
+            config: a configuration of the runtime-spec, as `config.json` has it.
+            root: the directory that states are kept in; None is /run/cycontainer, as an ordinary user
+                $XDG_RUNTIME_DIR/cycontainer.
+            bundle: what relative paths of the configuration are relative to.
+            stdin, stdout, stderr: a descriptor, a file, PIPE, DEVNULL, or None for the caller's. With
+                `process.terminal` they are unused: the terminal's master is `process.terminal` of the result.
+            pass_fds: more descriptors, which the program has as 3 and following.
+            pivot: leave the host's root by pivot_root(2), which ramdisks cannot.
+            new_keyring: start a session keyring.
 
-    assert isinstance(config, Config)
-    process, linux = config.process, config.linux
-    for path, value in (
-        ("process.terminal", process and process.terminal),
-        ("hooks", config.hooks != Hooks()),
-        ("linux.netDevices", linux.net_devices),
-        ("linux.intelRdt", linux.intel_rdt),
-        ("linux.mountLabel", linux.mount_label),
-    ):
-        if value:
-            raise ConfigError(path, "this version of cycontainer cannot do that yet")
+        Raises:
+            ConfigError: this host cannot do what `config` asks; nothing was touched.
+            ContainerExists: the id is taken under `root`.
+            LaunchError, CgroupError, HookError: what had been made until then is gone again.
+        """
+        from cycontainer.json_text import to_json
+        from cycontainer.streams import DEVNULL, Streams
+
+        document = to_json(config).encode("utf-8", "surrogateescape")
+        streams = Streams()
+        terminal = bool((config.get("process") or {}).get("terminal"))
+        try:
+            for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                streams.add(name, DEVNULL if terminal else stream)
+            container = cls.create_from(
+                container_id,
+                document,
+                root=root,
+                bundle=bundle,
+                descriptors=(*streams.program, *pass_fds),
+                ends=streams.ends,
+                pivot=pivot,
+                new_keyring=new_keyring,
+            )
+            streams.ends = dict.fromkeys(streams.ends, -1)
+        finally:
+            streams.close()
+        return container
+
+    @classmethod
+    def create_from(
+        cls, container_id: str, document: bytes, *, root: str | None = None, bundle: str = ".", **wishes: Any
+    ) -> Self:
+        """`create` from the bytes of a config.json; `wishes`: `creation.Wishes`."""
+        from cycontainer.creation import Wishes, create
+        from cycontainer.read_config import parse, read_config
+
+        bundle = os.path.abspath(bundle)
+        config = read_config(parse(document), bundle=bundle)
+        root = os.path.abspath(root) if root else default_root()
+        with Directory.reserve(root, container_id) as directory:
+            _, process = create(directory, config, document, Wishes(bundle=bundle, **wishes))
+        return cls(container_id, root, process)
+
+    @classmethod
+    def load(cls, container_id: str, *, root: str | None = None) -> Self:
+        """A container that exists.
+
+        Raises:
+            ContainerNotFound: there is none of this id.
+            StateError: its state cannot be read.
+        """
+        root = os.path.abspath(root) if root else default_root()
+        load(root, container_id)
+        return cls(container_id, root)
+
+    @classmethod
+    def list(cls, *, root: str | None = None) -> Sequence[Self]:
+        """All containers, by id; those that are just being deleted may still be among them.
+
+        Raises:
+            FileNotFoundError: `root` was given, and there is no such directory.
+        """
+        try:
+            directory = os.path.abspath(root or default_root())
+            return [cls(name, directory) for name in container_ids(directory)]
+        except FileNotFoundError:
+            if root:
+                raise
+            return []
+
+    # --- what it is
+
+    def _state(self) -> State:
+        return load(self.root, self.id)
+
+    @property
+    def config(self) -> Config:
+        """Its configuration, as it was when it was created. Raises ContainerNotFound."""
+        from cycontainer.read_config import parse, read_config
+
+        return read_config(parse(load_config(self.root, self.id)), bundle=self._state().bundle)
+
+    @property
+    def status(self) -> str:
+        """ "creating", "created", "running", "paused" or "stopped". Raises ContainerNotFound."""
+        return status_of(self.root, self._state())
+
+    @property
+    def pid(self) -> int:
+        """Its first process's, in the creator's pid namespace; 0 when it has ended. Raises ContainerNotFound."""
+        state = self._state()
+        return state.pid if is_alive(state) else 0
+
+    def state(self) -> dict[str, Any]:
+        """The state as the specification has it, and ours beside it.
+
+        Returns:
+            "ociVersion", "id", "status", "pid" (unless it is stopped), "bundle", "annotations" (if there are any);
+            and "created" (RFC 3339), "owner" (uid), "rootless", "startTime" (clock ticks since boot), "cgroupPaths",
+            "namespacePaths".
+
+        Source: runtime-spec runtime.md, "State".
+        """
+        from cycontainer.hooks import oci_state
+
+        state = self._state()
+        status = status_of(self.root, state)
+        own = {
+            "created": state.created,
+            "owner": state.owner,
+            "rootless": state.rootless,
+            "startTime": state.start_time,
+            "cgroupPaths": {",".join(place.controllers): place.mount + place.path for place in state.cgroups},
+        }
+        if status not in ("stopped", "creating"):
+            namespaces = f"/proc/{state.pid}/ns"
+            own["namespacePaths"] = {name: f"{namespaces}/{name}" for name in os.listdir(namespaces)}
+        return {**oci_state(state, status), **own}
+
+    # --- its life
+
+    def start(self) -> None:
+        """Let the program go.
+
+        Raises:
+            ContainerError: it does not wait for a start.
+            ProgramError: the program could not be executed.
+            HookError: a startContainer hook failed: it was not started; or a poststart hook: it was killed.
+        """
+        from cycontainer.creation import open_first, release
+        from cycontainer.hooks import run_hooks
+
+        with Directory.open(self.root, self.id) as directory:
+            state, status = self._state(), status_of(self.root, self._state())
+            if status != "created":
+                raise ContainerError(self.id, f"cannot start a container in the {status} state")
+            if "start" not in state.python:
+                release(directory, state)
+                return
+            from cycontainer.errors import HookError
+            from cycontainer.execution import run_start_hooks
+
+            config = self.config
+            first = open_first(state)
+            try:
+                run_start_hooks(config, state, first)
+                release(directory, state)
+                run_hooks("poststart", config, state, "running", directory=state.bundle)
+            except HookError:
+                self._kill_all(state)
+                raise
+            finally:
+                os.close(first)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of a container that this object made; see `Process.wait`."""
+        if self.process is None:
+            raise ContainerError(self.id, "only who created a container can hear how it ends")
+        return self.process.wait(timeout)
+
+    def signal(self, number: int, *, all: bool = False) -> None:
+        """Send a signal to its first process, or to all that it has.
+
+        Raises:
+            ContainerNotRunning: it has ended, and `all` was not asked for.
+        """
+        from cycontainer.creation import open_first
+
+        state = self._state()
+        if all:
+            self._signal_all(state, number)
+            return
+        first = open_first(state)
+        try:
+            import signal
+
+            signal.pidfd_send_signal(first, number)
+        finally:
+            os.close(first)
+
+    def kill(self) -> None:
+        """SIGKILL to its first process; see `signal`."""
+        self.signal(SIGKILL)
+
+    def delete(self, *, force: bool = False) -> None:
+        """Remove it with all that belongs to it. One that waits for a start is ended.
+
+        Args:
+            force: kill what runs, and accept that there may be no such container, or half of one.
+
+        Raises:
+            ContainerNotFound: there is none (without `force`).
+            ContainerRunning: it runs (without `force`).
+            CgroupError: a cgroup could not be removed; what is left is found by the next try.
+        """
+        from cycontainer.deletion import delete
+
+        try:
+            with Directory.open(self.root, self.id) as directory:
+                delete(directory, self.root, force=force)
+        except ContainerNotFound:
+            if not force:
+                raise
+        if self.process is not None:
+            self.process.abandon()
+
+    # --- beside its program
+
+    def exec(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        pass_fds: Sequence[int] = (),
+        **keywords: Any,
+    ) -> Process:
+        """Start a process beside the container's, in its namespaces and cgroups, confined as it is.
+
+        Args:
+            args: the program, looked up in the container's PATH, and its arguments.
+            stdin, stdout, stderr, pass_fds: as in `create`.
+            keywords: `execution.Program`: env, cwd, user, terminal, capabilities, ...
+
+        Raises:
+            ContainerNotRunning, ContainerPaused: it is not in a state for that.
+            ProgramError: there is no such program, or it cannot be executed.
+            LaunchError: a step failed; nothing is left.
+        """
+        from cycontainer.execution import Program
+        from cycontainer.streams import DEVNULL, Streams
+
+        program: Program = Program(args=tuple(args), **keywords)
+        streams = Streams()
+        try:
+            for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
+                streams.add(name, DEVNULL if program.terminal else stream)
+            process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
+            streams.ends = dict.fromkeys(streams.ends, -1)
+        finally:
+            streams.close()
+        return process
+
+    def execute(self, program: Program, *, descriptors: tuple[int, ...]) -> Process:
+        """`exec` with descriptors that stay the caller's."""
+        from cycontainer.execution import execute
+
+        state = self._state()
+        status = status_of(self.root, state)
+        if status == "paused" and not program.ignore_paused:
+            raise ContainerPaused(self.id, "cannot exec in a paused container")
+        if status not in ("running", "created", "paused"):
+            raise ContainerNotRunning(self.id, "cannot exec in a stopped container: container not running")
+        return execute(self.config, state, program, descriptors)
+
+    def processes(self) -> Sequence[Any]:
+        """All its processes, as `psutil.Process` objects."""
+        import psutil
+
+        found = []
+        for pid in self.pids():
+            try:
+                found.append(psutil.Process(pid))
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def pids(self) -> Sequence[int]:
+        """All its processes, in the caller's pid namespace."""
+        state = self._state()
+        if not state.cgroups:
+            return [state.pid] if is_alive(state) else []
+        return self._cgroup(state).processes()
+
+    def pause(self) -> None:
+        """Stop every process where it is, until `resume`.
+
+        Raises:
+            ContainerNotRunning: it has ended.
+            CgroupError: EBUSY when one cannot be stopped; then all go on. ENOENT where it has no freezer.
+        """
+        with Directory.open(self.root, self.id):
+            state = self._state()
+            if status_of(self.root, state) not in ("running", "created"):
+                raise ContainerNotRunning(self.id, "container not running")
+            self._cgroup(state).freeze()
+
+    def resume(self) -> None:
+        """Let a paused container go on. Raises ContainerError when it is not paused."""
+        with Directory.open(self.root, self.id):
+            state = self._state()
+            if status_of(self.root, state) != "paused":
+                raise ContainerError(self.id, "container not paused")
+            self._cgroup(state).thaw()
+
+    # --- with
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.delete(force=True)
+
+    # --- details
+
+    def _cgroup(self, state: State) -> Cgroup:
+        from cycontainer.deletion import open_cgroup
+
+        return open_cgroup(state)
+
+    def _kill_all(self, state: State) -> None:
+        from cycontainer.deletion import kill_all
+
+        kill_all(state)
+
+    def _signal_all(self, state: State, number: int) -> None:
+        for pid in self.pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue

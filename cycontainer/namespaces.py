@@ -121,7 +121,7 @@ def add_namespaces(plan: PlanWriter, config: Config, host: Host, scope: Scope) -
     if not scope.privileged:
         _hide(plan)
     if maps:
-        _become_root(plan, maps.uid_map, maps.gid_map)
+        become_root(plan, maps.uid_map, maps.gid_map)
     if not scope.user_later:
         _add_joined(plan, config, scope)
     _add_new(plan, config, scope)
@@ -132,7 +132,7 @@ def _hide(plan: PlanWriter) -> None:
     plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
 
 
-def _become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ...]) -> None:
+def become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ...]) -> None:
     """Take an id that the namespace knows: files made by an unknown one are EOVERFLOW."""
     plan.prctl("keep capabilities over the change of ids", identity.PR_SET_KEEPCAPS, 1)
     plan.set_gid(min((line.container for line in gids), default=0))
@@ -143,7 +143,7 @@ def _add_joined(plan: PlanWriter, config: Config, scope: Scope) -> None:
     for namespace in scope.order:
         plan.join(scope.slot(namespace.type), namespace.type, NAMESPACES[namespace.type][0])
         if namespace.type == "user":
-            _become_root(plan, config.linux.uid_map, config.linux.gid_map)
+            become_root(plan, config.linux.uid_map, config.linux.gid_map)
 
 
 def _add_new(plan: PlanWriter, config: Config, scope: Scope) -> None:

@@ -68,23 +68,25 @@ class Plan(Record):
         errands: what is carried out first; the mounts that come of it are the last slots.
         maps: what the duty "maps" is.
         program_step: the number of the step that looks the program up; from there on a failure is the program's.
-        args, env, path: the program's, where a launch does not say otherwise; `path` is the value of PATH.
+        args, env: the program's, where a launch does not say otherwise.
+        program: what is executed, when that is not args[0] looked up.
     """
 
     data: bytes
     attempts: tuple[str, ...]
-    clone_flags: int
-    processes: int
-    keeps_init: bool
-    namespaces: tuple[Namespace, ...]
-    cgroup: CgroupPlan | None
-    syncs: dict[int, str]
-    trees: dict[int, Tree]
-    errands: tuple[Errand, ...]
-    maps: IdMaps | None
     program_step: int
     args: tuple[str, ...]
     env: tuple[str, ...]
+    program: str = ""
+    clone_flags: int = 0
+    processes: int = 1
+    keeps_init: bool = False
+    namespaces: tuple[Namespace, ...] = ()
+    cgroup: CgroupPlan | None = None
+    syncs: dict[int, str] = {}  # noqa: RUF012  # nobody changes a plan
+    trees: dict[int, Tree] = {}  # noqa: RUF012
+    errands: tuple[Errand, ...] = ()
+    maps: IdMaps | None = None
 
     def broken_at(self, step: int) -> Plan:
         """The same plan with step `step`, from 0, impossible: for tests of what happens when it fails."""

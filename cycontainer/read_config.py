@@ -130,11 +130,11 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOCTTY | os.O_NONBLOCK)  # a FIFO must not hold us
 
 
-def load_bundle(bundle: str, file: str = "config.json") -> Config:
-    """The configuration of a bundle: a directory, and the file's name in it.
+def read_bundle(bundle: str, file: str = "config.json") -> bytes:
+    """The bytes of a bundle's configuration: a directory, and the file's name in it.
 
     Raises:
-        ConfigError: it cannot be read, or is wrong.
+        ConfigError: it cannot be read.
     """
     path = os.path.join(bundle, file)
     if "\0" in path:
@@ -143,10 +143,18 @@ def load_bundle(bundle: str, file: str = "config.json") -> Config:
         with open(path, "rb", opener=_open) as config:
             if not stat.S_ISREG(os.fstat(config.fileno()).st_mode):
                 raise ConfigError("", f"{path}: not a regular file")
-            data = config.read(MOST_BYTES + 1)
+            return config.read(MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError("", f"{path}: {name_of(error.errno or 0)}") from None
-    return read_config(parse(data), bundle=bundle)
+
+
+def load_bundle(bundle: str, file: str = "config.json") -> Config:
+    """The configuration of a bundle.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong.
+    """
+    return read_config(parse(read_bundle(bundle, file)), bundle=bundle)
 
 
 # --- the document

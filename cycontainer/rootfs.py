@@ -179,7 +179,16 @@ def add_root(plan: PlanWriter, config: Config, scope: Scope, trees: dict[int, Tr
         plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
     if attributes:
         plan.set_attributes("restrict all of the root", attributes, 0, 0, AT_RECURSIVE)
-    plan.enter_root()
+    if has_early_hooks(config):
+        plan.enter_root_at(config.root.path)
+    else:
+        plan.enter_root()
+
+
+def has_early_hooks(config: Config) -> bool:
+    """Whether there are hooks that look at the file tree before the host's is left."""
+    hooks = config.hooks
+    return bool(hooks.prestart or hooks.create_runtime or hooks.create_container)
 
 
 def _add_attributes(plan: PlanWriter, mount: Mount, options: Options) -> None:
@@ -299,7 +308,7 @@ def _add_empty_root(plan: PlanWriter) -> None:
 
 
 def _add_cgroup_v1(
-    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: frozenset[str], label: str
+    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: dict[str, str], label: str
 ) -> None:
     """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
     base = mount.destination
@@ -309,7 +318,7 @@ def _add_cgroup_v1(
     for hierarchy in host.cgroups.v1:
         name = hierarchy.mount.rpartition("/")[2]
         if hierarchy.mount in own:
-            plan.take_cgroup(hierarchy.mount)
+            plan.take_cgroup(own[hierarchy.mount])
         else:
             plan.take_tree(hierarchy.mount + hierarchy.own.rstrip("/"), OPEN_TREE_CLONE)
         plan.set_attributes(f"set the mount options of {base}/{name}", attributes, 0, MS_PRIVATE, 0)
@@ -323,7 +332,7 @@ def _add_cgroup_v1(
 
 
 def _add_cgroup(
-    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: frozenset[str], label: str
+    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: dict[str, str], label: str
 ) -> None:
     if mount.type == "cgroup" and host.cgroups.v1:
         _add_cgroup_v1(plan, mount, options, host, own=own, label=label)
@@ -368,12 +377,12 @@ def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
 
 
 def add_mounts(
-    plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: frozenset[str], trees: dict[int, Tree]
+    plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: dict[str, str], trees: dict[int, Tree]
 ) -> None:
     """The mounts in their order.
 
     Args:
-        own: the v1 hierarchies in which the container has a cgroup of its own.
+        own: the v1 hierarchies in which the container has a cgroup of its own, and what its path there is below.
         trees: what the launcher makes, by the mount's index.
     """
     label = config.linux.mount_label

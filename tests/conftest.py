@@ -17,6 +17,7 @@ from ordinary import OrdinaryUser
 
 from cycontainer.host import current
 from cycontainer.init_process import init_descriptor
+from cycontainer.state import default_root
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,10 +25,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def kept_for_life() -> None:
-    """What the library keeps as long as a process lives is opened before the first look."""
+def kept_for_life() -> Iterator[None]:
+    """What is kept as long as a process lives is opened before the first look, and the root directory made."""
     current()
     init_descriptor()
+    made = os.geteuid() == 0 and not os.path.exists(default_root())
+    if made:
+        os.mkdir(default_root(), 0o700)
+    yield
+    if made:
+        os.rmdir(default_root())
 
 
 @pytest.fixture(autouse=True)

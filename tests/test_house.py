@@ -21,7 +21,18 @@ PACKAGE = "cycontainer"
 
 # From the ground up. A module may import from its own room and from those below; a directory's files are in its room.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "ground": ("_steps", "_sys", "errors", "record", "tables", "undo", "version", "init.sys", "init.state"),
+    "ground": (
+        "_steps",
+        "_sys",
+        "errors",
+        "json_text",
+        "record",
+        "tables",
+        "undo",
+        "version",
+        "init.sys",
+        "init.state",
+    ),
     "init": ("init",),
     "hot": (
         *("_bpf", "_cgroupfs", "_cgroupkill", "_cgrouptree", "_clone", "_fd", "_nsenter", "_plan", "_seccomp", "_wait"),
@@ -31,11 +42,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_layout", "config", "host", "node", "seccomp_profile", "spec"),
         *("read_config", "read_linux", "read_process", "read_resources", "read_seccomp"),
     ),
-    "compile": ("compile", "confinement", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
+    "compile": (
+        *("compile", "confinement", "hook_plan", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
+    ),
     "lifecycle": (
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("errands", "id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
+        *("creation", "deletion", "errands", "execution", "streams"),
+        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
     ),
     "faces": (
         "__init__",

@@ -138,7 +138,7 @@ def test_mount_options_are_the_kernels(busybox_rootfs: str) -> None:
 
 
 def test_the_command_runs_a_bundle(busybox_rootfs: str, tmp_path: object) -> None:
-    command = [sys.executable, "-m", "cycontainer"]
+    command = [sys.executable, "-m", "cycontainer", "--root", f"{tmp_path}/states"]
     subprocess.run([*command, "spec", "--bundle", str(tmp_path)], check=True)
     os.symlink(busybox_rootfs, f"{tmp_path}/rootfs")
     path = f"{tmp_path}/config.json"

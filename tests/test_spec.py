@@ -55,7 +55,8 @@ def test_each_call_gives_a_configuration_of_its_own() -> None:
 @pytest.mark.root
 def test_root_can_run_it(busybox_rootfs: str, tmp_path: Path) -> None:
     write_bundle(str(tmp_path), busybox_rootfs, None)
-    command = [sys.executable, "-m", "cycontainer", "run", "--bundle", str(tmp_path), "test-spec"]
+    command = [sys.executable, "-m", "cycontainer", "--root", f"{tmp_path}/states"]
+    command += ["run", "--bundle", str(tmp_path), "test-spec"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\ncycontainer\n", "")
 

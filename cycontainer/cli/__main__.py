@@ -43,7 +43,7 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-def _dispatch(name: str, words: list[str]) -> int:
+def _dispatch(name: str, words: list[str], root: str | None) -> int:
     if name not in VERBS:
         raise UsageError(f"no such verb: {name}; one of {', '.join(VERBS)}")
     module = __import__(f"cycontainer.cli.{name}", fromlist=["main"])
@@ -51,6 +51,7 @@ def _dispatch(name: str, words: list[str]) -> int:
         print(help_text(name, module.VERB))
         return 0
     arguments, _ = read(module.VERB.options, words)
+    arguments.root = root
     least, most = module.VERB.operands
     if not least <= len(arguments.operands) <= most:
         raise UsageError(f"usage: cycontainer {name} [options] {module.VERB.usage}")
@@ -72,7 +73,7 @@ def main(words: list[str]) -> int:
         if options.given("--help") or not rest:
             print(_usage())
             return 0 if options.given("--help") else 1
-        return _dispatch(rest[0], rest[1:])
+        return _dispatch(rest[0], rest[1:], options.value("--root") or None)
     except Error as error:
         status, message = error.status if isinstance(error, ProgramError) else 1, str(error)
     except OSError as error:

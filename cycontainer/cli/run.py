@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from cycontainer.cli.bundle import OPTIONS, create_from_bundle
+from cycontainer.cli.foreground import wait_in_foreground
 from cycontainer.cli.verb import Arguments, Option, Verb
-from cycontainer.lifecycle import run_bundle
 
 VERB = Verb(
     usage="ID",
     help="run the container of a bundle, pass signals on, and return its program's exit status",
     operands=(1, 1),
     options=(
-        Option(names=("--bundle", "-b"), value="DIR", help="the bundle; the current directory when none is given"),
-        Option(names=("--config", "-f"), value="FILE", help="the configuration; DIR/config.json when none is given"),
-        Option(names=("--pid-file",), value="FILE", help="write the program's pid there"),
-        Option(names=("--no-pivot",), help="do not use pivot_root: for ramdisks"),
-        Option(names=("--no-new-keyring",), help="keep the caller's session keyring"),
+        *OPTIONS,
+        Option(names=("--detach", "-d"), help="return when it runs"),
+        Option(names=("--keep",), help="do not delete it when it has ended"),
+        Option(names=("--no-subreaper",), help="leave orphans of the container to the system"),
     ),
 )
 
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status. Errors pass through: cli/__main__.py prints them, for every verb."""
-    return run_bundle(
-        arguments.operands[0],
-        arguments.value("--bundle", "."),
-        config=arguments.value("--config") or None,
-        pid_file=arguments.value("--pid-file") or None,
-        pivot=not arguments.given("--no-pivot"),
-        new_keyring=not arguments.given("--no-new-keyring"),
-    )
+    container = create_from_bundle(arguments)
+    try:
+        container.start()
+        assert container.process is not None  # this call made it
+        if arguments.given("--detach"):
+            return 0
+        return wait_in_foreground(container.process)
+    except BaseException:
+        container.delete(force=True)
+        raise
+    finally:
+        if not arguments.given("--detach") and not arguments.given("--keep"):
+            container.delete(force=True)

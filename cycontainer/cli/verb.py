@@ -29,10 +29,15 @@ class Verb(Record):
 
 
 class Arguments:
-    """A verb's words, read."""
+    """A verb's words, read.
+
+    Attributes:
+        root: the directory that states are kept in, by the global option; None is the default one.
+    """
 
     def __init__(self, operands: list[str], values: dict[str, str]) -> None:
         self.operands, self._values = operands, values
+        self.root: str | None = None
 
     def given(self, name: str) -> bool:
         return name in self._values

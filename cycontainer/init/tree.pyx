@@ -229,13 +229,14 @@ cdef long mount_context(State *state, long attributes) noexcept nogil:
     return take_source(state, sys3(NR_fsmount, state.source, 1, attributes))
 
 
-cdef long enter_root(State *state, long attached) noexcept nogil:
-    """The source becomes the root; a detached mount is attached over /, where the host's paths still lead past it."""
+cdef long enter_root(State *state, long how, const char *path) noexcept nogil:
+    """The source becomes the root; a detached mount is attached over /, where the host's paths still lead past it, or
+    (2) at its own path, where hooks look for it."""
     state.root, state.source = state.source, -1
-    if attached:
+    if how == 1:
         return 0
-    return sys5(NR_move_mount, state.root, <long> <const char *> b"", AT_FDCWD, <long> <const char *> b"/",
-                MOVE_MOUNT_F_EMPTY_PATH)
+    return sys5(NR_move_mount, state.root, <long> <const char *> b"", AT_FDCWD,
+                <long> (path if how == 2 else <const char *> b"/"), MOVE_MOUNT_F_EMPTY_PATH)
 
 
 # --- nodes, links, masks ----------------------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return sys5(NR_mount_setattr, AT_FDCWD, <long> <const char *> b"/", arg[1],
                     <long> (plan + arg[0]), sizeof(mount_attributes))
     if step.op == OP_ROOT:
-        return enter_root(state, arg[0])
+        return enter_root(state, arg[0], plan + arg[1])
     if step.op == OP_SOURCE_TREE:
         return take_source(state, open_tree(AT_FDCWD, plan + arg[0], arg[1]))
     if step.op == OP_SOURCE_INSIDE:

@@ -1,0 +1,299 @@
+"""Making a container and letting it start. Lifecycle: it keeps state, makes cgroups, launches, and undoes what failed.
+
+create: reserve the id, write down what will be made, make the cgroups, launch; the init stops twice: for what the
+        launcher does to the new namespaces (hooks among it), and when all is done, for the state to be written
+start:  a byte to the FIFO that the init reads, and what comes back: the end (it has executed), or a message
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from cycontainer.compile import Style, compile_plan
+from cycontainer.errors import ConfigError, ContainerNotRunning, LaunchError, ProgramError, name_of
+from cycontainer.hooks import run_hooks
+from cycontainer.host import current
+from cycontainer.launch import launch
+from cycontainer.netdevices import NetworkDevices
+from cycontainer.process import INIT_NAME, Process, settle
+from cycontainer.record import Record
+from cycontainer.resources import where
+from cycontainer.state import CgroupPlace, State, start_time_of
+from cycontainer.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from cycontainer._clone import Child
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import Config
+    from cycontainer.host import Host
+    from cycontainer.plan import Plan
+    from cycontainer.state import Directory
+
+MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
+
+
+class Wishes(Record):
+    """What a creation wants beside the configuration.
+
+    Attributes:
+        bundle: the bundle's directory, absolute.
+        descriptors: the program's 0, 1, 2 and so on; they stay the caller's. A terminal takes the place of these three.
+        pivot, new_keyring: as `compile.Style` has them.
+        pid_file: where its pid is written; "" is nowhere.
+        ends: our ends of its pipes, by name (`streams.Streams`).
+        terminal: called with the master of its terminal, before the hooks that come after `create` could see it.
+    """
+
+    bundle: str
+    descriptors: tuple[int, ...] = (0, 1, 2)
+    pivot: bool = True
+    new_keyring: bool = True
+    pid_file: str = ""
+    ends: dict[str, int] | None = None
+    terminal: Callable[[int], None] | None = None
+
+
+def now() -> str:
+    """The time as RFC 3339 has it."""
+    seconds, nanos = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09}Z"
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid whole: under a temporary name, then renamed. Raises ConfigError."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    try:
+        with open(temporary, "w") as file:
+            file.write(str(pid))
+        os.rename(temporary, path)
+    except OSError as error:
+        raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None
+
+
+def _intent(config: Config, host: Host, plan: Plan, container_id: str, bundle: str) -> State:
+    """What is to be made, before any of it is: so that it is found after a crash."""
+    assert plan.cgroup is not None
+    paths = where(config.linux.cgroups_path, container_id, host.cgroups)
+    hooks = config.hooks
+    needs = (
+        ("start", hooks.start_container or hooks.poststart),
+        ("delete", hooks.poststop or config.linux.intel_rdt),
+    )
+    return State(
+        id=container_id,
+        bundle=bundle,
+        version=config.version,
+        created=now(),
+        owner=host.uid,
+        rootless=not (host.privileged and host.initial_user_namespace and host.uid == 0),
+        cgroups=tuple(
+            CgroupPlace(mount=each.mount, controllers=each.controllers, path=paths[each.mount])
+            for each in plan.cgroup.hierarchies
+        ),
+        annotations=config.annotations,
+        python=tuple(verb for verb, reason in needs if reason),
+    )
+
+
+def make_cgroup(plan: Plan, state: State) -> Cgroup | None:
+    """The container's cgroup with its limits; None when it has none."""
+    if not state.cgroups:
+        return None
+    from cycontainer.cgroups import Cgroup
+
+    assert plan.cgroup is not None
+    return Cgroup.create(plan.cgroup, tuple(place.path for place in state.cgroups))
+
+
+def _launch(directory: Directory, plan: Plan, wishes: Wishes, cgroup: Cgroup | None, path: str) -> Child:
+    fifos = directory.make_fifos()
+    try:
+        return launch(plan, descriptors=wishes.descriptors, cgroup=cgroup, cgroup_path=path, first=fifos)
+    finally:
+        for fd in fifos:
+            os.close(fd)
+
+
+def _end(cgroup: Cgroup) -> None:
+    cgroup.kill()
+    cgroup.destroy()
+
+
+def create(directory: Directory, config: Config, document: bytes, wishes: Wishes) -> tuple[State, Process]:
+    """Make a container and leave it one `execve` short of its program.
+
+    Args:
+        directory: reserved for it, and the caller's; on a failure it is removed.
+        document: the configuration as it was given, which is kept.
+
+    Raises:
+        ConfigError, LaunchError, ProgramError, CgroupError, HookError: what had been made is gone again.
+    """
+    with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
+        undo.later("remove the state directory", directory.remove)
+        host = current()
+        plan = compile_plan(
+            config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
+        )
+        state = _intent(config, host, plan, directory.container_id, wishes.bundle)
+        directory.write("config.json", document)
+        directory.save(state)
+        cgroup = make_cgroup(plan, state)
+        if cgroup is not None:
+            undo.later("remove the cgroup", lambda: _end(cgroup))
+        child = _launch(directory, plan, wishes, cgroup, _below_mount(config, directory.container_id))
+        process = Process(plan, child, plan.args)
+        undo.later("kill the first process", process.abandon)
+        if cgroup is not None:
+            cgroup.release_tasks()
+        duties = _Duties(directory, config, state, wishes, undo, devices)
+        settle(plan, child, duties.by_name(), until="created")
+    return duties.state, process.with_ends(wishes.ends)
+
+
+def _below_mount(config: Config, container_id: str) -> str:
+    from cycontainer.resources import cgroup_path
+
+    return cgroup_path(config.linux.cgroups_path, container_id)
+
+
+class _Duties:
+    """What the launcher does while the init waits for it. `state` is the newest."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        config: Config,
+        state: State,
+        wishes: Wishes,
+        undo: Undo,
+        devices: NetworkDevices,
+    ) -> None:
+        self.state, self._directory, self._config = state, directory, config
+        self._wishes, self._undo, self._devices = wishes, undo, devices
+
+    def by_name(self) -> dict[str, Callable[[Child], None]]:
+        return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created}
+
+    def _know(self, child: Child) -> None:
+        self.state = self.state.replace(pid=child.pid, start_time=start_time_of(child.pid))
+
+    def runtime(self, child: Child) -> None:
+        """Give it network devices and a share of the caches, before its sysctls are set."""
+        self._devices.move_to(child.pid)
+        share = self._config.linux.intel_rdt
+        if share is not None:
+            from cycontainer.intelrdt import assign, find_root, remove
+
+            group = assign(share, self.state.id, child.pid, find_root())
+            self._undo.later("remove the resctrl group", lambda: remove(group))
+            self.state = self.state.replace(resctrl=group)
+            self._directory.save(self.state)
+
+    def hooks(self, child: Child) -> None:
+        """The hooks before the host's root is left: config.md, "Prestart", "CreateRuntime Hooks", "CreateContainer"."""
+        self._know(child)
+        config, state, bundle = self._config, self.state, self._wishes.bundle
+        if config.hooks.poststop:
+            self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
+        run_hooks("prestart", config, state, "creating", directory=bundle)
+        run_hooks("createRuntime", config, state, "creating", directory=bundle)
+        run_hooks("createContainer", config, state, "creating", inside=child.pidfd, directory=config.root.path)
+
+    def created(self, child: Child) -> None:
+        """All is done: keep the state, so that whoever comes finds it; only then the init goes on to wait."""
+        self._know(child)
+        if child.terminal >= 0 and self._wishes.terminal is not None:
+            master, child.terminal = child.terminal, -1
+            self._wishes.terminal(master)
+        if self._wishes.pid_file:
+            write_pid_file(self._wishes.pid_file, child.pid)
+        self._directory.save(self.state)
+
+
+def run_poststop(config: Config, state: State) -> None:
+    """The hooks after a container's end: a failure is a note, and the others run. config.md, "Poststop"."""
+    run_hooks("poststop", config, state.replace(pid=0), "stopped", directory=state.bundle)
+
+
+# --- start
+
+
+def open_first(state: State) -> int:
+    """A pidfd of a container's first process, verified to be it; the caller's.
+
+    Raises:
+        ContainerNotRunning: it has ended.
+    """
+    try:
+        pidfd = os.pidfd_open(state.pid) if state.pid > 0 else -1
+    except ProcessLookupError:
+        pidfd = -1
+    if pidfd >= 0 and start_time_of(state.pid) != state.start_time:
+        os.close(pidfd)
+        pidfd = -1
+    if pidfd < 0:
+        raise ContainerNotRunning(state.id)
+    return pidfd
+
+
+def release(directory: Directory, state: State) -> None:
+    """Let a waiting init execute its program.
+
+    Raises:
+        ContainerNotRunning: it does not wait, or died before it executed anything.
+        ProgramError, LaunchError: the program could not be executed.
+    """
+    try:
+        outcome = directory.open_file("outcome", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            go = directory.open_file("go", os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(go, b"\0")
+            finally:
+                os.close(go)
+            message = _read_to_end(outcome)
+        finally:
+            os.close(outcome)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.ENOENT):
+            raise
+        raise ContainerNotRunning(directory.container_id) from None
+    if message:
+        import struct
+
+        _, step, code, *_ = struct.unpack(MESSAGE, message)
+        raise ProgramError("execute the program", code, step + 1, step + 1)
+    if _died_waiting(state.pid):
+        raise LaunchError("start the container: its init has died", 0, 0, 0)
+
+
+def _read_to_end(fd: int) -> bytes:
+    import select
+
+    watch = select.poll()
+    watch.register(fd, select.POLLIN)
+    parts = b""
+    while True:
+        watch.poll()
+        part = os.read(fd, 4096)
+        parts += part
+        if not part:
+            return parts
+
+
+def _died_waiting(pid: int) -> bool:
+    """Whether it is dead, and still had the init's name when it died."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return name == INIT_NAME and rest.split()[0] in "ZX"

@@ -1,0 +1,109 @@
+"""Ending and removing a container, also half of one. Lifecycle: it kills, removes cgroups and the state directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer.creation import open_first, run_poststop
+from cycontainer.errors import CgroupError, ContainerNotRunning, ContainerRunning, HookError, StateError
+from cycontainer.state import status_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.state import Directory, State
+
+PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
+SIGKILL: Final = 9
+
+
+def open_cgroup(state: State) -> Cgroup:
+    """The container's cgroup, in all its hierarchies."""
+    from cycontainer.cgroups import Cgroup
+
+    return Cgroup.open(state.cgroups, tuple(place.path for place in state.cgroups))
+
+
+def kill_all(state: State) -> None:
+    """Kill every process and wait until all are gone.
+
+    Raises:
+        CgroupError: EBUSY when some are left after PATIENCE.
+    """
+    try:
+        first = open_first(state)
+    except ContainerNotRunning:
+        first = -1
+    try:
+        if first >= 0:
+            _send(first, SIGKILL)
+        if state.cgroups:
+            open_cgroup(state).kill(PATIENCE)
+        if first >= 0 and not _ended(first, PATIENCE):
+            raise CgroupError(f"/proc/{state.pid}", errno.EBUSY)
+    finally:
+        if first >= 0:
+            os.close(first)
+
+
+def _send(pidfd: int, number: int) -> None:
+    import signal
+
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return  # it has ended meanwhile
+
+
+def _ended(pidfd: int, timeout: float) -> bool:
+    import select
+
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    return bool(watch.poll(timeout * 1000))
+
+
+def delete(directory: Directory, root: str, *, force: bool) -> None:
+    """Remove a container whose directory is locked; see `Container.delete`."""
+    state = _loaded(directory, force=force)
+    if state is not None:
+        status = status_of(root, state) if state.pid else "stopped"
+        if status in ("running", "paused") and not force:
+            raise ContainerRunning(state.id, f"cannot delete container that is not stopped: {status}")
+        kill_all(state)
+        if state.cgroups:
+            open_cgroup(state).destroy()
+        if state.resctrl is not None:
+            from cycontainer.intelrdt import remove
+
+            remove(state.resctrl)
+        if "delete" in state.python:
+            _last_hooks(directory, state)
+    directory.remove()
+
+
+def _loaded(directory: Directory, *, force: bool) -> State | None:
+    """The state; with `force`, None also when it is damaged: then there is nothing that could be found by it."""
+    try:
+        return directory.load()
+    except StateError:
+        if not force:
+            raise
+        return None
+
+
+def _last_hooks(directory: Directory, state: State) -> None:
+    """The poststop hooks; a failure is told, and stops nothing. runtime.md, "Lifecycle", 13."""
+    from cycontainer.read_config import parse, read_config
+
+    with open(directory.open_file("config.json", os.O_RDONLY), "rb") as file:
+        config = read_config(parse(file.read()), bundle=state.bundle)
+    try:
+        run_poststop(config, state)
+    except HookError as error:
+        import sys
+
+        print(f"cycontainer: {error}", file=sys.stderr)

@@ -1,0 +1,183 @@
+"""A process beside a container's: exec, and the hooks inside. Lifecycle: it opens cgroups, launches, attends."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer.compile import compile_exec
+from cycontainer.config import Capabilities, Hooks, User
+from cycontainer.config import Process as ProcessConfig
+from cycontainer.creation import open_first
+from cycontainer.errors import ConfigError, HookError, LaunchError
+from cycontainer.hooks import oci_state, run_program
+from cycontainer.host import current
+from cycontainer.json_text import to_json
+from cycontainer.launch import abandon, launch
+from cycontainer.process import Process, settle
+from cycontainer.record import Record
+from cycontainer.resources import HierarchyPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cycontainer._clone import Child
+    from cycontainer.config import Config
+    from cycontainer.plan import Plan
+    from cycontainer.state import State
+
+
+class Program(Record):
+    """What to start in a running container; what is None is as the container's own process has it.
+
+    Attributes:
+        args: the program and its arguments.
+        env: "NAME=value" entries that replace or extend the container's environment.
+        cwd: absolute, in the container.
+        user: uid, gid.
+        additional_gids: groups beside.
+        terminal: open a terminal for it; its master is `Process.terminal`.
+        size: rows and columns of the terminal.
+        capabilities: names of capabilities beside the container's: in all its sets but the ambient one.
+        no_new_privileges: True sets it where the container has not.
+        apparmor_profile, selinux_label: "" is the container's.
+        cgroup: a path below the container's cgroup, for all controllers ("") or those named.
+        ignore_paused: wait in a paused container until it goes on.
+        process: a whole `config.Process` instead, as `exec --process` reads it.
+    """
+
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    cwd: str | None = None
+    user: tuple[int, int] | None = None
+    additional_gids: tuple[int, ...] = ()
+    terminal: bool = False
+    size: tuple[int, int] | None = None
+    capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool | None = None
+    apparmor_profile: str = ""
+    selinux_label: str = ""
+    cgroup: dict[str, str] | None = None
+    ignore_paused: bool = False
+    process: ProcessConfig | None = None
+
+
+def execute(config: Config, state: State, program: Program, descriptors: tuple[int, ...]) -> Process:
+    """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
+    process = process_of(config, program)
+    plan = compile_exec(config.replace(process=process), current(), _hierarchies(state))
+    return _start(plan, state, descriptors, program.cgroup or {})
+
+
+def process_of(config: Config, program: Program) -> ProcessConfig:
+    """The container's own process, with what `program` says instead."""
+    if program.process is not None:
+        return program.process
+    own = config.process or ProcessConfig(args=())
+    changes: dict[str, Any] = {"args": program.args, "terminal": program.terminal, "console_size": program.size}
+    changes["env"] = _merged(own.env, program.env)
+    if program.cwd is not None:
+        changes["cwd"] = program.cwd
+    if program.user is not None:
+        changes["user"] = own.user.replace(uid=program.user[0], gid=program.user[1], additional_gids=())
+    if program.additional_gids:
+        user: User = changes.get("user", own.user)
+        changes["user"] = user.replace(additional_gids=program.additional_gids)
+    if program.capabilities:
+        changes["capabilities"] = _with_capabilities(own.capabilities, program.capabilities)
+    for name in ("no_new_privileges", "apparmor_profile", "selinux_label"):
+        if getattr(program, name):
+            changes[name] = getattr(program, name)
+    return own.replace(**changes)
+
+
+def _merged(env: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    found = {entry.partition("=")[0]: entry for entry in (*env, *more)}
+    return tuple(found.values())
+
+
+def _with_capabilities(own: Capabilities, names: tuple[str, ...]) -> Capabilities:
+    from cycontainer.tables import capability_mask
+
+    more, unknown = capability_mask(names)
+    if unknown:
+        raise ConfigError("capabilities", f"unknown capability {unknown[0]}")
+    return own.replace(
+        bounding=own.bounding | more,
+        effective=own.effective | more,
+        permitted=own.permitted | more,
+        inheritable=own.inheritable | more,
+    )
+
+
+def _hierarchies(state: State) -> tuple[HierarchyPlan, ...]:
+    return tuple(HierarchyPlan(mount=place.mount, controllers=place.controllers) for place in state.cgroups)
+
+
+def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
+    """The `tasks` files of the container's cgroup, or of one below it, in each hierarchy; the caller's."""
+    opened: list[int] = []
+    try:
+        for place in state.cgroups:
+            sub = next((below[name] for name in ("", *place.controllers) if name in below), "")
+            path = f"{place.mount}{place.path}/{sub.strip('/')}/tasks"
+            opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise LaunchError(f"open the cgroup {error.filename}", error.errno or 0, 0, 0) from None
+    return tuple(opened)
+
+
+def _start(plan: Plan, state: State, descriptors: tuple[int, ...], below: dict[str, str]) -> Process:
+    first = open_first(state)
+    tasks: tuple[int, ...] = ()
+    try:
+        tasks = _open_tasks(state, below)
+        child = launch(plan, descriptors=descriptors, first=(first, *tasks))
+    finally:
+        for fd in (first, *tasks):
+            os.close(fd)
+
+    def share(child: Child) -> None:
+        if state.resctrl is not None:
+            from cycontainer.intelrdt import join
+
+            join(state.resctrl, child.pid)
+
+    try:
+        settle(plan, child, {"runtime": share})
+    except BaseException:
+        abandon(child)
+        child.close()
+        raise
+    return Process(plan, child, plan.args).with_ends(None)
+
+
+# --- hooks inside
+
+
+def run_start_hooks(config: Config, state: State, first: int) -> None:
+    """The startContainer hooks: programs of the container, which is not to be trusted, so confined as its own is.
+
+    They are its root. Source: config.md, "StartContainer Hooks".
+
+    Raises:
+        HookError: the first that failed.
+    """
+    own = config.process
+    for number, hook in enumerate(config.hooks.start_container):
+        process = ProcessConfig(args=hook.args or (hook.path,), env=hook.env)
+        if own is not None:
+            process = own.replace(args=process.args, env=hook.env, terminal=False, cwd="/", user=User())
+        inner = config.replace(process=process, hooks=Hooks())
+        plan = compile_exec(inner, current(), _hierarchies(state)).replace(program=hook.path)
+        text = to_json(oci_state(state, "created")).encode()
+        tasks = _open_tasks(state, {})
+        try:
+            problem, output = run_program(plan, text, hook.timeout, (first, *tasks))
+        finally:
+            for fd in tasks:
+                os.close(fd)
+        if problem:
+            raise HookError("startContainer", number, problem, output)

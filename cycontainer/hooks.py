@@ -1,0 +1,129 @@
+"""Hooks: programs that the configuration wants run at points of a container's life. Lifecycle: it launches them.
+
+Source: runtime-spec config.md, "POSIX-platform Hooks"; runtime.md, "Lifecycle". Hooks of the host are launched as
+everything else is, so that they inherit nothing of ours; those for the container's namespaces join them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer import _fd, _wait
+from cycontainer.errors import HookError, LaunchError
+from cycontainer.hook_plan import compile_hook
+from cycontainer.json_text import to_json
+from cycontainer.launch import abandon, attend, end_of, launch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer._clone import Child
+    from cycontainer.config import Config, Hook
+    from cycontainer.plan import Plan
+    from cycontainer.state import State
+
+KINDS: Final = {  # name in the configuration: name in config.Hooks
+    "prestart": "prestart",
+    "createRuntime": "create_runtime",
+    "createContainer": "create_container",
+    "startContainer": "start_container",
+    "poststart": "poststart",
+    "poststop": "poststop",
+}
+SIGKILL: Final = 9
+MOST_OUTPUT: Final = 4096  # bytes at the end of what a hook says that an error carries
+
+
+def oci_state(state: State, status: str) -> dict[str, object]:
+    """The state as the specification has it. Source: runtime-spec runtime.md, "State"."""
+    found: dict[str, object] = {"ociVersion": state.version, "id": state.id, "status": status}
+    if status != "stopped" and state.pid:
+        found["pid"] = state.pid
+    found["bundle"] = state.bundle
+    if state.annotations:
+        found["annotations"] = dict(state.annotations)
+    return found
+
+
+def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: int = -1, directory: str = "/") -> None:
+    """Run the hooks of one kind, in their order.
+
+    Args:
+        kind: a key of KINDS.
+        status: what their state says.
+        inside: a pidfd of the container's first process: they join its namespaces; -1 is the host.
+        directory: where they begin.
+
+    Raises:
+        HookError: the first that failed; those after it were not run.
+    """
+    hooks: tuple[Hook, ...] = getattr(config.hooks, KINDS[kind])
+    if not hooks:
+        return
+    text = to_json(oci_state(state, status)).encode()
+    for number, hook in enumerate(hooks):
+        plan = compile_hook(hook, directory, config if inside >= 0 else None)
+        problem, output = run_program(plan, text, hook.timeout, (inside,) if inside >= 0 else ())
+        if problem:
+            raise HookError(kind, number, problem, output)
+
+
+def run_program(plan: Plan, text: bytes, timeout: int | None, first: tuple[int, ...]) -> tuple[str, str]:
+    """Run a hook's plan with `text` on its standard input: how it failed ("" when it did not), and what it said."""
+    files: list[int] = []
+    try:
+        files += [_fd.data_file(b"cycontainer-hook"), _fd.data_file(b"cycontainer-hook")]
+        os.pwrite(files[0], text, 0)
+        problem = _run(plan, (files[0], files[1], files[1]), timeout, first)
+        size = os.fstat(files[1]).st_size
+        output = os.pread(files[1], MOST_OUTPUT, max(0, size - MOST_OUTPUT))
+    finally:
+        for fd in files:
+            os.close(fd)
+    return problem, output.decode("utf-8", "replace")
+
+
+def _run(plan: Plan, descriptors: tuple[int, ...], timeout: int | None, first: tuple[int, ...]) -> str:
+    try:
+        child = launch(plan, descriptors=descriptors, first=first)
+    except LaunchError as error:
+        return str(error)
+    try:
+        return _wait_for(plan, child, timeout)
+    except LaunchError as error:
+        abandon(child)
+        return str(error)
+    except BaseException:
+        abandon(child)
+        raise
+    finally:
+        child.close()
+
+
+def _wait_for(plan: Plan, child: Child, timeout: int | None) -> str:
+    waiter = _wait.Waiter(child, -1, -1, -1, b"", float("inf") if timeout is None else timeout)
+    while (event := waiter.wait()) == _wait.MESSAGE:
+        message = child.receive()
+        if message:
+            attend(plan, child, message)
+            waiter.watch()
+    if event == _wait.DEADLINE:
+        _kill_session(child.pid)
+        abandon(child)
+        return f"took longer than its timeout, {timeout} seconds"
+    message = child.receive()
+    if message:
+        attend(plan, child, message)
+    code = end_of(child, None)[0]
+    if code == -31:
+        return "bad system call"
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}" if code else ""
+
+
+def _kill_session(pid: int) -> None:
+    """Kill what a hook has started, too: it has a session of its own, and its pid until we wait for it."""
+    try:
+        os.killpg(pid, SIGKILL)
+    except ProcessLookupError:
+        return  # its init had not come that far

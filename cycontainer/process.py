@@ -1,0 +1,203 @@
+"""A process that was launched: a container's first, or one beside it. Lifecycle: it waits, signals, and reads pipes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer import _clone, _wait
+from cycontainer.errors import LaunchError, WaitTimeout, name_of
+from cycontainer.launch import abandon, attend, end_of, kill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import IO, Final, Self
+
+    from cycontainer._clone import Child
+    from cycontainer.plan import Plan
+
+    Duties = Mapping[str, Callable[[Child], None]]
+
+FOREVER: Final = float("inf")
+SIGKILL: Final = 9
+INIT_NAME: Final = "cycontainer"  # what the init is called until its execve: init/_init.pyx
+TIOCSWINSZ: Final = 0x5414
+
+
+def settle(
+    plan: Plan, child: Child, duties: Duties | None = None, *, until: str = "", timeout: float = FOREVER
+) -> None:
+    """Attend an init until it has executed the program, or until the duty `until` is done.
+
+    Raises:
+        LaunchError: a step failed, it took longer than `timeout` seconds, or it died. It may still be there.
+    """
+    while child.hear(timeout):
+        message = child.receive()
+        if message == ():
+            child.settled()
+            _check_executed(child)
+            return
+        if message:
+            attend(plan, child, message, duties)
+            if message[0] == _clone.SYNC and plan.syncs[message[1]] == until:
+                return
+    raise LaunchError("wait for the init", errno.ETIMEDOUT, 0, len(plan.attempts))
+
+
+def _check_executed(child: Child) -> None:
+    """Its socket has been closed, by the program's execve or by its death: its name tells."""
+    try:
+        with open(f"/proc/{child.pid}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    if name == INIT_NAME and rest.split()[0] in "ZX":
+        code = end_of(child, None)[0]
+        raise LaunchError(f"execute the program: the init died of {code}", 0, 0, 0)
+
+
+class Process:
+    """A process of a container. It is our child, and its end is ours to hear.
+
+    Attributes:
+        args: the program and its arguments.
+        pid: in our pid namespace.
+        pidfd: readable when it has ended; this object's, -1 once it is closed.
+        stdin, stdout, stderr: files of bytes at our ends of its pipes; None where there is no pipe.
+        terminal: the master of its terminal, this object's; -1 when it has none.
+        returncode: the exit status, or minus the number of the signal that ended it; None until it is known.
+    """
+
+    def __init__(self, plan: Plan, child: Child, args: tuple[str, ...]) -> None:
+        self._plan, self._child = plan, child
+        self.args, self.pid, self.returncode = args, child.pid, None
+        self.terminal = -1
+        self.stdin, self.stdout, self.stderr = None, None, None
+
+    returncode: int | None
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+    stderr: IO[bytes] | None
+
+    def with_ends(self, ends: dict[str, int] | None) -> Self:
+        """Take over our ends of its pipes and, when it has come, its terminal; once it is launched."""
+        self.pid = self._child.pid
+        self.terminal, self._child.terminal = self._child.terminal, -1
+        for name, fd in (ends or {}).items():
+            if fd >= 0:
+                os.set_blocking(fd, True)
+                setattr(self, name, open(fd, "wb" if name == "stdin" else "rb"))
+        return self
+
+    @property
+    def pidfd(self) -> int:
+        return self._child.pidfd
+
+    def poll(self) -> int | None:
+        """The returncode, if it has ended."""
+        import select
+
+        if self.returncode is None:
+            watch = select.poll()
+            watch.register(self._child.pidfd, select.POLLIN)
+            if watch.poll(0):
+                self.returncode = end_of(self._child, None)[0]
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, and return the returncode.
+
+        Args:
+            timeout: seconds; None is as long as it takes.
+
+        Raises:
+            WaitTimeout: it is still there.
+            StatusUnknown: it has ended, and someone else took its status.
+        """
+        if self.returncode is None:
+            limit = FOREVER if timeout is None else timeout
+            waiter = _wait.Waiter(self._child, -1, -1, -1, b"", limit)
+            while (event := waiter.wait()) == _wait.MESSAGE:
+                self._child.receive()
+            if event == _wait.DEADLINE:
+                raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
+            self.returncode = end_of(self._child, None)[0]
+        return self.returncode
+
+    def communicate(self, input: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
+        """Write `input`, read both pipes to their ends, wait for the end; what came from each.
+
+        Raises:
+            WaitTimeout: it is still there; what was read until then is lost.
+        """
+        output, errors, entry = [self._take(name) for name in ("stdout", "stderr", "stdin")]
+        if not input and entry >= 0:
+            os.close(entry)
+            entry = -1
+        limit = FOREVER if timeout is None else timeout
+        waiter = _wait.Waiter(self._child, output, errors, entry, input, limit)
+        while (event := waiter.wait()) == _wait.MESSAGE:
+            self._child.receive()
+        if event == _wait.DEADLINE:
+            raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
+        self.returncode = end_of(self._child, None)[0]
+        return waiter.output()
+
+    def _take(self, name: str) -> int:
+        """The descriptor of one of our files, to be another's; -1 when there is none."""
+        file = getattr(self, name)
+        if file is None:
+            return -1
+        fd = os.dup(file.fileno())
+        file.close()
+        setattr(self, name, None)
+        os.set_blocking(fd, False)
+        return fd
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended."""
+        if self.returncode is None:
+            try:
+                self._child.send_signal(number)
+            except ProcessLookupError:
+                return
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(SIGKILL)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set its terminal's size, in characters. Raises OSError; EBADF when it has no terminal."""
+        import fcntl
+        import struct
+
+        if self.terminal < 0:
+            raise OSError(errno.EBADF, f"{name_of(errno.EBADF)}: the process has no terminal")
+        fcntl.ioctl(self.terminal, TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def close(self) -> None:
+        """Close our descriptors. The process goes on."""
+        for file in (self.stdin, self.stdout, self.stderr):
+            if file is not None:
+                file.close()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+        self.terminal = -1
+        self._child.close()
+
+    def abandon(self) -> None:
+        """Kill it, wait for it, and close what is ours: nobody wants its status."""
+        if self.returncode is None and self._child.pidfd >= 0:
+            abandon(self._child)
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.returncode is None and self._child.pidfd >= 0:
+            kill(self._child)
+            self.wait()
+        self.close()

@@ -1,0 +1,429 @@
+"""What is kept of a container on disk, and what its kernel objects say. Lifecycle: files below the root directory.
+
+    ROOT/ID/            0700; locked by flock(2) on the directory itself while a verb changes the container
+        state           lines of a key and its values; written whole: a reader never sees half of one
+        config.json     the configuration as it was given
+        go, outcome     the FIFOs that a waiting init holds (_steps.pxd); who can write `go` knows that it waits
+
+A directory without `state` is of a `create` that was killed before it had made anything. One whose state has no pid is
+of a `create` that is at work, or was killed: the lock tells.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final, Self
+
+    from cycontainer.intelrdt import Group
+
+VERSION: Final = "1"
+MAGIC: Final = "cycontainer-state"
+LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "python": 1}  # how many words follow these keys
+MOST_BYTES: Final = 1 << 20
+ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+MOST_LETTERS: Final = 255
+DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
+
+
+class CgroupPlace(Record):
+    """A container's cgroup in one hierarchy.
+
+    Attributes:
+        mount: where the hierarchy is mounted.
+        controllers: the hierarchy's.
+        path: the cgroup below the mount.
+    """
+
+    mount: str
+    controllers: tuple[str, ...]
+    path: str
+
+
+class State(Record):
+    """What is kept of a container.
+
+    Attributes:
+        version: of the configuration, `ociVersion`.
+        created: when, as RFC 3339 has it.
+        owner: the uid of who created it.
+        pid: of its first process, in the creator's pid namespace; 0 while it is being made.
+        start_time: that process's, in clock ticks since boot: a pid alone could be another's.
+        rootless: its user namespace is not the creator's.
+        resctrl: its group there.
+        python: verbs that need more than this file and the kernel: "start", "delete".
+    """
+
+    id: str
+    bundle: str
+    version: str
+    created: str
+    owner: int
+    pid: int = 0
+    start_time: int = 0
+    rootless: bool = False
+    cgroups: tuple[CgroupPlace, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    resctrl: Group | None = None
+    python: tuple[str, ...] = ()
+
+
+def check_id(container_id: str) -> str:
+    """A closed alphabet, bounded: an id becomes a name of directories.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not 0 < len(container_id) <= MOST_LETTERS or container_id in (".", "..") or set(container_id) - ID_LETTERS:
+        raise ConfigError("", f"invalid container ID format: {container_id[:MOST_LETTERS]!r}")
+    return container_id
+
+
+def default_root() -> str:
+    """Where states are kept: /run/cycontainer, as an ordinary user below XDG_RUNTIME_DIR."""
+    if os.geteuid() == 0:
+        return "/run/cycontainer"
+    directory = os.environ.get("XDG_RUNTIME_DIR", "")
+    if not directory.startswith("/"):
+        raise ConfigError("root", "as an ordinary user it needs XDG_RUNTIME_DIR, or a directory of your own")
+    return f"{directory}/cycontainer"
+
+
+# --- the file's text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace(" ", "\\s") or "\\e"
+
+
+def _plain(word: str) -> str:
+    parts = word.split("\\\\")
+    return "\\".join([part.replace("\\e", "").replace("\\s", " ").replace("\\n", "\n") for part in parts])
+
+
+def to_text(state: State) -> str:
+    """A line for each value: a key and words with single spaces between; \\s, \\n, \\\\ and \\e (empty) are escapes."""
+    lines: list[tuple[str, ...]] = [
+        (MAGIC, VERSION),
+        *[(name, getattr(state, name)) for name in ("id", "bundle", "version", "created")],
+        *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless")],
+        *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
+        *[("annotation", *pair) for pair in state.annotations],
+        *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
+        *[("python", verb) for verb in state.python],
+    ]
+    return "".join([" ".join(map(_escaped, line)) + "\n" for line in lines])
+
+
+def from_text(text: str, container_id: str) -> State:
+    """The state that a text has.
+
+    Raises:
+        StateError: it is damaged, or was written by a later version.
+    """
+    lines = [tuple(map(_plain, line.split(" "))) for line in text.split("\n")]
+    if lines[0][0] != MAGIC or lines[-1] != ("",):
+        raise StateError(container_id, "the state file is damaged")
+    if lines[0][1:] != (VERSION,):
+        raise StateError(container_id, "the state file was written by another version of cycontainer")
+    many: dict[str, list[tuple[str, ...]]] = {key: [] for key in LENGTHS}
+    one: dict[str, str] = {}
+    for key, *values in lines[1:-1]:
+        if key in many and len(values) == LENGTHS[key]:
+            many[key].append(tuple(values))
+        elif key in one or len(values) != 1:
+            raise StateError(container_id, "the state file is damaged")
+        else:
+            one[key] = values[0]
+    try:
+        numbers = {name: int(one[name]) for name in ("owner", "pid", "start_time", "rootless")}
+        return State(
+            id=one["id"],
+            bundle=one["bundle"],
+            version=one["version"],
+            created=one["created"],
+            owner=numbers["owner"],
+            pid=numbers["pid"],
+            start_time=numbers["start_time"],
+            rootless=bool(numbers["rootless"]),
+            cgroups=tuple([_place(*words) for words in many["cgroup"]]),
+            annotations=tuple([(key, value) for key, value in many["annotation"]]),
+            resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,
+            python=tuple([verb for (verb,) in many["python"]]),
+        )
+    except (KeyError, ValueError):
+        raise StateError(container_id, "the state file is damaged") from None
+
+
+def _place(mount: str, controllers: str, path: str) -> CgroupPlace:
+    return CgroupPlace(mount=mount, controllers=tuple(controllers.split(",")) if controllers else (), path=path)
+
+
+def _word(value: str | bool) -> str:
+    return value if isinstance(value, str) else str(int(value))
+
+
+def _group(root: str, name: str, monitor: str, made: str, shared: str) -> Group:
+    from cycontainer.intelrdt import Group
+
+    return Group(root=root, name=name, monitor=monitor, made=made == "1", shared=shared == "1")
+
+
+# --- the directory
+
+
+class Directory:
+    """A container's directory, open and locked. It is the caller's to close.
+
+    Attributes:
+        path: ROOT/ID.
+        container_id: its name.
+    """
+
+    def __init__(self, root: str, container_id: str, fd: int) -> None:
+        self.path, self.container_id = f"{root}/{container_id}", container_id
+        self._fd = fd
+
+    @classmethod
+    def reserve(cls, root: str, container_id: str) -> Self:
+        """Make it, for a new container.
+
+        Raises:
+            ContainerExists: the id is taken.
+            ConfigError: the root directory cannot be used.
+        """
+        check_id(container_id)
+        try:
+            os.makedirs(root, 0o700, exist_ok=True)
+            os.mkdir(f"{root}/{container_id}", 0o700)
+        except FileExistsError:
+            raise ContainerExists(container_id) from None
+        except OSError as error:
+            raise ConfigError("root", f"{root}: {error.strerror}") from None
+        return cls.open(root, container_id)
+
+    @classmethod
+    def open(cls, root: str, container_id: str) -> Self:
+        """Lock what exists; another verb that holds it is waited for.
+
+        Raises:
+            ContainerNotFound: there is none, or it was deleted meanwhile.
+        """
+        fd = _open_directory(root, container_id)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink == 0:
+                raise ContainerNotFound(container_id)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(root, container_id, fd)
+
+    def close(self) -> None:
+        """Unlock it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of it whole: under a temporary name, then renamed."""
+        fd = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
+        try:
+            with open(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.rename(f".{name}", name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError:
+            os.unlink(f".{name}", dir_fd=self._fd)
+            raise
+
+    def save(self, state: State) -> None:
+        """Write the state."""
+        self.write("state", to_text(state).encode("utf-8", "surrogateescape"))
+
+    def load(self) -> State | None:
+        """The state; None when it was never written. Raises StateError."""
+        return _load(self._fd, self.container_id)
+
+    def make_fifos(self) -> tuple[int, int]:
+        """The two FIFOs of an init that waits for start: descriptors for its GO_SLOT and OUTCOME_SLOT, the caller's."""
+        for name in ("go", "outcome"):
+            os.mkfifo(name, 0o600, dir_fd=self._fd)
+        go = os.open("go", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
+        both = os.open("outcome", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+        try:  # a writer's end alone, which cannot be opened before there is a reader
+            outcome = os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+        except BaseException:
+            os.close(go)
+            raise
+        finally:
+            os.close(both)
+        return go, outcome
+
+    def open_file(self, name: str, flags: int) -> int:
+        """A descriptor of a file or FIFO in it. Raises OSError."""
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        for name in os.listdir(self._fd):
+            os.unlink(name, dir_fd=self._fd)
+        os.rmdir(self.path)
+
+
+def _open_directory(root: str, container_id: str) -> int:
+    check_id(container_id)
+    try:
+        return os.open(f"{root}/{container_id}", os.O_DIRECTORY | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ContainerNotFound(container_id) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ContainerNotFound(container_id) from None
+        raise StateError(container_id, f"{root}: {error.strerror}") from None
+
+
+def _read(fd: int, name: str) -> bytes:
+    """A regular file of at most MOST_BYTES in a directory. Raises OSError."""
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    with open(file, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return opened.read(MOST_BYTES + 1)
+
+
+def _load(fd: int, container_id: str) -> State | None:
+    try:
+        data = _read(fd, "state")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(container_id, f"the state file cannot be read: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise StateError(container_id, "the state file is damaged")
+    state = from_text(data.decode("utf-8", "surrogateescape"), container_id)
+    if state.id != container_id:
+        raise StateError(container_id, "the state file is another container's")
+    return state
+
+
+def load(root: str, container_id: str) -> State:
+    """The state of a container, without a lock: the file is replaced whole.
+
+    Raises:
+        ContainerNotFound: there is none, or it is about to be made or is left half made.
+        StateError: its state cannot be read.
+    """
+    fd = _open_directory(root, container_id)
+    try:
+        state = _load(fd, container_id)
+    finally:
+        os.close(fd)
+    if state is None:
+        raise ContainerNotFound(container_id)
+    return state
+
+
+def load_config(root: str, container_id: str) -> bytes:
+    """The configuration that a container was made from. Raises ContainerNotFound, StateError."""
+    fd = _open_directory(root, container_id)
+    try:
+        file = os.open("config.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+        with open(file, "rb") as opened:
+            return opened.read()
+    except OSError as error:
+        raise StateError(container_id, f"its config.json cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
+
+
+def container_ids(root: str) -> Iterator[str]:
+    """The names below the root directory that are ids, in order. Raises OSError when there is no such directory."""
+    for name in sorted(os.listdir(root)):
+        if name not in (".", "..") and len(name) <= MOST_LETTERS and not set(name) - ID_LETTERS:
+            yield name
+
+
+# --- what the kernel says
+
+
+def start_time_of(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when it has ended. proc(5), /proc/PID/stat."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0].decode() in DEAD else int(fields[19])
+
+
+def is_alive(state: State) -> bool:
+    """Whether its first process is there, and no other has got its pid."""
+    return state.pid > 0 and start_time_of(state.pid) == state.start_time
+
+
+def is_waiting(root: str, container_id: str) -> bool:
+    """Whether its init waits for start: then, and only then, the FIFO has a reader."""
+    try:
+        os.close(os.open(f"{root}/{container_id}/go", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENOENT):
+            return False
+        raise
+    return True
+
+
+def is_frozen(state: State) -> bool:
+    """Whether its freezer has it, or is about to."""
+    for place in state.cgroups:
+        if "freezer" in place.controllers:
+            return _first_word(f"{place.mount}{place.path}/freezer.state") in (b"FROZEN", b"FREEZING")
+    return any(_first_word(f"{place.mount}{place.path}/cgroup.freeze") == b"1" for place in state.cgroups)
+
+
+def _first_word(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).strip()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: removed while it was open
+            raise
+        return b""
+
+
+def status_of(root: str, state: State) -> str:
+    """ "creating", "created", "running", "paused" or "stopped". Source: runtime-spec runtime.md, "State"."""
+    if state.pid == 0:
+        return "creating" if _is_locked(root, state.id) else "stopped"
+    if not is_alive(state):
+        return "stopped"
+    if is_waiting(root, state.id):
+        return "created"
+    return "paused" if is_frozen(state) else "running"
+
+
+def _is_locked(root: str, container_id: str) -> bool:
+    fd = _open_directory(root, container_id)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,66 @@
+"""A program's standard descriptors, and our ends of its pipes. Lifecycle: it opens and closes descriptors."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer._fd import close_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any, Final
+
+    Stream = int | IO[Any] | None
+
+PIPE: Final = -1  # as in subprocess
+STDOUT: Final = -2
+DEVNULL: Final = -3
+
+
+class Streams:
+    """The program's three descriptors, and our ends of its pipes. What is still ours is closed in the end."""
+
+    def __init__(self) -> None:
+        self.program: list[int] = []
+        self.ends: dict[str, int] = {"stdin": -1, "stdout": -1, "stderr": -1}
+        self._theirs: list[int] = []
+
+    def add(self, name: str, stream: Stream) -> None:
+        if stream == STDOUT and name == "stderr":
+            self.program.append(self.program[1])
+        elif stream == DEVNULL:
+            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        elif stream == PIPE:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
+            self.ends[name] = ours
+            self._keep(theirs)
+            os.set_blocking(ours, False)
+        elif stream is None:
+            self._inherit(name)
+        else:
+            self.program.append(stream if isinstance(stream, int) else stream.fileno())
+
+    def _inherit(self, name: str) -> None:
+        fd = len(self.program)
+        try:
+            os.fstat(fd)
+        except OSError:
+            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))  # ours is closed: theirs must not be a stranger
+        else:
+            self.program.append(fd)
+
+    def _keep(self, fd: int) -> None:
+        self._theirs.append(fd)
+        self.program.append(fd)
+
+    def launched(self) -> None:
+        """The program has its own now."""
+        theirs, self._theirs = self._theirs, []
+        close_all(theirs)
+
+    def close(self) -> None:
+        """After a failure: what nobody has taken over."""
+        self.launched()
+        ends, self.ends = self.ends, dict.fromkeys(self.ends, -1)
+        close_all(fd for fd in ends.values() if fd >= 0)

@@ -1,0 +1,83 @@
+"""A container's life through the library: created, started, looked at, joined, ended, deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from cycontainer.errors import ContainerError, ContainerExists, ContainerNotFound, ContainerNotRunning, ProgramError
+from cycontainer.lifecycle import Container
+from cycontainer.spec import default_config
+from cycontainer.streams import DEVNULL, PIPE
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def root(tmp_path: object) -> Iterator[str]:
+    yield f"{tmp_path}/states"
+
+
+def config_of(rootfs: str, *args: str, **linux: object) -> dict[str, object]:
+    config = default_config()
+    config["root"]["path"] = rootfs
+    config["process"]["args"] = list(args)
+    config["process"]["terminal"] = False
+    config["process"]["env"] = ["PATH=/bin"]
+    config["linux"].update(linux)
+    return config
+
+
+def test_it_is_created_started_and_deleted(busybox_rootfs: str, root: str) -> None:
+    config = config_of(busybox_rootfs, "sh", "-c", "echo hello; exit 3")
+    with Container.create("one", config, root=root, stdin=DEVNULL, stdout=PIPE) as container:
+        assert container.status == "created"
+        container.start()
+        assert container.process is not None
+        assert container.process.communicate()[0] == b"hello\n"
+        assert (container.process.returncode, container.status) == (3, "stopped")
+    assert os.listdir(root) == []
+
+
+def test_a_second_process_is_in_the_same_namespaces(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        assert container.status == "running"
+        process = container.exec(["sh", "-c", "hostname; cat /proc/1/comm; id -u; cat"], stdin=PIPE, stdout=PIPE)
+        assert process.communicate(b"in") == (b"cycontainer\nsleep\n0\nin", b"")
+        process.close()
+        for kind in os.listdir("/proc/self/ns"):
+            with container.exec(["readlink", f"/proc/self/ns/{kind}"], stdin=DEVNULL, stdout=PIPE) as process:
+                seen = process.communicate()[0].decode().strip()
+            assert seen == os.readlink(f"/proc/{container.pid}/ns/{kind}")
+
+
+def test_errors_are_told_apart(busybox_rootfs: str, root: str) -> None:
+    with pytest.raises(ContainerNotFound):
+        Container.load("one", root=root)
+    with pytest.raises(ProgramError):
+        Container.create("one", config_of(busybox_rootfs, "no-such-program"), root=root)
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        with pytest.raises(ContainerExists):
+            Container.create("one", config_of(busybox_rootfs, "true"), root=root)
+        container.start()
+        with pytest.raises(ContainerError, match="cannot start a container in the running state"):
+            container.start()
+        with pytest.raises(ProgramError):
+            container.exec(["no-such-program"])
+        container.kill()
+        assert container.wait(10) == -9
+        with pytest.raises(ContainerNotRunning, match="container not running"):
+            container.kill()
+
+
+def test_a_paused_container_is_killed_and_deleted(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        container.pause()
+        assert container.status == "paused"
+        container.resume()
+        assert container.status == "running"
+        container.pause()
