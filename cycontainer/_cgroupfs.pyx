@@ -176,9 +176,11 @@ cdef void remove_parents(Place *place) noexcept nogil:
         if prefix[index] != c'/':
             continue
         prefix[index] = 0
-        if fstatat(place.root, prefix, &status, 0) < 0 or not status.st_mode & S_ISVTX:
+        if fstatat(place.root, prefix, &status, 0) < 0 and fstatat(place.root, prefix, &status, 0) < 0:
+            return                # twice: want of memory passes, and nobody would come back for it
+        if not status.st_mode & S_ISVTX:
             return
-        if unlinkat(place.root, prefix, AT_REMOVEDIR) < 0:
+        if unlinkat(place.root, prefix, AT_REMOVEDIR) < 0 and unlinkat(place.root, prefix, AT_REMOVEDIR) < 0:
             return
 
 
