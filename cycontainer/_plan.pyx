@@ -25,9 +25,11 @@ cdef class PlanWriter:
     cdef readonly list attempts
     cdef bytearray _data, _steps
     cdef dict _known
+    cdef str _held                # the directory that the last OP_HOLD has found
 
     def __cinit__(self):
         self.attempts, self._data, self._steps, self._known = [], bytearray(sizeof(Header)), bytearray(), {}
+        self._held = None
 
     cdef long _block(self, bytes block) except -1:
         """Keep `block` on a border of 8 bytes, once; its offset."""
@@ -293,9 +295,22 @@ cdef class PlanWriter:
         """mount_setattr(2) on the source."""
         self._step(OP_SET_ATTRIBUTES, attempt, set, clear, propagation, flags)
 
+    def hold(self, str path not None):
+        """Find or make a directory inside the root, for what is then made in it."""
+        if path != self._held:
+            self._step(OP_HOLD, f"find or make the directory {path}", self._text(path))
+            self._held = path
+
+    cdef bint _is_below(self, str path):
+        """Whether it is directly in the held directory."""
+        parent, _, name = path.rpartition("/")
+        return self._held is not None and parent == self._held and name not in ("", ".", "..")
+
     def find_target(self, str path not None, long rule):
         """Where the source goes, inside the root; made when missing. `rule`: Target in _steps.pxd."""
-        self._step(OP_TARGET, f"find or make {path}", self._text(path), rule)
+        held = self._is_below(path) and rule & TARGET_DIRECTORY and not rule & TARGET_NO_LINKS
+        name = self._text(path.rpartition("/")[2]) if held else 0
+        self._step(OP_TARGET, f"find or make {path}", self._text(path), rule, name)
 
     def copy_up(self, str path not None):
         """Copy what the image has at `path` to the source, a tmpfs."""
@@ -304,16 +319,18 @@ cdef class PlanWriter:
     def attach(self, str what not None, str path not None):
         """The source goes to the target: move_mount(2)."""
         self._step(OP_ATTACH, f"mount {what} on {path}")
+        if not self._is_below(path):
+            self._held = None         # it may lie over the directory, or over one above
 
     def make_node(self, str parent not None, str name not None, long mode, long device, long uid, long gid):
         """mknod(2); `mode` with its file type, `device` as makedev(3) makes it."""
-        self._step(OP_MAKE_NODE, f"make the node {parent}/{name}", self._text(parent), self._text(name), mode, device,
-                   uid << 32 | gid)
+        self.hold(parent)
+        self._step(OP_MAKE_NODE, f"make the node {parent}/{name}", self._text(name), mode, device, uid << 32 | gid)
 
     def make_link(self, str parent not None, str name not None, str text not None):
         """symlink(2), unless the image has something there."""
-        self._step(OP_MAKE_LINK, f"link {parent}/{name} to {text}",
-                   self._text(parent), self._text(name), self._text(text))
+        self.hold(parent)
+        self._step(OP_MAKE_LINK, f"link {parent}/{name} to {text}", self._text(name), self._text(text))
 
     def mask(self, str path not None):
         """Make `path` read as empty, if it is there."""

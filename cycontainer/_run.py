@@ -173,7 +173,7 @@ def _execute(
     cgroup: Cgroup | None = None
     path: str | None = None
     if plan.cgroup is not None and plan.cgroup.hierarchies:
-        from cycontainer.cgroup_runs import run_name, sweep
+        from cycontainer.cgroup_runs import run_path, sweep
         from cycontainer.cgroups import Cgroup
 
         global _swept
@@ -181,7 +181,7 @@ def _execute(
             _swept = os.getpid()
             sweep(current().cgroups)  # what a run that was killed with its caller has left
 
-        path = f"/cycontainer/{run_name()}"
+        path = run_path()
         cgroup = Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
     try:
         child = launch(plan, descriptors=tuple(streams.program), args=args, env=env, cgroup=cgroup, cgroup_path=path)

@@ -90,6 +90,7 @@ cdef enum Op:
     OP_FS_SET_SLOT
     OP_FS_MOUNT
     OP_SET_ATTRIBUTES
+    OP_HOLD
     OP_TARGET
     OP_COPY_UP
     OP_ATTACH

@@ -315,6 +315,7 @@ def _add_cgroup_v1(
     attributes = options.changes.get(0, (0, 0))[0] | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
     tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
     _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True, label=label)
+    plan.hold(base)
     for hierarchy in host.cgroups.v1:
         name = hierarchy.mount.rpartition("/")[2]
         if hierarchy.mount in own:
@@ -400,6 +401,8 @@ def add_mounts(
             nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
             first = nested or mount.destination == "/dev"
             _add_file_system(plan, mount, options, writable_first=first, label=label)
+            if any(other.destination.rpartition("/")[0] == mount.destination for other in config.mounts[index + 1 :]):
+                plan.hold(mount.destination)
 
 
 def add_late_readonly(plan: PlanWriter, config: Config) -> None:

@@ -13,7 +13,9 @@ cdef struct State:
     int root               # the container's root
     int source             # what the next step of the file tree works on: a detached mount, or an fs context
     int target             # where OP_ATTACH will put it
+    int held               # a directory inside the root, in which things are made
     int proc               # a verified procfs
-    int empty              # the empty, read-only directory that masks directories
+    int empty              # the empty, read-only directory that masks directories, where it is attached
+    int null               # the null device that masks all else
     const char *program    # what OP_LOOK_UP found
     int failed             # set by the program's side of OP_FORK, read by pid 1

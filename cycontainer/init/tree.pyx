@@ -10,176 +10,15 @@ from cycontainer.init.sys cimport *
 cdef extern long copy_up(State *state, const Step *step) noexcept nogil
 cdef extern long send_message(State *state, int kind, long error, int descriptor) noexcept nogil
 
+cdef extern void put_away(int *descriptor) noexcept nogil
+cdef extern long status_of(int descriptor, file_status *status) noexcept nogil
+cdef extern long append(char *path, long length, const char *more) noexcept nogil
+cdef extern long open_inside(int root, const char *path, long flags, long resolve) noexcept nogil
+cdef extern long hold(State *state, const char *path) noexcept nogil
+cdef extern long find_target(State *state, const char *path, long rule, const char *name) noexcept nogil
+
 cdef enum:
     PATH_SIZE = 4096
-    MOST_LINKS = 40          # as the kernel's own limit, path_resolution(7)
-    DANGLING = -4096         # not an errno: the path was rewritten, go on with the new one
-
-
-cdef inline void put_away(int *descriptor) noexcept nogil:
-    """Close it, if it is one."""
-    if descriptor[0] >= 0:
-        sys1(NR_close, descriptor[0])
-    descriptor[0] = -1
-
-
-cdef public long open_inside(int root, const char *path, long flags, long resolve) noexcept nogil:
-    """`path` below `root`, as if that were /. A racing rename makes the kernel ask for another try."""
-    cdef open_how_ how
-    cdef long result = -EAGAIN
-    cdef int tries = 0
-    how.flags, how.mode = flags | O_CLOEXEC, 0
-    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve
-    while result == -EAGAIN and tries < 32:
-        result = sys4(NR_openat2, root, <long> path, <long> &how, sizeof(how))
-        tries += 1
-    return result
-
-
-cdef long status_of(int descriptor, file_status *status) noexcept nogil:
-    return sys5(NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> status)
-
-
-# --- targets: found inside the root, made when missing -------------------------------------------------------------
-
-cdef long append(char *path, long length, const char *more) noexcept nogil:
-    """The new length, or -ENAMETOOLONG."""
-    while more[0]:
-        if length >= PATH_SIZE - 1:
-            return -ENAMETOOLONG
-        path[length] = more[0]
-        length += 1
-        more += 1
-    path[length] = 0
-    return length
-
-
-cdef long follow_dangling(int parent, char *path, long start, const char *rest) noexcept nogil:
-    """Put a symbolic link's text in its place: DANGLING, or -EEXIST when there is no link."""
-    cdef char text[PATH_SIZE]
-    cdef char kept[PATH_SIZE]
-    cdef long length = sys4(NR_readlinkat, parent, <long> (path + start), <long> text, PATH_SIZE - 1)
-    if length < 0:
-        return -EEXIST
-    text[length] = 0
-    length = append(kept, 0, rest)
-    if length >= 0:
-        length = append(path, 0 if text[0] == c'/' else start, text)
-    if length >= 0:
-        length = append(path, length, kept)
-    return DANGLING if length >= 0 else length
-
-
-cdef long make_component(int root, int parent, char *path, long start, long end, int directory) noexcept nogil:
-    """Make path[start:end] in `parent` and open it."""
-    cdef char stop = path[end]
-    cdef long result
-    cdef open_how_ how
-    path[end] = 0
-    if directory:
-        result = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
-    else:
-        how.flags, how.mode, how.resolve = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644, RESOLVE_NO_SYMLINKS
-        result = sys4(NR_openat2, parent, <long> (path + start), <long> &how, sizeof(how))
-        if result >= 0:
-            sys1(NR_close, result)
-    if result >= 0:
-        result = open_inside(root, path, O_PATH, 0)
-        path[end] = stop
-        return result
-    path[end] = stop
-    if result != -EEXIST:
-        return result
-    path[end] = 0
-    # `rest` starts behind the component; its first byte is what `stop` says
-    return make_rest(parent, path, start, end, stop)
-
-
-cdef long make_rest(int parent, char *path, long start, long end, char stop) noexcept nogil:
-    """What stands there cannot be opened: a link to nothing. Go where it points to, inside the root."""
-    cdef char rest[PATH_SIZE]
-    cdef long length = 0
-    if stop:
-        rest[0] = stop
-        length = append(rest, 1, path + end + 1)
-        if length < 0:
-            return length
-    else:
-        rest[0] = 0
-    return follow_dangling(parent, path, start, rest)
-
-
-cdef long walk(int root, char *path, int directory) noexcept nogil:
-    """Open `path`, making what is missing; or DANGLING with `path` rewritten."""
-    cdef int parent = root
-    cdef long opened = -ENOENT, start = 0, end = 0, after
-    cdef char stop
-    while True:
-        start = end
-        while path[start] == c'/':
-            start += 1
-        end = start
-        while path[end] and path[end] != c'/':
-            end += 1
-        if end == start:
-            return parent
-        after = end
-        while path[after] == c'/':
-            after += 1
-        stop, path[end] = path[end], 0
-        opened = open_inside(root, path, O_PATH, 0)
-        path[end] = stop
-        if opened == -ENOENT:
-            opened = make_component(root, parent, path, start, end, directory or path[after])
-        if parent != root:
-            sys1(NR_close, parent)
-        if opened < 0:
-            return opened
-        parent = <int> opened
-
-
-cdef public long reach(int root, const char *path, int directory) noexcept nogil:
-    """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file."""
-    cdef char work[PATH_SIZE]
-    cdef int _links
-    cdef long result = open_inside(root, path, O_PATH, 0)
-    if result != -ENOENT:
-        return result
-    result = append(work, 0, path)
-    if result < 0:
-        return result
-    for _links in range(MOST_LINKS):
-        result = walk(root, work, directory)
-        if result != DANGLING:
-            return result
-    return -ELOOP
-
-
-cdef long find_target(State *state, const char *path, long rule) noexcept nogil:
-    """Where the next OP_ATTACH goes."""
-    cdef file_status status
-    cdef fs_status where
-    cdef int directory = rule & TARGET_DIRECTORY
-    cdef long result
-    put_away(&state.target)
-    if not directory:
-        result = status_of(state.source, &status)
-        if result < 0:
-            return result
-        directory = status.stx_mode & S_IFMT == S_IFDIR
-    if rule & TARGET_NO_LINKS:
-        result = open_inside(state.root, path, O_PATH, RESOLVE_NO_SYMLINKS)
-        if result == -ENOENT:
-            result = reach(state.root, path, directory)
-    else:
-        result = reach(state.root, path, directory)
-    if result < 0:
-        return result
-    state.target = <int> result
-    result = sys2(NR_fstatfs, state.target, <long> &where)
-    if result == 0 and where.f_type == PROC_SUPER_MAGIC and not rule & TARGET_IN_PROC:
-        return -EPERM         # a volume that covers /proc/self/attr would undo a confinement: CVE-2019-16884
-    return result
 
 
 # --- what is mounted --------------------------------------------------------------------------------------------------
@@ -258,21 +97,10 @@ cdef long make_node(int parent, long name, long mode, long device, long owner) n
     return sys5(NR_fchownat, parent, name, owner >> 32, <unsigned int> owner, AT_SYMLINK_NOFOLLOW)
 
 
-cdef long make_in(State *state, const Step *step) noexcept nogil:
-    """A node or a link in a directory that is made when missing."""
-    cdef long *arg = <long *> step.arg
-    cdef long plan = <long> state.plan
-    cdef long result, parent = reach(state.root, <char *> plan + arg[0], 1)
-    if parent < 0:
-        return parent
-    if step.op == OP_MAKE_NODE:
-        result = make_node(<int> parent, plan + arg[1], arg[2], arg[3], arg[4])
-    else:
-        result = sys3(NR_symlinkat, plan + arg[2], parent, plan + arg[1])
-        if result == -EEXIST:
-            result = 0            # the image has its own: it decides what its names mean
-    sys1(NR_close, parent)
-    return result
+cdef long make_link(int parent, long name, long text) noexcept nogil:
+    """symlink(2). What the image has there is its own: it decides what its names mean."""
+    cdef long result = sys3(NR_symlinkat, text, parent, name)
+    return 0 if result == -EEXIST else result
 
 
 cdef long null_device() noexcept nogil:
@@ -293,12 +121,9 @@ cdef inline long set_string(long context, const char *key, const char *value) no
     return sys5(NR_fsconfig, context, FSCONFIG_SET_STRING, <long> key, <long> value, 0)
 
 
-cdef long empty_directory(State *state) noexcept nogil:
-    """A detached mount of one empty, read-only directory: made once, then copied from where it is attached."""
-    cdef long context, result
-    if state.empty >= 0:
-        return open_tree(state.empty, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH)
-    context = sys2(NR_fsopen, <long> <const char *> b"tmpfs", 1)
+cdef long empty_directory() noexcept nogil:
+    """A detached mount of one empty, read-only directory."""
+    cdef long result, context = sys2(NR_fsopen, <long> <const char *> b"tmpfs", 1)
     if context < 0:
         return context
     result = set_string(context, b"mode", b"555")
@@ -315,6 +140,7 @@ cdef long empty_directory(State *state) noexcept nogil:
 cdef long mask(State *state, const char *path) noexcept nogil:
     """Hide what is there, if anything is: a directory behind an empty one, all else behind the null device."""
     cdef file_status status
+    cdef int *kept
     cdef long result, cover, target = open_inside(state.root, path, O_PATH, 0)
     if target == -ENOENT or target == -ENOTDIR:
         return 0
@@ -324,14 +150,15 @@ cdef long mask(State *state, const char *path) noexcept nogil:
     if result < 0:
         sys1(NR_close, target)
         return result
-    if status.stx_mode & S_IFMT == S_IFDIR:
-        cover = empty_directory(state)
+    kept = &state.empty if status.stx_mode & S_IFMT == S_IFDIR else &state.null
+    if kept[0] >= 0:              # made once, then copied from where it is attached
+        cover = open_tree(kept[0], b"", OPEN_TREE_CLONE | AT_EMPTY_PATH)
     else:
-        cover = null_device()
+        cover = empty_directory() if kept == &state.empty else null_device()
     result = attach(<int> cover, <int> target) if cover >= 0 else cover
     sys1(NR_close, target)
-    if cover >= 0 and status.stx_mode & S_IFMT == S_IFDIR and state.empty < 0:
-        state.empty = <int> cover
+    if cover >= 0 and kept[0] < 0:
+        kept[0] = <int> cover
     elif cover >= 0:
         sys1(NR_close, cover)
     return result
@@ -423,13 +250,17 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_SET_LABEL:
         return set_label(state.source, plan + arg[0], arg[1])
     if step.op == OP_TARGET:
-        return find_target(state, plan + arg[0], arg[1])
+        return find_target(state, plan + arg[0], arg[1], plan + arg[2] if arg[2] else NULL)
     if step.op == OP_COPY_UP:
         return copy_up(state, step)
     if step.op == OP_ATTACH:
         return attach(state.source, state.target)
-    if step.op == OP_MAKE_NODE or step.op == OP_MAKE_LINK:
-        return make_in(state, step)
+    if step.op == OP_HOLD:
+        return hold(state, plan + arg[0])
+    if step.op == OP_MAKE_NODE:
+        return make_node(state.held, <long> plan + arg[0], arg[1], arg[2], arg[3])
+    if step.op == OP_MAKE_LINK:
+        return make_link(state.held, <long> plan + arg[0], <long> plan + arg[1])
     if step.op == OP_MASK:
         return mask(state, plan + arg[0])
     if step.op == OP_MAKE_READONLY:
