@@ -133,7 +133,8 @@ cdef class Waiter:
         if self.entries[SOCKET].revents and self.has_message():
             return 1                  # MESSAGE
         if self.entries[PIDFD].revents:
-            return self.finish()
+            # poll may have looked at the socket just before the last message, which came before this end
+            return 1 if self.entries[SOCKET].fd >= 0 and self.has_message() else self.finish()
         return 0
 
     cdef bint has_message(self) noexcept nogil:

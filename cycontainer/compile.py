@@ -65,6 +65,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     ours = START_SLOTS if style.wait_for_start else 0
     scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
+    config = rootfs.with_bound_sysfs(config, scope)
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)

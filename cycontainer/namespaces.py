@@ -141,6 +141,8 @@ def become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ..
 
 def _add_joined(plan: PlanWriter, config: Config, scope: Scope) -> None:
     for namespace in scope.order:
+        if namespace.type == "user" and scope.privileged:
+            plan.set_groups(b"")  # in there it may be denied
         plan.join(scope.slot(namespace.type), namespace.type, NAMESPACES[namespace.type][0])
         if namespace.type == "user":
             become_root(plan, config.linux.uid_map, config.linux.gid_map)
@@ -193,13 +195,14 @@ def can_map(host: Host) -> bool:
 
 
 def keeps_groups(config: Config, host: Host, scope: Scope) -> bool:
-    """Whether the groups stay as they are, in a user namespace that denies setgroups(2)."""
+    """Whether the groups stay as they are, in a user namespace that denies setgroups(2), or may."""
+    asked = bool(config.process and config.process.user.additional_gids)
     if scope.privileged or not scope.user:
-        return False
+        return "user" in scope.joined and not asked  # there are none: see _add_joined
     if "user" in scope.new:
         denied = id_maps(config, host, scope).deny_setgroups
     else:  # made by this user: with what it has
         denied = not (host.id_mappers and host.subgids)
-    if denied and config.process and config.process.user.additional_gids:
+    if denied and asked:
         raise ConfigError("process.user.additionalGids", "an ordinary user's namespace cannot have additional groups")
     return denied

@@ -286,6 +286,8 @@ def _procfs_errand(mount: Mount, options: Options, host: Host, scope: Scope) -> 
             _add_empty_root(errand)
         for slot, kind in enumerate(kinds):
             errand.join(slot, kind, NAMESPACES[kind][0])
+            if kind == "user":
+                errand.unshare("mount", NAMESPACES["mount"][0])  # one of the user's, in which it may make mounts
         errand.clone("the joined", 0)
         _add_new_file_system(errand, mount, options, options.changes.get(0, (0, 0))[0])
     errand.hand_over()
@@ -375,6 +377,24 @@ def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
 
 
 # --- all of it
+
+
+def with_bound_sysfs(config: Config, scope: Scope) -> Config:
+    """The host's /sys for a new sysfs that no user namespace may make: the network namespace is not its own.
+
+    The launcher binds /sys alone; an init in a user namespace cannot take it from what is mounted below.
+    """
+    owned = "network" in scope.new or {"user", "network"} <= scope.joined.keys()
+    if not scope.user or owned:
+        return config
+    mounts = [_bound_sysfs(mount, scope) if mount.type == "sysfs" else mount for mount in config.mounts]
+    return config.replace(mounts=tuple(mounts))
+
+
+def _bound_sysfs(mount: Mount, scope: Scope) -> Mount:
+    kind = "bind" if scope.privileged else "rbind"
+    below = [f"r{option}" for option in mount.options if option in _ONE_MOUNT]
+    return mount.replace(type="bind", source="/sys", options=(kind, *mount.options, *below))
 
 
 def add_mounts(

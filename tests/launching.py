@@ -46,6 +46,8 @@ def launched(plan: Plan, duties: Mapping[str, Callable[[Child], None]] | None = 
                 ended = message
             elif message:
                 attend(plan, child, message, duties)
+                if message[0] == _clone.CLONED:
+                    waiter.watch()
         return end_of(child, ended)[0]
     except BaseException:
         abandon(child)
