@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import count
 
 from cycontainer.cgroups import Cgroup
 from cycontainer.errors import CgroupError
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 NOT_NOW = (errno.EBUSY, errno.EPERM, errno.EACCES, errno.EROFS)
 
 _owner: tuple[int, str] = (0, "")
-_count = 0
+_numbers = count(1)  # of the process and those that it forks; never begun again: threads may come here at once
 
 
 def _start_time(pid: int | str) -> str:
@@ -27,12 +28,11 @@ def _start_time(pid: int | str) -> str:
 def run_name() -> str:
     """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
     hierarchy from another pid namespace, where the pid means nothing."""
-    global _owner, _count
+    global _owner
     if _owner[0] != os.getpid():
         start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
-        _owner, _count = (os.getpid(), f"{start}-{namespace}"), 0
-    _count += 1
-    return f"run-{_owner[0]}-{_owner[1]}-{_count}"
+        _owner = (os.getpid(), f"{start}-{namespace}")
+    return f"run-{_owner[0]}-{_owner[1]}-{next(_numbers)}"
 
 
 def run_path() -> str:

@@ -1,0 +1,61 @@
+"""A code judge: untrusted C is compiled, run and compared, all within limits. Needs root, for these.
+
+The compiler is a target, too: it runs in a container of its own, and what it makes comes out through a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+from cycontainer import DEVNULL, run
+
+COMPILE = "cc -O2 -x c - -o /tmp/program -lm && cat /tmp/program"
+EXECUTE = "ulimit -f 128 && exec /tmp/program"  # at most 64 KB of output
+
+
+def judge(source: str, question: bytes, answer: bytes) -> str:
+    """AC accepted, WA wrong answer, TLE too long, MLE too much memory, RE died or failed, CE does not compile."""
+    made = run(["sh", "-c", COMPILE], input=source, stderr=DEVNULL, timeout=10, memory=256 << 20, pids=16)
+    if made.returncode != 0:
+        return "CE"
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as output:
+        with open(f"{directory}/program", "wb") as file:
+            file.write(made.stdout)
+        os.chmod(file.name, 0o755)
+        program = {"destination": "/tmp/program", "source": file.name, "options": ["bind", "ro"]}
+        result = run(
+            ["sh", "-c", EXECUTE],
+            input=question, stdout=output, stderr=DEVNULL, mounts=[program], timeout=1, memory=32 << 20, pids=4,
+        )  # fmt: skip
+        output.seek(0)
+        printed = output.read()
+    if result.timed_out:
+        return "TLE"
+    if result.oom_killed:
+        return "MLE"
+    if result.returncode != 0:
+        return "RE"
+    return "AC" if printed.split() == answer.split() else "WA"
+
+
+SUBMISSIONS = {
+    "adds": '#include <stdio.h>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }',
+    "subtracts": '#include <stdio.h>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a - b); }',
+    "loops": "int main() { for (;;); }",
+    "eats memory": "#include <string.h>\nchar big[1 << 30]; int main() { memset(big, 1, sizeof big); return big[7]; }",
+    "crashes": "int main() { return *(volatile int *) 0; }",
+    "floods": '#include <stdio.h>\nint main() { for (;;) puts("all work and no play"); }',
+    "forks": "#include <unistd.h>\nint main() { for (;;) fork(); }",
+    "is no C": "print('hello')",
+    "attacks the compiler": '#include "/dev/zero"',
+}
+
+
+def main() -> None:
+    for name, source in SUBMISSIONS.items():
+        print(f"{judge(source, b'40 2', b'42'):4} a program that {name}")
+
+
+if __name__ == "__main__":
+    main()
