@@ -32,6 +32,7 @@ cross: # the modules and the init for another machine; there the init carries pl
 		build/$(CROSS)/include/$(CROSS)
 	C_INCLUDE_PATH=build/$(CROSS)/include CC=$(CROSS)-gcc flock build/lock $(PYTHON) -W ignore setup.py -q build_ext \
 		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp
+	@touch build/$(CROSS)/built
 	$(PYTHON) -m pytest -q tests/test_cross.py
 
 clean:

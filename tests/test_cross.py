@@ -24,8 +24,18 @@ EM_AARCH64 = 183
 BASE = 200  # the init's first descriptor; the socket, and the plan behind it
 MESSAGE_FAILED = 1
 
+
+def is_built() -> bool:
+    """Whether `make cross` was run since the sources changed."""
+    stamp = f"{ROOT}/build/aarch64-linux-gnu/built"
+    sources = [
+        path for kind in ("pyx", "pxd", "h", "S") for path in glob(f"{ROOT}/cycontainer/**/*.{kind}", recursive=True)
+    ]
+    return os.path.exists(stamp) and os.stat(stamp).st_mtime > max(os.stat(path).st_mtime for path in sources)
+
+
 pytestmark = pytest.mark.skipif(
-    not os.path.exists(INIT) or EMULATOR is None, reason="needs what `make cross` makes, and qemu-user"
+    EMULATOR is None or not is_built(), reason="needs qemu-user, and what `make cross` makes of these sources"
 )
 
 
