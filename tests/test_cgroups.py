@@ -484,21 +484,3 @@ def test_a_weight_is_given_to_a_device_or_the_refusing_file_is_named() -> None:
             assert f"{major}:{minor} 300".encode() in cgroup.read("blkio.bfq.weight_device")
     except CgroupError as failure:  # the disk's scheduler is not BFQ
         assert failure.path.endswith("/blkio.bfq.weight_device")
-
-
-def test_run_names_of_threads_that_begin_together_are_not_the_same() -> None:
-    script = """
-import sys, threading
-from cycontainer.cgroup_runs import run_name
-sys.setswitchinterval(1e-6)
-names, gate = [], threading.Barrier(20)
-def work():
-    gate.wait()
-    names.append(run_name())
-threads = [threading.Thread(target=work) for _ in range(20)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-assert len(set(names)) == 20, sorted(names)
-"""
-    for _ in range(3):
-        subprocess.run([sys.executable, "-c", script], check=True)
