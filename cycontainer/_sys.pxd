@@ -56,12 +56,19 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_LEN(size_t size)
     size_t CMSG_SPACE(size_t size)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
+    int socket(int domain, int kind, int protocol)
+    int connect(int fd, const void *address, unsigned int length)
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int socketpair(int domain, int type, int protocol, int *pair)
     enum:
-        AF_UNIX, SOCK_SEQPACKET, SOCK_CLOEXEC, SOL_SOCKET, SCM_RIGHTS
+        AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, SCM_RIGHTS
         MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
+
+cdef extern from "<sys/un.h>" nogil:
+    struct sockaddr_un:
+        unsigned short sun_family
+        char sun_path[108]
 
 cdef extern from "<sys/wait.h>" nogil:
     ctypedef struct siginfo_t:

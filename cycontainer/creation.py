@@ -12,6 +12,7 @@ import os
 import time
 
 from cycontainer.compile import Style, compile_plan
+from cycontainer.console import hand_over
 from cycontainer.errors import ConfigError, ContainerNotRunning, LaunchError, ProgramError, name_of
 from cycontainer.hooks import run_hooks
 from cycontainer.host import current
@@ -47,7 +48,9 @@ class Wishes(Record):
         pivot, new_keyring: as `compile.Style` has them.
         pid_file: where its pid is written; "" is nowhere.
         ends: our ends of its pipes, by name (`streams.Streams`).
-        terminal: called with the master of its terminal, before the hooks that come after `create` could see it.
+        console_socket: the unix socket that the master of its terminal is sent to; "" keeps it, as `Process.terminal`.
+        pidfd_socket: the unix socket that a pidfd of its first process is sent to; "" is none.
+        detached: the caller does not stay: a terminal needs a `console_socket`.
     """
 
     bundle: str
@@ -56,7 +59,9 @@ class Wishes(Record):
     new_keyring: bool = True
     pid_file: str = ""
     ends: dict[str, int] | None = None
-    terminal: Callable[[int], None] | None = None
+    console_socket: str = ""
+    pidfd_socket: str = ""
+    detached: bool = False
 
 
 def now() -> str:
@@ -138,6 +143,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
     """
     with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
         undo.later("remove the state directory", directory.remove)
+        _check_terminal(config, wishes)
         host = current()
         plan = compile_plan(
             config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
@@ -156,6 +162,14 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         duties = _Duties(directory, config, state, wishes, undo, devices)
         settle(plan, child, duties.by_name(), until="created")
     return duties.state, process.with_ends(wishes.ends)
+
+
+def _check_terminal(config: Config, wishes: Wishes) -> None:
+    terminal = config.process is not None and config.process.terminal
+    if terminal and wishes.detached and not wishes.console_socket:
+        raise ConfigError("process.terminal", "cannot allocate tty if we detach without setting console socket")
+    if wishes.console_socket and not terminal:
+        raise ConfigError("console-socket", "cannot use console socket if we will not detach or allocate tty")
 
 
 def _below_mount(config: Config, container_id: str) -> str:
@@ -210,11 +224,14 @@ class _Duties:
     def created(self, child: Child) -> None:
         """All is done: keep the state, so that whoever comes finds it; only then the init goes on to wait."""
         self._know(child)
-        if child.terminal >= 0 and self._wishes.terminal is not None:
+        wishes = self._wishes
+        if wishes.console_socket:
             master, child.terminal = child.terminal, -1
-            self._wishes.terminal(master)
-        if self._wishes.pid_file:
-            write_pid_file(self._wishes.pid_file, child.pid)
+            hand_over(wishes.console_socket, master, "console")
+        if wishes.pidfd_socket:
+            hand_over(wishes.pidfd_socket, os.dup(child.pidfd), "pidfd")
+        if wishes.pid_file:
+            write_pid_file(wishes.pid_file, child.pid)
         self._directory.save(self.state)
 
 

@@ -84,7 +84,8 @@ class Process:
     def with_ends(self, ends: dict[str, int] | None) -> Self:
         """Take over our ends of its pipes and, when it has come, its terminal; once it is launched."""
         self.pid = self._child.pid
-        self.terminal, self._child.terminal = self._child.terminal, -1
+        if self._child.terminal >= 0:
+            self.terminal, self._child.terminal = self._child.terminal, -1
         for name, fd in (ends or {}).items():
             if fd >= 0:
                 os.set_blocking(fd, True)

@@ -35,7 +35,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "init": ("init",),
     "hot": (
-        *("_bpf", "_cgroupfs", "_cgroupkill", "_cgrouptree", "_clone", "_fd", "_nsenter", "_plan", "_seccomp", "_wait"),
+        *(
+            "_bpf",
+            "_cgroupfs",
+            "_cgroupkill",
+            "_cgrouptree",
+            "_clone",
+            "_fd",
+            "_nsenter",
+            "_plan",
+            "_seccomp",
+            "_unix",
+            "_wait",
+        ),
         *("cgroup_restore", "cgroups"),
     ),
     "model": (

@@ -1,0 +1,3 @@
+"""Messages to unix sockets that others listen on: bytes, and descriptors with them."""
+
+def send(path: bytes, data: bytes, descriptors: tuple[int, ...] = (), datagram: bool = False) -> None: ...

@@ -1,0 +1,100 @@
+"""Terminals: one of the container's own, handed over, relayed, resized."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from test_lifecycle import config_of
+
+from cycontainer.errors import ConfigError
+from cycontainer.lifecycle import Container
+from cycontainer.streams import DEVNULL
+
+pytestmark = pytest.mark.root
+
+
+def read_all(terminal: int) -> bytes:
+    parts = b""
+    try:
+        while part := os.read(terminal, 4096):
+            parts += part
+    except OSError:  # EIO: nobody has the other side any more
+        return parts
+    return parts
+
+
+def terminal_config(rootfs: str, script: str) -> dict[str, object]:
+    config = config_of(rootfs, "sh", "-c", script)
+    config["process"]["terminal"] = True  # type: ignore[index]  # a document
+    config["process"]["consoleSize"] = {"height": 33, "width": 77}  # type: ignore[index]
+    return config
+
+
+LOOK = """tty; stty size; test -c /dev/console && echo console; exec 3</dev/tty && echo controlling
+stat -c %t:%T /dev/pts/0"""
+
+
+def test_the_program_has_a_terminal_of_its_own(busybox_rootfs: str, tmp_path: object) -> None:
+    config = terminal_config(busybox_rootfs, LOOK)
+    with Container.create("one", config, root=f"{tmp_path}/states") as container:
+        assert container.process is not None
+        container.start()
+        assert read_all(container.process.terminal).split() == [
+            b"/dev/pts/0", b"33", b"77", b"console", b"controlling", b"88:0",
+        ]  # fmt: skip
+        assert container.wait(10) == 0
+
+
+def test_a_second_process_has_another_one_and_it_is_resized(busybox_rootfs: str, tmp_path: object) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=f"{tmp_path}/s", stdin=DEVNULL) as one:
+        one.start()
+        with one.exec(["sh", "-c", "read x; tty; stty size; echo $x"], terminal=True, size=(10, 20)) as process:
+            process.resize(44, 55)
+            os.write(process.terminal, b"typed\n")
+            assert read_all(process.terminal).split() == [b"typed", b"/dev/pts/0", b"44", b"55", b"typed"]
+            assert process.wait(10) == 0
+
+
+@pytest.fixture
+def listener(tmp_path: object) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tmp_path}/socket")
+        listening.listen()
+        yield listening
+
+
+def test_the_master_and_a_pidfd_are_handed_over(busybox_rootfs: str, tmp_path: object, listener: socket.socket) -> None:
+    document = terminal_config(busybox_rootfs, "stty size")
+    from cycontainer.json_text import to_json
+
+    for wish, kind in (("console_socket", "console"), ("pidfd_socket", "pidfd")):
+        if kind == "pidfd":
+            document["process"]["terminal"] = False  # type: ignore[index]
+        container = Container.create_from(
+            "one", to_json(document).encode(), root=f"{tmp_path}/states", detached=True, **{wish: f"{tmp_path}/socket"}
+        )
+        with container, listener.accept()[0] as connection:
+            name, descriptors, _, _ = socket.recv_fds(connection, 64, 4)
+            assert name == kind.encode()
+            if kind == "console":
+                container.start()
+                assert read_all(descriptors[0]) == b"33 77\r\n"
+            else:
+                with open(f"/proc/self/fdinfo/{descriptors[0]}") as info:
+                    assert f"Pid:\t{container.pid}\n" in info.read()
+            os.close(descriptors[0])
+
+
+def test_a_terminal_that_nobody_gets_is_refused(busybox_rootfs: str, tmp_path: object) -> None:
+    from cycontainer.json_text import to_json
+
+    document = to_json(terminal_config(busybox_rootfs, "true")).encode()
+    with pytest.raises(ConfigError, match="tty"):
+        Container.create_from("one", document, root=f"{tmp_path}/states", detached=True)
+    document = to_json(config_of(busybox_rootfs, "true")).encode()
+    with pytest.raises(ConfigError, match="console-socket"):
+        Container.create_from("one", document, root=f"{tmp_path}/states", console_socket="/nowhere")
+    assert os.listdir(f"{tmp_path}/states") == []
