@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from cycontainer._run import PIPE as PIPE
     from cycontainer._run import STDOUT as STDOUT
     from cycontainer._run import run as run
+    from cycontainer.errors import CallGone as CallGone
     from cycontainer.errors import CgroupError as CgroupError
     from cycontainer.errors import ConfigError as ConfigError
     from cycontainer.errors import Error as Error
@@ -16,12 +17,19 @@ if TYPE_CHECKING:
     from cycontainer.errors import ProgramError as ProgramError
     from cycontainer.errors import RunError as RunError
     from cycontainer.errors import StatusUnknown as StatusUnknown
+    from cycontainer.supervisor import Call as Call
+    from cycontainer.supervisor import Continue as Continue
+    from cycontainer.supervisor import Descriptor as Descriptor
+    from cycontainer.supervisor import Errno as Errno
+    from cycontainer.supervisor import Value as Value
 
 _HOME = {
     **dict.fromkeys(("Result", "Usage"), "cycontainer._result"),
     **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "run"), "cycontainer._run"),
+    **dict.fromkeys(("Call", "Continue", "Descriptor", "Errno", "Value"), "cycontainer.supervisor"),
     **dict.fromkeys(
         (
+            "CallGone",
             "CgroupError",
             "ConfigError",
             "Error",

@@ -2,7 +2,7 @@
 
 cdef class Child:
     cdef readonly int pid, pidfd, socket
-    cdef public int terminal    # the master of its terminal, once its init has sent it; whoever takes it sets -1
+    cdef public int terminal, program, gate, listener    # what its init has sent; whoever takes one sets -1
     cdef void *stack            # what the child runs on until it executes the init
 
     cdef void release(self) noexcept

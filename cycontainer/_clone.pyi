@@ -7,6 +7,9 @@ ENDED: int
 CLONED: int
 TERMINAL: int
 MOUNT: int
+PROGRAM: int
+GATE: int
+LISTENER: int
 
 class Child:
     """A process that was launched: its pid, its pidfd and the socket to its init, which this object owns."""
@@ -18,6 +21,9 @@ class Child:
     @property
     def socket(self) -> int: ...
     terminal: int
+    program: int
+    gate: int
+    listener: int
     def close(self) -> None: ...
     def settled(self) -> None: ...
     def adopt(self, pid: int, pidfd: int) -> None: ...

@@ -9,7 +9,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, malloc
 
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
-                                 MESSAGE_MOUNT, MESSAGE_TERMINAL,
+                                 MESSAGE_GATE, MESSAGE_LISTENER, MESSAGE_MOUNT, MESSAGE_PROGRAM, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
                                MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
@@ -122,6 +122,11 @@ cdef long wait_dead(int pidfd) noexcept nogil:
     return 0
 
 
+cdef void shut(int fd) noexcept nogil:
+    if fd >= 0:
+        close(fd)
+
+
 cdef class Child:
     """A process that was launched: its pid, its pidfd and the socket to its init, which this object owns.
 
@@ -130,10 +135,13 @@ cdef class Child:
         pidfd: readable when it has ended; -1 once `close` was called.
         socket: to the init, SOCK_SEQPACKET; -1 once `close` was called.
         terminal: the master of its terminal, once its init has sent it; who takes it over sets -1.
+        program: a pidfd of the process that will execute the program, when its filter notifies.
+        gate: the end of a full pipe that this process waits at; the same.
+        listener: its seccomp listener, once it is known; who takes it over sets -1.
     """
 
     def __cinit__(self):
-        self.pid = self.pidfd = self.socket = self.terminal = -1
+        self.pid = self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = -1
         self.stack = NULL
 
     def __dealloc__(self):
@@ -146,13 +154,13 @@ cdef class Child:
             with nogil:
                 wait_dead(self.pidfd)
         self.settle()
-        if self.pidfd >= 0:
-            close(self.pidfd)
-        if self.socket >= 0:
-            close(self.socket)
-        if self.terminal >= 0:
-            close(self.terminal)
-        self.pidfd = self.socket = self.terminal = -1
+        shut(self.pidfd)
+        shut(self.socket)
+        shut(self.terminal)
+        shut(self.program)
+        shut(self.gate)
+        shut(self.listener)
+        self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = -1
 
     cdef void settle(self) noexcept:
         """The child has said something, or is dead: it no longer uses our memory."""
@@ -331,3 +339,4 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
 # The kinds of messages, for the launcher (Child.receive).
 FAILED, SYNC, READY, ENDED = MESSAGE_FAILED, MESSAGE_SYNC, MESSAGE_READY, MESSAGE_ENDED
 CLONED, TERMINAL, MOUNT = MESSAGE_CLONED, MESSAGE_TERMINAL, MESSAGE_MOUNT
+PROGRAM, GATE, LISTENER = MESSAGE_PROGRAM, MESSAGE_GATE, MESSAGE_LISTENER

@@ -1,8 +1,8 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
-from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fsconfig, NR_fsopen, NR_memfd_create, NR_mount_setattr, NR_open_tree, NR_openat2,
-                                   capability_data, capability_header, mount_attributes, open_how_, sys1, sys2, sys3,
-                                   sys4, sys5)
+from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fsconfig, NR_fsopen, NR_memfd_create, NR_mount_setattr,
+                                   NR_open_tree, NR_openat2, NR_seccomp, capability_data, capability_header,
+                                   mount_attributes, open_how_, sys1, sys2, sys3, sys4, sys5)
 cdef enum:
     EINVAL_ = 22
     MFD_CLOEXEC = 1
@@ -94,6 +94,16 @@ def procfs_of_others(int pid_namespace) -> bool:
     result = sys5(NR_fsconfig, context, 5, <long> <const char *> b"pidns", 0, pid_namespace)    # FSCONFIG_SET_FD
     sys1(NR_close, context)
     return result >= 0
+
+
+def known_filter_flags() -> int:
+    """The SECCOMP_FILTER_FLAG_* that this kernel knows: with no filter the others are EINVAL, not EFAULT. seccomp(2)."""
+    cdef long flag, together, known = 0
+    for flag in range(6):
+        together = 1 << flag | (8 if flag == 5 else 0)       # WAIT_KILLABLE_RECV goes with NEW_LISTENER only
+        if sys3(NR_seccomp, 1, together, 0) == -14:          # SECCOMP_SET_MODE_FILTER; EFAULT
+            known |= 1 << flag
+    return known
 
 
 def close_all(descriptors) -> None:

@@ -29,7 +29,7 @@ from cycontainer.streams import Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
     from typing import Any, Final
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
     from cycontainer.plan import Plan
     from cycontainer.streams import Stream
+    from cycontainer.supervisor import Answer, Call, Supervisor
 
 SIGKILL: Final = 9
 FOREVER: Final = float("inf")
@@ -82,7 +83,10 @@ def _compile(
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
     map_root = options.user_namespace and options.rootfs is not None  # of the host's root nothing is to become ours
-    style = Style(keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root)
+    style = Style(
+        keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
+        supervised=options.supervised,
+    )  # fmt: skip
     return compile_plan(checked, host, style)
 
 
@@ -116,9 +120,11 @@ def _plan_for(
 class _Run:
     """One container from its launch to its end."""
 
-    def __init__(self, plan: Plan, child: Child, streams: Streams, data: bytes, timeout: float) -> None:
+    def __init__(
+        self, plan: Plan, child: Child, streams: Streams, data: bytes, timeout: float, supervisor: Supervisor | None
+    ) -> None:
         ends = streams.ends
-        self.plan, self.child = plan, child
+        self.plan, self.child, self.supervisor = plan, child, supervisor
         self.waiter = _wait.Waiter(child, ends["stdout"], ends["stderr"], ends["stdin"], data, timeout)
         streams.ends = dict.fromkeys(ends, -1)  # the waiter's now
         self.ended: tuple[int, ...] | None = None
@@ -150,10 +156,15 @@ class _Run:
         if message[0] == ENDED:
             self.ended = message
             return
-        attend(self.plan, self.child, message)
+        attend(self.plan, self.child, message, {"listener": self._supervise})
         if message[0] == CLONED:
             self.processes += 1
             self.waiter.watch()
+
+    def _supervise(self, child: Child) -> None:
+        assert self.supervisor is not None  # a plan of ours notifies no one else
+        listener, child.listener = child.listener, -1
+        self.supervisor.begin(listener, lambda: kill(child))
 
     def _last_words(self) -> None:
         """A report that came together with the end."""
@@ -167,7 +178,14 @@ class _Run:
 
 
 def _execute(
-    plan: Plan, args: tuple[str, ...], env: tuple[str, ...] | None, streams: Streams, data: bytes, timeout: float
+    plan: Plan,
+    args: tuple[str, ...],
+    env: tuple[str, ...] | None,
+    streams: Streams,
+    data: bytes,
+    timeout: float,
+    *,
+    supervisor: Supervisor | None,
 ) -> tuple[_Run, tuple[int, float, float, int], int | None, bool]:
     """Launch and wait, in a cgroup of its own where there are limits."""
     cgroup: Cgroup | None = None
@@ -189,7 +207,7 @@ def _execute(
             streams.launched()
             if cgroup is not None:
                 cgroup.release_tasks()
-            run = _Run(plan, child, streams, data, timeout)
+            run = _Run(plan, child, streams, data, timeout, supervisor)
             try:
                 run.finish()
             finally:
@@ -200,6 +218,8 @@ def _execute(
             abandon(child)
             raise
         finally:
+            if supervisor is not None:
+                supervisor.close()
             child.close()
         peak = cgroup.memory_peak() if cgroup is not None else None
         kills = cgroup.oom_kills() if cgroup is not None else None
@@ -207,6 +227,14 @@ def _execute(
         if cgroup is not None:
             cgroup.destroy()
     return run, end, peak, bool(kills)
+
+
+def _supervisor(callables: Mapping[str, Callable[[Call], Answer]] | None) -> Supervisor | None:
+    if not callables:
+        return None
+    from cycontainer.supervisor import Supervisor
+
+    return Supervisor(callables, current().machine)
 
 
 def _died_early(run: _Run, code: int) -> bool:
@@ -243,6 +271,7 @@ def run(
     masked_paths: Sequence[str] = (),
     user_namespace: bool = False,
     init: bool = True,
+    supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
     config: dict[str, Any] | None = None,
 ) -> Result:
     """Run a program in a container of its own, and wait for it.
@@ -274,6 +303,9 @@ def run(
         masked_paths: absolute paths in the container that are to read as empty.
         user_namespace: map the container's ids to others of the host. An ordinary user always has one.
         init: a pid 1 stays beside the program: it reaps, passes signals on, and ends with the caller.
+        supervisor: system calls by their names, and what answers each: called with a `Call` in a thread of this
+            process, it returns `Continue`, `Errno`, `Value` or `Descriptor`. What it raises ends the container, and
+            is raised from here.
         config: a runtime-spec configuration to start from, instead of the isolated default.
 
     Returns:
@@ -304,9 +336,10 @@ def run(
     options = Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
-        masked_paths=tuple(masked_paths), private=(),
+        masked_paths=tuple(masked_paths), supervised=tuple(supervisor or ()), private=(),
     )  # fmt: skip
     plan = _plan_for(options, arguments, mounts, config)
+    answering = _supervisor(supervisor)
     if environment is None and config is None:
         environment = ENVIRONMENT
     decode = text or encoding is not None or errors is not None
@@ -324,12 +357,14 @@ def run(
         streams.add("stderr", PIPE if stderr is None and capture_output else stderr)
         captured = (streams.ends["stdout"] >= 0, streams.ends["stderr"] >= 0)
         done, end, peak, killed = _execute(
-            plan, arguments, environment, streams, data, FOREVER if timeout is None else timeout
+            plan, arguments, environment, streams, data, FOREVER if timeout is None else timeout, supervisor=answering
         )
     except OSError as error:
         raise LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0) from error
     finally:
         streams.close()
+        if answering is not None:
+            answering.raise_error()
     result = _result(
         arguments, done, end, peak=peak, killed=killed, captured=captured, wall=time.monotonic() - started,
         decoding=(encoding or "utf-8", errors or "strict") if decode else None,

@@ -114,21 +114,48 @@ def compile_filter(seccomp, str machine not None) -> bytes:
     return program
 
 
-def filter_flags(seccomp) -> int:
+def filter_flags(seccomp, bint supervised=False) -> int:
     """The flags that seccomp(2) is to load a filter with; with NEW_LISTENER it returns a descriptor.
+
+    Args:
+        supervised: the launcher itself answers.
 
     Raises:
         ConfigError: a rule notifies, and no `listener_path` says whom; or a flag goes with a listener, and none is.
     """
     cdef int flags = 0
     notifies = any(rule.action == "SCMP_ACT_NOTIFY" for rule in seccomp.syscalls)
-    if notifies and not seccomp.listener_path:
+    if notifies and not supervised and not seccomp.listener_path:
         raise ConfigError("linux.seccomp.listenerPath", "is missing: SCMP_ACT_NOTIFY needs someone who answers")
     for flag in seccomp.flags:
         if flag == "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" and not notifies:
             raise ConfigError("linux.seccomp.flags", f"{flag} goes with SCMP_ACT_NOTIFY, and no rule has that")
         flags |= FLAGS[flag]
     return flags | (NEW_LISTENER if notifies else 0)
+
+
+def call_names(names, str machine not None) -> dict[tuple[int, int], str]:
+    """System calls by what a notification has: the kernel's number of the architecture, and its own.
+
+    Args:
+        names: of system calls, each of which `machine`, by uname(2)'s name, must have.
+
+    Raises:
+        HostError: as `compile_filter`.
+        KeyError: a name is no system call's.
+    """
+    version()
+    if machine not in ARCHITECTURES:
+        raise HostError(f"no seccomp filter can be made for {machine}, only for {' and '.join(ARCHITECTURES)}")
+    found = {}
+    native = ARCHITECTURES[machine][0]
+    for architecture in ARCHITECTURES[machine]:
+        numbers = _numbers(architecture, names)
+        if architecture == native and not all([numbers.get(name, UNKNOWN_CALL) >= 0 for name in names]):
+            raise KeyError(next(name for name in names if numbers.get(name, UNKNOWN_CALL) < 0))
+        token = _token(native if architecture == "x32" else architecture)    # x32 has but numbers of its own
+        found.update({(token, number): name for name, number in numbers.items() if number >= 0})
+    return found
 
 
 def version() -> tuple[int, int, int]:

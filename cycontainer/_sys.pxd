@@ -143,4 +143,11 @@ cdef extern from "<dlfcn.h>" nogil:
     enum:
         RTLD_NOW, RTLD_LOCAL
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<sys/syscall.h>" nogil:
+    enum:
+        SYS_pidfd_getfd
+
 # --- end of seccomp filters ---

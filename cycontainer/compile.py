@@ -40,6 +40,7 @@ class Style(Record):
         wait_for_start: stop before the program's execve until `start`, which has two FIFOs for it (_steps.pxd).
         map_root: the user namespace maps the ids of the root's files, too.
         console: bind the terminal to /dev/console as well.
+        supervised: system calls that the launcher answers (`supervisor.py`).
     """
 
     keep_init: bool = False
@@ -50,6 +51,7 @@ class Style(Record):
     wait_for_start: bool = False
     console: bool = True
     map_root: bool = False
+    supervised: tuple[str, ...] = ()
 
 
 def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  # noqa: B008  # a record is immutable
@@ -268,8 +270,8 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     if process.terminal and not ("mount" in scope.new and style.console):
         _open_terminal(plan, process)
     plan.close_slots(style.wait_for_start)
-    if linux.seccomp and not process.no_new_privileges:
-        confinement.add_seccomp(plan, linux.seccomp, host.machine)
+    if not process.no_new_privileges:
+        confinement.add_seccomp(plan, linux.seccomp, host, style.supervised)
     identity.add_ids(plan, process, host, keep_groups=keeps_groups(config, host, scope))
     identity.add_no_new_privileges(plan, process)
     plan.set_umask(0o022 if process.user.umask is None else process.user.umask)
@@ -287,6 +289,6 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
         scope.synchronise(plan, "created", "let the launcher keep the state")
         plan.await_start()
     if process.no_new_privileges:
-        confinement.add_seccomp(plan, linux.seccomp, host.machine)
+        confinement.add_seccomp(plan, linux.seccomp, host, style.supervised)
     plan.execute()
     return program_step

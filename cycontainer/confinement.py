@@ -6,6 +6,7 @@ Sources: runtime-spec config-linux.md "Seccomp", config.md "Linux Process"; secc
 from __future__ import annotations
 
 from cycontainer.errors import ConfigError
+from cycontainer.tables import NEVER_NOTIFIED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, Process, Seccomp
     from cycontainer.host import Host
 
+NOTIFY: Final = "SCMP_ACT_NOTIFY"
+KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"  # 1 << 5: a call that was received is not taken back
 UNCONFINED: Final = "unconfined"  # the one profile that every AppArmor has
 
 
@@ -62,10 +65,31 @@ def needs_proc(config: Config, host: Host) -> bool:
     return bool(labelled or adjusted or config.linux.sysctl)
 
 
-def add_seccomp(plan: PlanWriter, seccomp: Seccomp | None, machine: str) -> None:
+def add_seccomp(plan: PlanWriter, seccomp: Seccomp | None, host: Host, supervised: tuple[str, ...] = ()) -> None:
     """Load the filter. libseccomp is opened only when there is one to make."""
+    if supervised:
+        seccomp = _supervised(seccomp, host, supervised)
     if seccomp is None:
         return
     from cycontainer._seccomp import compile_filter, filter_flags
 
-    plan.load_seccomp(compile_filter(seccomp, machine), filter_flags(seccomp))
+    plan.load_seccomp(compile_filter(seccomp, host.machine), filter_flags(seccomp, bool(supervised)))
+
+
+def _supervised(seccomp: Seccomp | None, host: Host, names: tuple[str, ...]) -> Seccomp:
+    """The filter, and these calls wait for an answer whatever it says of them."""
+    from cycontainer.config import Seccomp, SyscallRule
+
+    if seccomp is None:
+        seccomp = Seccomp(default_action="SCMP_ACT_ALLOW")
+    if any(rule.action == NOTIFY for rule in seccomp.syscalls):
+        raise ConfigError("supervisor", "the configuration has SCMP_ACT_NOTIFY for another who answers")
+    for name in names:
+        if name in NEVER_NOTIFIED:
+            raise ConfigError("supervisor", f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
+    rules = [rule.replace(names=tuple([name for name in rule.names if name not in names])) for rule in seccomp.syscalls]
+    killable = (KILLABLE,) if host.filter_flags >> 5 & 1 else ()
+    return seccomp.replace(
+        syscalls=(*[rule for rule in rules if rule.names], SyscallRule(names=names, action=NOTIFY)),
+        flags=(*seccomp.flags, *killable),
+    )

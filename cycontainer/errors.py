@@ -15,6 +15,7 @@
     │   └── StateError           its state on disk cannot be read, or is of another version
     ├── HookError            a hook failed, or took too long
     ├── WaitTimeout          a process has not ended in the time that it was given
+    ├── CallGone             nobody waits for a supervisor's answer any more
     ├── StatusUnknown        the program ended, and someone else took its exit status
     ├── CriuError            criu refused, failed or died
     └── RunError             `run(check=True)`: the program failed
@@ -185,6 +186,23 @@ class HookError(Error):
 
 class WaitTimeout(Error, TimeoutError):
     """A process has not ended in the time that it was given; it goes on."""
+
+
+class CallGone(Error):
+    """A system call that a supervisor was asked about was given up, by a signal or its caller's end.
+
+    What was read of the caller may be another's; leave the callable with this error.
+
+    Attributes:
+        name: of the system call.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name}: nobody waits for the answer any more"
 
 
 class StatusUnknown(Error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import close_all, effective_capabilities, procfs_of_others
+from cycontainer._fd import close_all, effective_capabilities, known_filter_flags, procfs_of_others
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
@@ -37,6 +37,7 @@ class Host(Record):
     id_mappers: tuple[str, str] | None  # paths of newuidmap and newgidmap, when both are there
     lsms: tuple[str, ...]  # /sys/kernel/security/lsm
     initial_user_namespace: bool  # the caller stands in the machine's first user namespace
+    filter_flags: int  # SECCOMP_FILTER_FLAG_* that the kernel knows
     procfs_of_others: bool  # a procfs may be made for a pid namespace that one is not in, and the caller may ask
 
     @property
@@ -92,6 +93,7 @@ def _ask() -> Host:
         id_mappers=_id_mappers(),
         lsms=_lsms(),
         initial_user_namespace=_is_initial(),
+        filter_flags=known_filter_flags(),
         procfs_of_others=_has_procfs_of_others(),
     )
 

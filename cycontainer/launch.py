@@ -135,7 +135,8 @@ def attend(
 
     Args:
         duties: what a sync of that name (`Plan.syncs`) takes, beside "maps", which is known here. "terminal": called
-            with a `Child` whose `terminal` is the master's descriptor, which is then the callee's.
+            with a `Child` whose `terminal` is the master's descriptor, which is then the callee's. "listener": the
+            same with its `listener`, when the filter notifies.
 
     Raises:
         LaunchError: it says that a step failed, or our part of one did.
@@ -147,6 +148,12 @@ def attend(
         adopt_second(child, fd)
     elif kind == _clone.TERMINAL and fd >= 0:
         child.terminal = fd
+    elif kind == _clone.PROGRAM and fd >= 0:
+        child.program = fd
+    elif kind == _clone.GATE and fd >= 0:
+        child.gate = fd
+    elif kind == _clone.LISTENER:
+        _take_listener(plan, child, step, code, duties or {})
     elif kind == _clone.SYNC:
         _do_duty(plan, child, step, duties or {})
 
@@ -176,6 +183,27 @@ def _our_part(plan: Plan, child: Child, step: int, error: OSError) -> LaunchErro
         return failure(plan, message[1], message[2])
     name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     return LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts))
+
+
+def _take_listener(
+    plan: Plan, child: Child, step: int, number: int, duties: Mapping[str, Callable[[Child], None]]
+) -> None:
+    """The seccomp listener that the init has just made, for whoever answers; then the init goes on."""
+    from cycontainer._listener import get_descriptor
+
+    try:
+        child.listener = get_descriptor(child.program, number)
+        duties["listener"](child)
+        open_gate(child.gate)
+    except OSError as error:
+        raise LaunchError(plan.attempts[step], error.errno or 0, step + 1, len(plan.attempts)) from None
+
+
+def open_gate(pipe: int) -> None:
+    """Empty the full pipe that an init waits at, up to its own byte, which is not 0. Raises OSError."""
+    data = os.read(pipe, 1 << 16)
+    while data and not data.strip(b"\0"):  # at the end of the pipe the init is dead
+        data = os.read(pipe, 1 << 16)
 
 
 # --- the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cycontainer.config import Seccomp, SyscallArgument, SyscallRule
 from cycontainer.node import UINT32, UINT64, shown
-from cycontainer.tables import FILTER_FLAGS, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_OPERATORS
+from cycontainer.tables import FILTER_FLAGS, NEVER_NOTIFIED, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_OPERATORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def _read_rule(node: Node) -> SyscallRule:
         if not (name.isascii() and name.isidentifier()):
             raise entry.error(f"{shown(name)} cannot be the name of a system call")
     action = node["action"].one_of(SECCOMP_ACTIONS)
-    if action == "SCMP_ACT_NOTIFY" and "write" in names:  # init still has to report
-        raise node["names"].error("SCMP_ACT_NOTIFY cannot be used for the write syscall")
+    for name in names:
+        if action == "SCMP_ACT_NOTIFY" and name in NEVER_NOTIFIED:
+            raise node["names"].error(f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
     return SyscallRule(
         names=names,
         action=action,

@@ -39,6 +39,7 @@ class Options(Record):
     user_namespace: bool
     keep_init: bool
     masked_paths: tuple[str, ...]
+    supervised: tuple[str, ...]  # system calls that the caller answers
     private: tuple[str, ...]  # directories of the host's root that are to be empty, writable ones first
 
 

@@ -165,6 +165,7 @@ SECCOMP_ACTIONS: Final = (
     "SCMP_ACT_LOG",
     "SCMP_ACT_NOTIFY",
 )
+NEVER_NOTIFIED: Final = ("write", "exit", "exit_group")  # the init reports with the first, and must be able to end
 SECCOMP_ARCHITECTURES: Final = (
     "SCMP_ARCH_X86",
     "SCMP_ARCH_X86_64",

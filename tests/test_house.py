@@ -42,6 +42,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "_cgrouptree",
             "_clone",
             "_fd",
+            "_listener",
             "_nsenter",
             "_plan",
             "_seccomp",
@@ -61,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *("creation", "deletion", "errands", "execution", "streams"),
-        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink"),
+        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "seccomp_agent", "supervisor"),
     ),
     "faces": (
         "__init__",

@@ -4,6 +4,8 @@ from cycontainer._steps cimport *
 from cycontainer.init.state cimport State
 from cycontainer.init.sys cimport *
 
+cdef extern long load_notifying(State *state, filter_program *filter, long flags) noexcept nogil
+
 
 cdef long drop_bounding(unsigned long keep, long last) noexcept nogil:
     """Drop every capability up to `last` that is not in `keep` from the bounding set."""
@@ -52,9 +54,11 @@ cdef long join_keyring() noexcept nogil:
     return 0 if result == -ENOSYS else result
 
 
-cdef long load_seccomp(long filter, long length, long flags) noexcept nogil:
+cdef long load_seccomp(State *state, long filter, long length, long flags) noexcept nogil:
     cdef filter_program program
     program.length, program.filter = <unsigned short> length, <void *> filter
+    if flags & SECCOMP_NEW_LISTENER:
+        return load_notifying(state, &program, flags)
     return sys3(NR_seccomp, SECCOMP_SET_MODE_FILTER, flags, <long> &program)
 
 
@@ -89,5 +93,5 @@ cdef public long identity_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_SET_AFFINITY:
         return sys3(NR_sched_setaffinity, 0, arg[1], plan + arg[0])
     if step.op == OP_LOAD_SECCOMP:
-        return load_seccomp(plan + arg[0], arg[1], arg[2])
+        return load_seccomp(state, plan + arg[0], arg[1], arg[2])
     return -ENOSYS

@@ -24,17 +24,15 @@ cdef void fill_header(message_header *header, message_vector *vector, Rights *ri
 
 
 cdef long send_packet(State *state, Message *message, int descriptor) noexcept nogil:
-    """One packet to the launcher, with a descriptor unless that is -1."""
+    """One packet to the launcher, with a descriptor unless that is -1. A seccomp filter leaves us `write`."""
     cdef message_vector vector
     cdef message_header header
     cdef Rights rights
-    if state.started:             # to a FIFO: less than PIPE_BUF, so it is whole
+    if descriptor < 0:            # whole also where it is a FIFO: less than PIPE_BUF
         return sys3(NR_write, state.sync, <long> message, sizeof(Message))
     vector.base, vector.length = message, sizeof(Message)
     fill_header(&header, &vector, &rights)
     rights.descriptor = descriptor
-    if descriptor < 0:
-        header.control, header.control_length = NULL, 0
     return sys3(NR_sendmsg, state.sync, <long> &header, MSG_NOSIGNAL)
 
 

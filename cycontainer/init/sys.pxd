@@ -84,6 +84,7 @@ cdef extern from "sys.h" nogil:
     long NR_fsopen "__NR_fsopen"
     long NR_fstatfs "__NR_fstatfs"
     long NR_getcwd "__NR_getcwd"
+    long NR_getpid "__NR_getpid"
     long NR_getrusage "__NR_getrusage"
     long NR_ioctl "__NR_ioctl"
     long NR_ioprio_set "__NR_ioprio_set"
@@ -97,6 +98,8 @@ cdef extern from "sys.h" nogil:
     long NR_open_tree "__NR_open_tree"
     long NR_openat2 "__NR_openat2"
     long NR_personality "__NR_personality"
+    long NR_pidfd_open "__NR_pidfd_open"
+    long NR_pipe2 "__NR_pipe2"
     long NR_pivot_root "__NR_pivot_root"
     long NR_ppoll "__NR_ppoll"
     long NR_prctl "__NR_prctl"
@@ -204,6 +207,8 @@ cdef enum:
     CAPABILITY_VERSION_3 = 0x20080522
     KEYCTL_JOIN_SESSION_KEYRING = 1
     SECCOMP_SET_MODE_FILTER = 1
+    SECCOMP_NEW_LISTENER = 8
+    F_SETFL = 4
     IOPRIO_WHO_PROCESS = 1
     AF_INET = 2
     SOCK_DGRAM_CLOEXEC = 0o2000002

@@ -1,0 +1,196 @@
+"""System calls of a container that Python callables answer: on the real kernel, by programs that make the calls."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+
+import pytest
+from ordinary import OrdinaryUser
+
+from cycontainer import Call, CallGone, ConfigError, Continue, Descriptor, Errno, LaunchError, Value, run
+from cycontainer.supervisor import Answer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+LIBC = "import ctypes, os, sys; libc = ctypes.CDLL(None, use_errno=True); "
+
+
+def python(program: str, **supervisor: object) -> tuple[str, str]:
+    """What a Python program on the host's root prints, with its system calls supervised."""
+    result = run(["/usr/bin/python3", "-I", "-S", "-c", LIBC + program], supervisor=supervisor, text=True)  # type: ignore[arg-type]  # callables
+    return str(result.stdout), str(result.stderr)
+
+
+def test_each_kind_of_answer_reaches_the_caller() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"through a descriptor of ours")
+    answers = {
+        "getppid": lambda call: Value(number=4711),
+        "mkdir": lambda call: Errno(code=errno.EXDEV),
+        "rmdir": lambda call: Continue(),
+        "epoll_create1": lambda call: Descriptor(fd=reader),
+    }
+    program = """
+print(os.getppid())
+for call in (os.mkdir, os.rmdir):
+    try: call("/tmp/none")
+    except OSError as error: print(error.errno)
+fd = libc.epoll_create1(0)
+print(os.read(fd, 100).decode(), os.get_inheritable(fd))
+"""
+    try:
+        output, errors = python(program, **answers)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert (output.splitlines(), errors) == (
+        ["4711", str(errno.EXDEV), str(errno.ENOENT), "through a descriptor of ours False"],
+        "",
+    )
+
+
+def test_a_call_shows_its_arguments_and_its_callers_memory_and_descriptors() -> None:
+    seen: list[tuple[str, bytes, bytes, bytes, int]] = []
+
+    def mkdir(call: Call) -> Answer:
+        fd = call.descriptor(3)
+        with open(fd, "rb") as file:
+            seen.append((call.name, call.text(call.args[0]), call.read(call.args[0], 5), file.read(), call.args[1]))
+        return Value(number=0)
+
+    program = "r, w = os.pipe(); os.write(w, b'piped'); os.close(w); assert r == 3; os.mkdir('/a/long/name', 0o750)"
+    assert python(program, mkdir=mkdir) == ("", "")
+    assert seen == [("mkdir", b"/a/long/name", b"/a/lo", b"piped", 0o750)]
+
+
+def test_a_string_that_ends_with_its_page_is_read_to_there() -> None:
+    seen: list[object] = []
+
+    def mkdir(call: Call) -> Answer:
+        try:
+            seen.append(call.text(call.args[0]))
+        except OSError as error:
+            seen.append(error.errno)
+        return Value(number=0)
+
+    program = """
+import mmap
+pages = mmap.mmap(-1, 8192)
+address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+libc.munmap(ctypes.c_void_p(address + 4096), 4096)
+pages[4090:4096] = b"/last\\0"
+libc.mkdir(ctypes.c_void_p(address + 4090), 0)
+pages[4095:4096] = b"!"
+libc.mkdir(ctypes.c_void_p(address + 4090), 0)
+libc.mkdir(ctypes.c_void_p(8), 0)
+libc.mkdir(ctypes.c_void_p(2**64 - 1), 0)
+os._exit(0)
+"""
+    python(program, mkdir=mkdir)
+    assert seen == [b"/last", errno.EIO, errno.EIO, errno.EFAULT]
+
+
+def test_threads_and_children_are_asked_about_too() -> None:
+    pids: set[int] = set()
+
+    def mkdir(call: Call) -> Answer:
+        pids.add(call.pid)
+        return Value(number=0)
+
+    program = """
+import _thread
+done = _thread.allocate_lock(); done.acquire()
+_thread.start_new_thread(lambda: (os.mkdir("/t"), done.release()), ())
+done.acquire()
+if os.fork() == 0: os.mkdir("/c"); os._exit(0)
+os.wait(); os.mkdir("/p")
+"""
+    assert python(program, mkdir=mkdir) == ("", "")
+    assert len(pids) == 3
+
+
+def test_what_a_callable_raises_ends_the_container_and_is_raised() -> None:
+    def mkdir(call: Call) -> Answer:
+        raise ZeroDivisionError("a fault of the callable")
+
+    with pytest.raises(ZeroDivisionError, match="a fault of the callable"):
+        python("import time; os.mkdir('/x'); time.sleep(60)", mkdir=mkdir)
+    with pytest.raises(TypeError, match="must return Continue"):
+        python("os.mkdir('/x')", mkdir=lambda call: None)
+
+
+def test_a_call_that_is_given_up_is_known_to_be() -> None:
+    gone: list[object] = []
+
+    def mkdir(call: Call) -> Answer:
+        os.kill(call.pid, signal.SIGKILL)
+        while call.is_waiting():
+            os.sched_yield()
+        for read in (call.read, call.text):
+            with pytest.raises(CallGone, match="mkdir"):
+                read(call.args[0], 1)
+        with pytest.raises(CallGone):
+            call.descriptor(0)
+        gone.append(True)
+        call.check()
+        return Continue()
+
+    program = "if os.fork() == 0: os.mkdir('/x'); print('never')\nprint(os.waitstatus_to_exitcode(os.wait()[1]))"
+    assert python(f"\n{program}", mkdir=mkdir) == ("-9\n", "")
+    assert gone == [True]
+
+
+def test_a_caller_that_may_have_no_more_descriptors_gets_an_errno() -> None:
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+for _ in range(2):
+    fd = libc.epoll_create1(0)
+    print(fd, ctypes.get_errno())
+"""
+    fd = os.open("/dev/null", os.O_RDONLY)
+    try:
+        output, errors = python(program, epoll_create1=lambda call: Descriptor(fd=fd))
+    finally:
+        os.close(fd)
+    assert (output.split(), errors) == (["-1", str(errno.EMFILE)] * 2, "")
+
+
+@pytest.mark.parametrize("name", ["write", "exit", "exit_group"])
+def test_what_the_init_needs_is_never_asked_about(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall"):
+        run(["true"], supervisor={name: lambda call: Continue()})
+
+
+def test_an_unknown_system_call_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no-such-call is no system call"):
+        run(["true"], supervisor={"no-such-call": lambda call: Continue()})
+
+
+def test_the_programs_own_execve_can_be_refused() -> None:
+    with pytest.raises(LaunchError) as failure:
+        run(["true"], supervisor={"execve": lambda call: Errno(code=errno.EACCES)})
+    assert failure.value.errno == errno.EACCES
+
+
+def test_the_program_has_no_descriptor_of_its_supervision() -> None:
+    output, _ = python("print(sorted(os.listdir('/proc/self/fd')))", mkdir=lambda call: Continue())
+    assert output == "['0', '1', '2', '3']\n"
+
+
+def test_without_an_init_too() -> None:
+    result = run(
+        ["/usr/bin/python3", "-I", "-S", "-c", "import os; print(os.getppid())"],
+        supervisor={"getppid": lambda call: Value(number=5)}, init=False,
+    )  # fmt: skip
+    assert result.stdout == b"5\n"
+
+
+def test_an_ordinary_user_can_supervise(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user(python, "print(os.getppid())", getppid=number_seven) == ("7\n", "")
+
+
+def number_seven(call: Call) -> Answer:
+    return Value(number=7)
