@@ -58,19 +58,23 @@ class FakeResctrl:
     def _serve(self) -> None:
         while True:
             try:
-                request = os.read(self._fd, 1 << 17)
+                self._serve_one()
             except OSError as error:
                 if error.errno == errno.ENODEV:  # unmounted
                     return
-                raise
-            _, kind, unique, node, *_ = _IN.unpack_from(request)
-            if kind in (FORGET, BATCH_FORGET, INTERRUPT):
-                continue
-            try:
-                body, code = self._answer(kind, self._ids[node], request[_IN.size :]), 0
-            except OSError as refused:
-                body, code = b"", refused.errno or errno.EIO
-            os.write(self._fd, _OUT.pack(_OUT.size + len(body), -code, unique) + body)
+                if error.errno != errno.ENOENT:  # who asked has gone: an unmount does not wait for its last requests
+                    raise
+
+    def _serve_one(self) -> None:
+        request = os.read(self._fd, 1 << 17)
+        _, kind, unique, node, *_ = _IN.unpack_from(request)
+        if kind in (FORGET, BATCH_FORGET, INTERRUPT):
+            return
+        try:
+            body, code = self._answer(kind, self._ids[node], request[_IN.size :]), 0
+        except OSError as refused:
+            body, code = b"", refused.errno or errno.EIO
+        os.write(self._fd, _OUT.pack(_OUT.size + len(body), -code, unique) + body)
 
     def _answer(self, kind: int, path: str, body: bytes) -> bytes:
         name = body[8 if kind == MKDIR else 0 :].partition(b"\0")[0].decode("utf-8", "replace")
