@@ -68,6 +68,25 @@ def take_tree(bytes path not None, bint recursive, int user_namespace=-1, bint m
     return tree
 
 
+def take_read_only(bytes path not None) -> int:
+    """A detached, read-only mount of a file: open_tree(2), mount_setattr(2). Raises OSError."""
+    cdef mount_attributes attributes
+    cdef const char *where = path
+    cdef long result, tree
+    attributes.attr_set, attributes.attr_clr, attributes.propagation, attributes.userns_fd = 1 | 2, 0, 0, 0
+    with nogil:        # read-only and nosuid
+        tree = sys3(NR_open_tree, -100, <long> where, OPEN_TREE_CLONE | O_CLOEXEC_)
+        result = tree
+        if tree >= 0:
+            result = sys5(NR_mount_setattr, tree, <long> <const char *> b"", AT_EMPTY_PATH_,
+                          <long> &attributes, sizeof(attributes))
+    if result < 0:
+        if tree >= 0:
+            sys1(NR_close, tree)
+        raise OSError(-result, "take a read-only mount", path)
+    return tree
+
+
 def open_inside(int root, bytes path not None) -> int:
     """Open `path` to read below the directory `root`, as if that were /. It never blocks, and follows no magic link.
 

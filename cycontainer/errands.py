@@ -6,16 +6,18 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer._plan import assemble
+from cycontainer._plan import PlanWriter, assemble
 from cycontainer.errors import LaunchError
 from cycontainer.init_process import abandon, adopt_second, init_descriptor, plan_file
+from cycontainer.plan import Errand
+from cycontainer.rootfs import ATTR_NOSUID, ATTR_RDONLY, OPEN_TREE_CLONE
+from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer._clone import Child
-    from cycontainer.plan import Errand
 
 PATIENCE: Final = 10.0  # seconds: in a namespace where others live, they may stop our process
 
@@ -26,9 +28,31 @@ def carry_out(errand: Errand, namespaces: tuple[int, ...]) -> int:
     Raises:
         LaunchError: a step failed, or it took longer than `PATIENCE`; its process is gone.
     """
+    return _carry_out(errand, init_descriptor(), namespaces)
+
+
+def read_only_file(path: str) -> int:
+    """A detached, read-only mount of the installed init, as an ordinary user, in a user namespace that is then gone.
+
+    The init does it that stands there, with no container near.
+    """
+    plan = PlanWriter()
+    plan.take_tree(path, OPEN_TREE_CLONE)
+    plan.set_attributes("make it read-only", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
+    plan.hand_over()
+    flags = NAMESPACES["user"][0] | NAMESPACES["mount"][0]
+    errand = Errand(data=plan.finish(), attempts=tuple(plan.attempts), namespaces=())
+    init = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _carry_out(errand, init, (), flags)
+    finally:
+        os.close(init)
+
+
+def _carry_out(errand: Errand, init: int, namespaces: tuple[int, ...], flags: int = 0) -> int:
     file = plan_file(assemble(errand.data, 0, (), (), (), None))
     try:
-        child = _clone.spawn(init_descriptor(), file, (), namespaces, 0)
+        child = _clone.spawn(init, file, (), namespaces, flags, -1, bool(flags))
     finally:
         os.close(file)
     try:

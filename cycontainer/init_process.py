@@ -21,8 +21,13 @@ SIGKILL: Final = 9
 _init: tuple[int, int, int] | None = None  # descriptor, device, inode
 
 
+INSTALLED: Final = os.path.join(os.path.dirname(__file__), "init", "init")
+
+
 def init_descriptor() -> int:
     """The init's program, sealed in memory: the container cannot change it, and it is no file of the host.
+
+    Where files in memory may not be executed (vm.memfd_noexec), it is the installed one, on a read-only mount.
 
     Kept for the process's life; made again when someone has closed it (daemons close all descriptors).
     """
@@ -35,16 +40,12 @@ def init_descriptor() -> int:
         if status and (status.st_dev, status.st_ino) == _init[1:]:
             return _init[0]
     _init = None
-    fd = _fd.executable_file(b"cycontainer-init")
     try:
-        with open(os.path.join(os.path.dirname(__file__), "init", "init"), "rb") as file:
-            os.write(fd, file.read())
-        import fcntl
-
-        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
-        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)  # writable files do not execute: ETXTBSY
-    finally:
-        os.close(fd)
+        fd = _fd.executable_file(b"cycontainer-init")
+    except PermissionError:
+        readable = _read_only_init()
+    else:
+        readable = _sealed_init(fd)
     try:
         status = os.fstat(readable)
     except OSError:
@@ -52,6 +53,37 @@ def init_descriptor() -> int:
         raise
     _init = (readable, status.st_dev, status.st_ino)
     return readable
+
+
+def _sealed_init(fd: int) -> int:
+    """A descriptor to execute, of a file in memory that takes the init; `fd`, which can write it, is closed."""
+    try:
+        with open(INSTALLED, "rb") as file:
+            os.write(fd, file.read())
+        import fcntl
+
+        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
+        return _reopened(fd)  # writable files do not execute: ETXTBSY
+    finally:
+        os.close(fd)
+
+
+def _reopened(fd: int) -> int:
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _read_only_init() -> int:
+    """The installed init, through a mount that is attached nowhere and gone when it is open: none can change that."""
+    try:
+        mount = _fd.take_read_only(os.fsencode(INSTALLED))
+    except PermissionError:  # an ordinary user makes mounts in a user namespace only
+        from cycontainer.errands import read_only_file
+
+        mount = read_only_file(INSTALLED)
+    try:
+        return _reopened(mount)
+    finally:
+        os.close(mount)
 
 
 def plan_file(data: bytes) -> int:
