@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cycontainer.plan import Tree
 
 CLONE_NEWUSER: Final = NAMESPACES["user"][0]
+MOST_WORDS: Final = 4096  # of what newuidmap says
 
 
 def _lines(maps: tuple[IdMap, ...]) -> bytes:
@@ -35,25 +36,41 @@ def _write(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _write_by_helper(program: str, pid: int, maps: tuple[IdMap, ...]) -> None:
-    """newuidmap(1) or newgidmap(1); their paths are the system's, never those of PATH."""
+def _write_by_helper(program: str, pid: int, file: str, maps: tuple[IdMap, ...]) -> None:
+    """newuidmap(1) or newgidmap(1); their paths are the system's, never PATH's. What counts is what they wrote."""
     from cycontainer.host import current
 
     mappers = current().id_mappers
     assert mappers is not None  # the compiler saw to it
     path = mappers[0] if program == "newuidmap" else mappers[1]
     numbers = [str(number) for line in maps for number in (line.container, line.host, line.size)]
-    helper = os.posix_spawn(path, [program, str(pid), *numbers], {})
-    _, status = os.waitpid(helper, 0)
-    if status:
-        raise OSError(errno.EPERM, f"{program} refused the map", path)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    with open(reader, "rb") as said:
+        try:
+            actions = [(os.POSIX_SPAWN_DUP2, writer, 2)]
+            helper = os.posix_spawn(path, [program, str(pid), *numbers], {}, file_actions=actions)
+        finally:
+            os.close(writer)
+        words = said.read(MOST_WORDS)
+    _wait_for(helper)
+    with open(f"/proc/{pid}/{file}") as written:
+        if written.read().split() != numbers:
+            problem = words.decode("utf-8", "replace").strip().partition("\n")[0]
+            raise OSError(errno.EPERM, f"{program} refused the map", f"{path}: {problem}")
+
+
+def _wait_for(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return  # this program ignores SIGCHLD: the kernel has waited
 
 
 def write_id_maps(pid: int, maps: IdMaps) -> None:
     """uid_map, setgroups and gid_map of a process in a new user namespace. user_namespaces(7). Raises OSError."""
     if maps.by_helper:
-        _write_by_helper("newuidmap", pid, maps.uid_map)
-        _write_by_helper("newgidmap", pid, maps.gid_map)
+        _write_by_helper("newuidmap", pid, "uid_map", maps.uid_map)
+        _write_by_helper("newgidmap", pid, "gid_map", maps.gid_map)
         return
     _write(f"/proc/{pid}/uid_map", _lines(maps.uid_map))
     if maps.deny_setgroups:
