@@ -1,0 +1,136 @@
+"""Hooks of all kinds: where they run, in which order, what they are told, and what their failure does."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from test_lifecycle import config_of
+
+from cycontainer.errors import HookError
+from cycontainer.lifecycle import Container
+from cycontainer.streams import DEVNULL
+
+pytestmark = pytest.mark.root
+
+SHELL = "/bin/busybox"
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def hook(script: str, **more: object) -> dict[str, object]:
+    return {"path": SHELL, "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin", "MARK=mine"], **more}
+
+
+def share(config: dict[str, object], directory: Path) -> None:
+    """Have a directory of the host in the container, under the same path."""
+    mounts = config["mounts"]
+    assert isinstance(mounts, list)
+    bind = {"destination": str(directory), "type": "bind", "source": str(directory), "options": ["rbind"]}
+    mounts.append(bind)
+
+
+def started(root: str, config: dict[str, object], bundle: str = "/") -> Container:
+    container = Container.create("one", config, root=root, bundle=bundle, stdin=DEVNULL)
+    container.start()
+    return container
+
+
+def test_they_run_in_order_with_the_state_on_their_input(busybox_rootfs: str, tmp_path: Path) -> None:
+    """The image has its own busybox at the same path, and a directory of the host to write to."""
+    script = 'read x; echo "$0 $MARK $(readlink /proc/self/ns/mnt) $x" >> {out}/seen'
+    os.chmod(tmp_path, 0o777)
+    config = config_of(busybox_rootfs, "sleep", "100")
+    share(config, tmp_path)
+    config["hooks"] = {
+        kind: [{**hook(script.format(out=tmp_path)), "args": ["sh", "-c", script.format(out=tmp_path), kind]}]
+        for kind in KINDS
+    }
+    config["annotations"] = {"a": "b c"}
+    with started(f"{tmp_path}/states", config) as container:
+        pid = container.pid
+    lines = (tmp_path / "seen").read_text().splitlines()
+    words = [line.split(" ", 3) for line in lines]
+    assert [word[0] for word in words] == list(KINDS)
+    assert {word[1] for word in words} == {"mine"}
+    host, inside = words[0][2], words[2][2]
+    assert [word[2] for word in words] == [host, host, inside, inside, host, host] and host != inside
+    states = [json.loads(word[3]) for word in words]
+    assert [state["status"] for state in states] == [
+        "creating",
+        "creating",
+        "creating",
+        "created",
+        "running",
+        "stopped",
+    ]
+    assert [state.get("pid") for state in states] == [pid] * 5 + [None]
+    assert all(state["id"] == "one" and state["annotations"] == {"a": "b c"} for state in states)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_a_failure_while_it_is_created_undoes_all_and_runs_poststop(
+    busybox_rootfs: str, tmp_path: Path, kind: str
+) -> None:
+    config = config_of(busybox_rootfs, "sleep", "100")
+    config["hooks"] = {
+        kind: [hook("true"), hook("echo because >&2; exit 7")],
+        "poststop": [hook(f"echo ended > {tmp_path}/ended")],
+    }
+    with pytest.raises(HookError) as failure:
+        Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL)
+    assert (failure.value.kind, failure.value.number, failure.value.output) == (kind, 1, "because\n")
+    assert str(failure.value) == f"error running {kind} hook #1: exit status 7, stderr: because"
+    assert os.listdir(f"{tmp_path}/states") == []
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("kind", ["startContainer", "poststart"])
+def test_a_failure_at_the_start_ends_it(busybox_rootfs: str, tmp_path: Path, kind: str) -> None:
+    config = config_of(busybox_rootfs, "sleep", "100")
+    config["hooks"] = {kind: [hook("exit 7")]}
+    with Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL) as container:
+        with pytest.raises(HookError, match=f"error running {kind} hook #0: exit status 7"):
+            container.start()
+        assert container.status == "stopped"
+
+
+def test_a_hook_that_takes_too_long_is_killed_with_what_it_started(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = config_of(busybox_rootfs, "true")
+    config["hooks"] = {"createRuntime": [hook("sleep 100 & sleep 100", timeout=1)]}
+    before = time.monotonic()
+    with pytest.raises(HookError, match="took longer than its timeout, 1 seconds"):
+        Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL)
+    assert time.monotonic() - before < 10
+
+
+def test_a_missing_hook_is_told(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = config_of(busybox_rootfs, "true")
+    config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
+    with pytest.raises(HookError, match="hook #0: look up the program: ENOENT"):
+        Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL)
+
+
+def test_the_container_s_mounts_are_there_for_a_create_container_hook(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = config_of(busybox_rootfs, "sleep", "100")
+    script = f"pwd > {tmp_path}/where; grep -c ' {busybox_rootfs}/dev/shm ' /proc/self/mounts >> {tmp_path}/where"
+    config["hooks"] = {"createContainer": [hook(script)]}
+    with started(f"{tmp_path}/states", config):
+        assert (tmp_path / "where").read_text().split() == [busybox_rootfs, "1"]
+
+
+def test_a_hook_inside_has_no_more_than_the_program(busybox_rootfs: str, tmp_path: Path) -> None:
+    """Its program comes from the image, which is not to be trusted."""
+    script = f"grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status > {tmp_path}/seen"
+    script += f"; ls /proc/self/fd >> {tmp_path}/seen"
+    config = config_of(busybox_rootfs, "sleep", "100")
+    share(config, tmp_path)
+    config["hooks"] = {"startContainer": [hook(script)]}
+    with started(f"{tmp_path}/states", config) as container:
+        lines = (tmp_path / "seen").read_text().splitlines()
+        with open(f"/proc/{container.pid}/status") as status:
+            own = [line.strip() for line in status if line.startswith(("CapEff", "CapBnd", "NoNewPrivs", "Seccomp:"))]
+        assert [line for line in lines if ":" in line] == own
+        assert [line for line in lines if ":" not in line] == ["0", "1", "2", "3"]
