@@ -1,4 +1,4 @@
-"""Making a container and letting it start. Lifecycle: it keeps state, makes cgroups, launches, and undoes what failed.
+"""Making a container. Lifecycle: it keeps state, makes cgroups, launches, and undoes what failed.
 
 create: reserve the id, write down what will be made, make the cgroups, launch; the init stops twice: for what the
         launcher does to the new namespaces (hooks among it), and when all is done, for the state to be written
@@ -7,18 +7,18 @@ start:  a byte to the FIFO that the init reads, and what comes back: the end (it
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
 from cycontainer.compile import Style, compile_plan
 from cycontainer.console import hand_over
-from cycontainer.errors import ConfigError, ContainerNotRunning, LaunchError, ProgramError, name_of
-from cycontainer.hooks import run_hooks
+from cycontainer.errors import ConfigError, name_of
+from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.launch import launch
 from cycontainer.netdevices import NetworkDevices
-from cycontainer.process import INIT_NAME, Process, settle
+from cycontainer.notify import with_socket
+from cycontainer.process import Process, settle
 from cycontainer.record import Record
 from cycontainer.resources import where
 from cycontainer.state import CgroupPlace, State, start_time_of
@@ -27,7 +27,6 @@ from cycontainer.undo import Undo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
     from cycontainer.plan import Plan
     from cycontainer.state import Directory
-
-MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
 
 
 class Wishes(Record):
@@ -51,6 +48,7 @@ class Wishes(Record):
         console_socket: the unix socket that the master of its terminal is sent to; "" keeps it, as `Process.terminal`.
         pidfd_socket: the unix socket that a pidfd of its first process is sent to; "" is none.
         detached: the caller does not stay: a terminal needs a `console_socket`.
+        notify: the program gets a socket for sd_notify(3), which `start` listens at.
     """
 
     bundle: str
@@ -62,6 +60,7 @@ class Wishes(Record):
     console_socket: str = ""
     pidfd_socket: str = ""
     detached: bool = False
+    notify: bool = False
 
 
 def now() -> str:
@@ -145,6 +144,8 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         undo.later("remove the state directory", directory.remove)
         _check_terminal(config, wishes)
         host = current()
+        if wishes.notify:
+            config = with_socket(config, directory.make_subdirectory("notify"))
         plan = compile_plan(
             config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
         )
@@ -233,84 +234,3 @@ class _Duties:
         if wishes.pid_file:
             write_pid_file(wishes.pid_file, child.pid)
         self._directory.save(self.state)
-
-
-def run_poststop(config: Config, state: State) -> None:
-    """The hooks after a container's end: a failure is a note, and the others run. config.md, "Poststop"."""
-    run_hooks("poststop", config, state.replace(pid=0), "stopped", directory=state.bundle)
-
-
-# --- start
-
-
-def open_first(state: State) -> int:
-    """A pidfd of a container's first process, verified to be it; the caller's.
-
-    Raises:
-        ContainerNotRunning: it has ended.
-    """
-    try:
-        pidfd = os.pidfd_open(state.pid) if state.pid > 0 else -1
-    except ProcessLookupError:
-        pidfd = -1
-    if pidfd >= 0 and start_time_of(state.pid) != state.start_time:
-        os.close(pidfd)
-        pidfd = -1
-    if pidfd < 0:
-        raise ContainerNotRunning(state.id)
-    return pidfd
-
-
-def release(directory: Directory, state: State) -> None:
-    """Let a waiting init execute its program.
-
-    Raises:
-        ContainerNotRunning: it does not wait, or died before it executed anything.
-        ProgramError, LaunchError: the program could not be executed.
-    """
-    try:
-        outcome = directory.open_file("outcome", os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            go = directory.open_file("go", os.O_WRONLY | os.O_NONBLOCK)
-            try:
-                os.write(go, b"\0")
-            finally:
-                os.close(go)
-            message = _read_to_end(outcome)
-        finally:
-            os.close(outcome)
-    except OSError as error:
-        if error.errno not in (errno.ENXIO, errno.ENOENT):
-            raise
-        raise ContainerNotRunning(directory.container_id) from None
-    if message:
-        import struct
-
-        _, step, code, *_ = struct.unpack(MESSAGE, message)
-        raise ProgramError("execute the program", code, step + 1, step + 1)
-    if _died_waiting(state.pid):
-        raise LaunchError("start the container: its init has died", 0, 0, 0)
-
-
-def _read_to_end(fd: int) -> bytes:
-    import select
-
-    watch = select.poll()
-    watch.register(fd, select.POLLIN)
-    parts = b""
-    while True:
-        watch.poll()
-        part = os.read(fd, 4096)
-        parts += part
-        if not part:
-            return parts
-
-
-def _died_waiting(pid: int) -> bool:
-    """Whether it is dead, and still had the init's name when it died."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            name, _, rest = file.read().partition("(")[2].rpartition(")")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return name == INIT_NAME and rest.split()[0] in "ZX"

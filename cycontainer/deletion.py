@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer.creation import open_first, run_poststop
 from cycontainer.errors import CgroupError, ContainerNotRunning, ContainerRunning, HookError, StateError
+from cycontainer.starting import open_first
 from cycontainer.state import status_of
 
 TYPE_CHECKING = False
@@ -101,6 +101,8 @@ def _last_hooks(directory: Directory, state: State) -> None:
 
     with open(directory.open_file("config.json", os.O_RDONLY), "rb") as file:
         config = read_config(parse(file.read()), bundle=state.bundle)
+    from cycontainer.hooks import run_poststop
+
     try:
         run_poststop(config, state)
     except HookError as error:

@@ -7,7 +7,6 @@ import os
 from cycontainer.compile import compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
-from cycontainer.creation import open_first
 from cycontainer.errors import ConfigError, HookError, LaunchError
 from cycontainer.hooks import oci_state, run_program
 from cycontainer.host import current
@@ -16,6 +15,7 @@ from cycontainer.launch import abandon, launch
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
 from cycontainer.resources import HierarchyPlan
+from cycontainer.starting import open_first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

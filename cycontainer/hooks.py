@@ -69,6 +69,11 @@ def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: i
             raise HookError(kind, number, problem, output)
 
 
+def run_poststop(config: Config, state: State) -> None:
+    """The hooks after a container's end: a failure is a note, and the others run. config.md, "Poststop"."""
+    run_hooks("poststop", config, state.replace(pid=0), "stopped", directory=state.bundle)
+
+
 def run_program(plan: Plan, text: bytes, timeout: int | None, first: tuple[int, ...]) -> tuple[str, str]:
     """Run a hook's plan with `text` on its standard input: how it failed ("" when it did not), and what it said."""
     files: list[int] = []

@@ -204,38 +204,28 @@ class Container:
 
     # --- its life
 
-    def start(self) -> None:
+    def start(self, *, service_manager: str = "", in_background: bool = False) -> None:
         """Let the program go.
+
+        Args:
+            service_manager: whom to tell that it is ready, the value of NOTIFY_SOCKET; that is waited for.
+            in_background: a thread waits for that.
 
         Raises:
             ContainerError: it does not wait for a start.
             ProgramError: the program could not be executed.
             HookError: a startContainer hook failed: it was not started; or a poststart hook: it was killed.
         """
-        from cycontainer.creation import open_first, release
-        from cycontainer.hooks import run_hooks
+        from cycontainer.starting import start
 
         with Directory.open(self.root, self.id) as directory:
-            state, status = self._state(), status_of(self.root, self._state())
+            state = self._state()
+            status = status_of(self.root, state)
             if status != "created":
                 raise ContainerError(self.id, f"cannot start a container in the {status} state")
-            if "start" not in state.python:
-                release(directory, state)
-                return
-            from cycontainer.errors import HookError
-            from cycontainer.execution import run_start_hooks
-
-            config = self.config
-            first = open_first(state)
-            try:
-                run_start_hooks(config, state, first)
-                release(directory, state)
-                run_hooks("poststart", config, state, "running", directory=state.bundle)
-            except HookError:
-                self._kill_all(state)
-                raise
-            finally:
-                os.close(first)
+            listener = start(directory, state, service_manager)
+        if listener is not None:
+            listener.relay(in_background=in_background)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of a container that this object made; see `Process.wait`."""
@@ -249,7 +239,7 @@ class Container:
         Raises:
             ContainerNotRunning: it has ended, and `all` was not asked for.
         """
-        from cycontainer.creation import open_first
+        from cycontainer.starting import open_first
 
         state = self._state()
         if all:
@@ -393,11 +383,6 @@ class Container:
         from cycontainer.deletion import open_cgroup
 
         return open_cgroup(state)
-
-    def _kill_all(self, state: State) -> None:
-        from cycontainer.deletion import kill_all
-
-        kill_all(state)
 
     def _signal_all(self, state: State, number: int) -> None:
         for pid in self.pids():

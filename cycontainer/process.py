@@ -8,6 +8,7 @@ import os
 from cycontainer import _clone, _wait
 from cycontainer.errors import LaunchError, WaitTimeout, name_of
 from cycontainer.launch import abandon, attend, end_of, kill
+from cycontainer.state import died_as_init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 FOREVER: Final = float("inf")
 SIGKILL: Final = 9
-INIT_NAME: Final = "cycontainer"  # what the init is called until its execve: init/_init.pyx
 TIOCSWINSZ: Final = 0x5414
 
 
@@ -47,13 +47,8 @@ def settle(
 
 
 def _check_executed(child: Child) -> None:
-    """Its socket has been closed, by the program's execve or by its death: its name tells."""
-    try:
-        with open(f"/proc/{child.pid}/stat") as file:
-            name, _, rest = file.read().partition("(")[2].rpartition(")")
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    if name == INIT_NAME and rest.split()[0] in "ZX":
+    """Its socket has been closed, by the program's execve or by its death."""
+    if died_as_init(child.pid):
         code = end_of(child, None)[0]
         raise LaunchError(f"execute the program: the init died of {code}", 0, 0, 0)
 

@@ -3,6 +3,7 @@
     ROOT/ID/            0700; locked by flock(2) on the directory itself while a verb changes the container
         state           lines of a key and its values; written whole: a reader never sees half of one
         config.json     the configuration as it was given
+        notify/         the socket of sd_notify(3), if the creator had one
         go, outcome     the FIFOs that a waiting init holds (_steps.pxd); who can write `go` knows that it waits
 
 A directory without `state` is of a `create` that was killed before it had made anything. One whose state has no pid is
@@ -32,6 +33,7 @@ LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "python": 1}  # ho
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
+INIT_NAME: Final = b"cycontainer"  # what the init is called until its execve: init/_init.pyx
 DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
 
 
@@ -276,6 +278,11 @@ class Directory:
             os.close(both)
         return go, outcome
 
+    def make_subdirectory(self, name: str) -> str:
+        """Make a directory in it that the container may look into; its path."""
+        os.mkdir(name, 0o755, dir_fd=self._fd)
+        return f"{self.path}/{name}"
+
     def open_file(self, name: str, flags: int) -> int:
         """A descriptor of a file or FIFO in it. Raises OSError."""
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
@@ -283,8 +290,20 @@ class Directory:
     def remove(self) -> None:
         """Remove it with all that is in it."""
         for name in os.listdir(self._fd):
-            os.unlink(name, dir_fd=self._fd)
+            if name == "notify":
+                self._remove_below(name)
+            else:
+                os.unlink(name, dir_fd=self._fd)
         os.rmdir(self.path)
+
+    def _remove_below(self, name: str) -> None:
+        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        try:
+            for entry in os.listdir(inner):
+                os.unlink(entry, dir_fd=inner)
+        finally:
+            os.close(inner)
+        os.rmdir(name, dir_fd=self._fd)
 
 
 def _open_directory(root: str, container_id: str) -> int:
@@ -371,6 +390,16 @@ def start_time_of(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0].decode() in DEAD else int(fields[19])
+
+
+def died_as_init(pid: int) -> bool:
+    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return name == INIT_NAME and rest.split()[0].decode() in DEAD
 
 
 def is_alive(state: State) -> bool:

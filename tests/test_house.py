@@ -61,7 +61,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lifecycle": (
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("creation", "deletion", "errands", "execution", "streams"),
+        *("creation", "deletion", "errands", "execution", "starting", "streams"),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "seccomp_agent", "supervisor"),
     ),
     "faces": (
