@@ -11,10 +11,11 @@ from libc.stdlib cimport free, malloc
 from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESSAGE_FAILED, MESSAGE_READY, MESSAGE_SYNC,
                                  MESSAGE_GATE, MESSAGE_LISTENER, MESSAGE_MOUNT, MESSAGE_PROGRAM, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
-from cycontainer._sys cimport (AF_UNIX, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EAGAIN, EINTR,
-                               MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS, SIG_SETMASK,
-                               SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll,
-                               pollfd, pthread_sigmask, recvmsg, sendmsg, sigfillset, sigset_t, socketpair, timespec)
+from cycontainer._sys cimport (AF_UNIX, ALL_CHILDREN, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE,
+                               EAGAIN, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS,
+                               SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED,
+                               clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd, pthread_sigmask,
+                               recvmsg, sendmsg, sigfillset, siginfo_t, sigset_t, socketpair, syscall, timespec)
 
 from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
                                    NR_close_range, NR_dup3, NR_execveat, NR_fcntl, NR_pidfd_send_signal, NR_prctl,
@@ -25,6 +26,7 @@ cdef enum:
     CLONE_INTO_CGROUP_SHIFT = 33
     F_DUPFD = 0
     STACK_SIZE = 16384
+    P_PIDFD = 3
 
 cdef struct Birth:
     # All that the child reads. It lies at the low end of the child's stack.
@@ -114,12 +116,35 @@ cdef long give_birth(clone_arguments *args, Birth *birth) noexcept nogil:
     return result
 
 
-cdef long wait_dead(int pidfd) noexcept nogil:
-    cdef pollfd entry
-    entry.fd, entry.events = pidfd, POLLIN
-    while poll(&entry, 1, -1) < 0 and errno == EINTR:
+cdef void end(int pidfd) noexcept nogil:
+    """Kill it, and reap it unless someone else has: by waitid(2) with P_PIDFD."""
+    cdef siginfo_t info
+    sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
+    while syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | ALL_CHILDREN, NULL) < 0 and errno == EINTR:
         pass
-    return 0
+
+
+cdef int pid_of(int pidfd) except -1:
+    """The pid of a pidfd in our pid namespace."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as info:
+        for line in info:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ProcessLookupError(ESRCH, "no pid in fdinfo")
+
+
+cdef class HeldSignals:
+    """A block in which this thread takes no signal: what is opened in it has an owner before Python hears of one."""
+
+    cdef sigset_t before
+
+    def __enter__(self):
+        cdef sigset_t all_signals
+        sigfillset(&all_signals)
+        pthread_sigmask(SIG_SETMASK, &all_signals, &self.before)
+
+    def __exit__(self, *_):
+        pthread_sigmask(SIG_SETMASK, &self.before, NULL)
 
 
 cdef void shut(int fd) noexcept nogil:
@@ -141,7 +166,7 @@ cdef class Child:
     """
 
     def __cinit__(self):
-        self.pid = self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = -1
+        self.pid = self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = self.second = -1
         self.stack = NULL
 
     def __dealloc__(self):
@@ -150,9 +175,8 @@ cdef class Child:
     cdef void release(self) noexcept:
         """Close what is open. A child that may still run on our memory is killed first."""
         if self.stack is not NULL:
-            sys5(NR_pidfd_send_signal, self.pidfd, SIGKILL, 0, 0, 0)
             with nogil:
-                wait_dead(self.pidfd)
+                end(self.pidfd)
         self.settle()
         shut(self.pidfd)
         shut(self.socket)
@@ -160,7 +184,9 @@ cdef class Child:
         shut(self.program)
         shut(self.gate)
         shut(self.listener)
-        self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = -1
+        shut(self.second)             # it ends when the socket does
+        self.pidfd = self.socket = self.terminal = -1
+        self.program = self.gate = self.listener = self.second = -1
 
     cdef void settle(self) noexcept:
         """The child has said something, or is dead: it no longer uses our memory."""
@@ -171,14 +197,49 @@ cdef class Child:
         """Close the descriptors; a child that has not yet reached its init is killed."""
         self.release()
 
+    def abandon(self):
+        """Kill what a failure has left, reap it, and a second process that is not adopted: no one wants their status.
+
+        One call: a signal that interrupts Python comes before it or after it.
+        """
+        cdef tuple message = (0,)
+        with nogil:
+            end(self.pidfd)
+        self.settle()
+        while message and self.second < 0 and self.awaits_second():
+            try:
+                message = self.receive()
+            except OSError:
+                break                 # no more can be heard
+            if message and message[7] >= 0:
+                close(message[7])
+        if self.second >= 0:
+            with nogil:
+                end(self.second)
+
+    cdef bint awaits_second(self) noexcept:
+        """Whether there is something to read, from a process that holds the socket's other end: a second that has just
+        been made says so at once. One that is held up ends when it finds our end closed."""
+        cdef pollfd entry
+        entry.fd, entry.events, entry.revents = self.socket, POLLIN, 0
+        with nogil:
+            poll(&entry, 1, 1000)
+        return entry.revents != 0
+
     def settled(self):
         """The child has been heard, or is dead: what it had of our memory is freed."""
         self.settle()
 
-    def adopt(self, int pid, int pidfd):
-        """The init went on in a second process: from now on this is that one. Takes `pidfd` over."""
+    def adopt(self):
+        """The init went on in a second process: from now on this is that one. The first is reaped.
+
+        Raises OSError: there is none, or it cannot be found.
+        """
+        with nogil:
+            end(self.pidfd)           # it has done its part
+        self.pid = pid_of(self.second)
         close(self.pidfd)
-        self.pid, self.pidfd = pid, pidfd
+        self.pidfd, self.second = self.second, -1
 
     def send_signal(self, int number):
         """pidfd_send_signal(2). Raises OSError; ESRCH when it has ended."""
@@ -211,7 +272,8 @@ cdef class Child:
 
     def receive(self):
         """One message of the init that is there: (kind, step, errno, tasks, user_us, system_us, peak_kb, fd), all int;
-        fd is -1 or a new descriptor. None when there is none yet, () at the end of the stream. Raises OSError."""
+        fd is -1 or a new descriptor; that of MESSAGE_CLONED is kept for `adopt`. None when there is none yet, () at the
+        end of the stream. Raises OSError."""
         cdef Message message
         cdef char control[64]
         cdef iovec vector
@@ -232,10 +294,13 @@ cdef class Child:
             raise OSError(errno, "recvmsg")
         if got != sizeof(message):
             return ()
-        self.settle()
+        if message.kind != MESSAGE_FAILED or message.step >= 0:
+            self.settle()             # else it may be the child that says so, before it has left our memory
         cdef cmsghdr *rights = CMSG_FIRSTHDR(&header)
         if rights is not NULL and rights.cmsg_type == SCM_RIGHTS and rights.cmsg_len == CMSG_LEN(sizeof(int)):
             fd = (<int *> CMSG_DATA(rights))[0]
+        if message.kind == MESSAGE_CLONED:
+            self.second, fd = fd, -1
         return (message.kind, message.step, message.error, message.tasks, message.user_us, message.system_us,
                 message.peak_kb, fd)
 

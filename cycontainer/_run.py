@@ -14,11 +14,12 @@ from cycontainer._arguments import (
     program_arguments,
     user_ids,
 )
+from cycontainer._clone import CLONED, ENDED, FAILED, HeldSignals
 from cycontainer._result import Result, Usage
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.host import current
-from cycontainer.launch import abandon, attend, end_of, kill, launch
+from cycontainer.launch import attend, end_of, kill, launch
 from cycontainer.record import Record
 from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
@@ -135,7 +136,8 @@ class _Run:
         """Wait for the end, whatever it is. An exception is a signal's, or a failed step's: the caller abandons it."""
         while self._wait() != _wait.ENDED:
             continue
-        self._last_words()
+        with HeldSignals():
+            self._last_words()
 
     def _wait(self) -> int:
         event = self.waiter.wait()
@@ -144,12 +146,11 @@ class _Run:
             kill(self.child)
             self.waiter.without_deadline()
         elif event == _wait.MESSAGE:
-            self._hear()
+            with HeldSignals():
+                self._hear()
         return event
 
     def _hear(self) -> None:
-        from cycontainer._clone import CLONED, ENDED
-
         message = self.child.receive()
         if not message:
             return
@@ -170,9 +171,9 @@ class _Run:
         """A report that came together with the end."""
         message = self.child.receive() if self.child.socket >= 0 else None
         while message:
-            if message[0] == 4:
+            if message[0] == ENDED:
                 self.ended = message
-            elif message[0] == 1:
+            elif message[0] == FAILED:
                 attend(self.plan, self.child, message)
             message = self.child.receive()
 
@@ -189,43 +190,38 @@ def _execute(
 ) -> tuple[_Run, tuple[int, float, float, int], int | None, bool]:
     """Launch and wait, in a cgroup of its own where there are limits."""
     cgroup: Cgroup | None = None
-    path: str | None = None
-    if plan.cgroup is not None and plan.cgroup.hierarchies:
-        from cycontainer.cgroup_runs import run_path, sweep
-        from cycontainer.cgroups import Cgroup
-
-        global _swept
-        if _swept != os.getpid():
-            _swept = os.getpid()
-            sweep(current().cgroups)  # what a run that was killed with its caller has left
-
-        path = run_path()
-        cgroup = Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
+    child: Child | None = None
+    run: _Run | None = None
+    path = _cgroup_path(plan)
     try:
-        child = launch(plan, descriptors=tuple(streams.program), args=args, env=env, cgroup=cgroup, cgroup_path=path)
-        try:
+        with HeldSignals():
+            cgroup = _make_cgroup(plan, path)
+            child = launch(
+                plan, descriptors=tuple(streams.program), args=args, env=env, cgroup=cgroup, cgroup_path=path
+            )
             streams.launched()
             if cgroup is not None:
                 cgroup.release_tasks()
             run = _Run(plan, child, streams, data, timeout, supervisor)
-            try:
-                run.finish()
-            finally:
-                run.waiter.close()  # not when it goes: an exception's traceback would keep it
-            child.settled()
-            end = end_of(child, run.ended)
-        except BaseException:
-            abandon(child)
-            raise
-        finally:
-            if supervisor is not None:
-                supervisor.close()
-            child.close()
+        run.finish()
+        child.settled()
+        end = end_of(child, run.ended)
         peak = cgroup.memory_peak() if cgroup is not None else None
         kills = cgroup.oom_kills() if cgroup is not None else None
+    except BaseException:
+        if child is not None:
+            child.abandon()
+        raise
     finally:
-        if cgroup is not None:
-            cgroup.destroy()
+        with HeldSignals():
+            if run is not None:
+                run.waiter.close()  # not when it goes: an exception's traceback would keep it
+            if supervisor is not None:
+                supervisor.close()
+            if child is not None:
+                child.close()
+            if cgroup is not None:
+                cgroup.destroy()
     return run, end, peak, bool(kills)
 
 
@@ -235,6 +231,27 @@ def _supervisor(callables: Mapping[str, Callable[[Call], Answer]] | None) -> Sup
     from cycontainer.supervisor import Supervisor
 
     return Supervisor(callables, current().machine)
+
+
+def _make_cgroup(plan: Plan, path: str | None) -> Cgroup | None:
+    if path is None or plan.cgroup is None:
+        return None
+    from cycontainer.cgroups import Cgroup
+
+    return Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
+
+
+def _cgroup_path(plan: Plan) -> str | None:
+    """Where the container's cgroup is to be, if it needs one."""
+    if plan.cgroup is None or not plan.cgroup.hierarchies:
+        return None
+    from cycontainer.cgroup_runs import run_path, sweep
+
+    global _swept
+    if _swept != os.getpid():
+        _swept = os.getpid()
+        sweep(current().cgroups)  # what a run that was killed with its caller has left
+    return run_path()
 
 
 def _died_early(run: _Run, code: int) -> bool:
@@ -352,9 +369,10 @@ def run(
     )
     streams = Streams()
     try:
-        streams.add("stdin", PIPE if input is not None else stdin)
-        streams.add("stdout", PIPE if stdout is None and capture_output else stdout)
-        streams.add("stderr", PIPE if stderr is None and capture_output else stderr)
+        with HeldSignals():
+            streams.add("stdin", PIPE if input is not None else stdin)
+            streams.add("stdout", PIPE if stdout is None and capture_output else stdout)
+            streams.add("stderr", PIPE if stderr is None and capture_output else stderr)
         captured = (streams.ends["stdout"] >= 0, streams.ends["stderr"] >= 0)
         done, end, peak, killed = _execute(
             plan, arguments, environment, streams, data, FOREVER if timeout is None else timeout, supervisor=answering

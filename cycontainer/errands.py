@@ -77,6 +77,6 @@ def _mount_of(errand: Errand, child: Child) -> int:
         if kind == _clone.FAILED:
             attempt = errand.attempts[step] if step >= 0 else "execute the init"
             raise LaunchError(f"{attempt} (for a mount)", code, step + 1, steps)
-        if kind == _clone.CLONED and fd >= 0:
-            adopt_second(child, fd)
+        if kind == _clone.CLONED:
+            adopt_second(child)
             waiter.watch()

@@ -168,11 +168,8 @@ def _is_initial() -> bool:
 
 
 def _has_procfs_of_others() -> bool:
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return procfs_of_others(own)
-    finally:
-        os.close(own)
+    with open("/proc/self/ns/pid", "rb") as own:
+        return procfs_of_others(own.fileno())
 
 
 # --- keeping it

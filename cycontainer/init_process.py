@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
-from cycontainer import _fd, _wait
+from cycontainer import _fd
 from cycontainer.errors import LaunchError
 
 TYPE_CHECKING = False
@@ -99,40 +98,19 @@ def plan_file(data: bytes) -> int:
     return fd
 
 
-def reap_unheard(child: Child) -> None:
-    """Reap a process whose status says nothing: the first of two, or one that we killed."""
-    try:
-        _wait.reap(child.pidfd)
-    except ChildProcessError:
-        return  # this program ignores SIGCHLD: the kernel has waited
-
-
-def adopt_second(child: Child, pidfd: int) -> None:
-    """The init went on in a second process, `pidfd`, which waits until somebody knows of it; the first has ended.
+def adopt_second(child: Child) -> None:
+    """The init went on in a second process, which waits until somebody knows of it; the first has ended.
 
     Raises:
-        LaunchError: it cannot be found, or has ended already.
+        LaunchError: it cannot be found.
     """
-    reap_unheard(child)
     try:
-        pid = _pid_of(pidfd)
-    except OSError as error:
-        _fd.close_all((pidfd,))
-        raise LaunchError("find the init's second process", error.errno or 0, 0, 0) from None
-    child.adopt(pid, pidfd)
-    try:
+        child.adopt()
         child.answer(0, ())
+    except BrokenPipeError:
+        return  # it has ended: why is told next
     except OSError as error:
-        raise LaunchError("let the init's second process go on", error.errno or 0, 0, 0) from None
-
-
-def _pid_of(pidfd: int) -> int:
-    """The pid of a pidfd in our pid namespace."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as info:
-        for line in info:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    raise ProcessLookupError(errno.ESRCH, "no pid in fdinfo")
+        raise LaunchError("find the init's second process", error.errno or 0, 0, 0) from None
 
 
 def kill(child: Child) -> None:
@@ -144,7 +122,5 @@ def kill(child: Child) -> None:
 
 
 def abandon(child: Child) -> None:
-    """Kill what a failure has left, and wait for it: nobody wants its status."""
-    kill(child)
-    reap_unheard(child)
-    child.settled()
+    """Kill what a failure has left, and reap it."""
+    child.abandon()

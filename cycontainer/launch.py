@@ -144,8 +144,8 @@ def attend(
     kind, step, code, *_, fd = message
     if kind == _clone.FAILED:
         raise failure(plan, step, code)
-    if kind == _clone.CLONED and fd >= 0:
-        adopt_second(child, fd)
+    if kind == _clone.CLONED:
+        adopt_second(child)
     elif kind == _clone.TERMINAL and fd >= 0:
         child.terminal = fd
     elif kind == _clone.PROGRAM and fd >= 0:

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from guard import descriptors
+from guard import children, descriptors
 
 AVAILABLE = platform.machine() == "x86_64"  # the registers are this machine's
+KEPT_FOR_LIFE = "/mountinfo"
 PATIENCE = 15  # seconds that one launch may take, whatever fails
-KILLED = -signal.SIGKILL  # as a fault
+KILLED, INTERRUPTED = -signal.SIGKILL, -signal.SIGINT  # as faults
 
 PTRACE_TRACEME, PTRACE_POKEUSER, PTRACE_CONT, PTRACE_SYSCALL = 0, 6, 7, 24
 PTRACE_SETOPTIONS, PTRACE_GETEVENTMSG, PTRACE_GET_SYSCALL_INFO = 0x4200, 0x4201, 0x420E
@@ -57,7 +58,7 @@ class Outcome(NamedTuple):
     Attributes:
         call: the number of the system call; -1 when there was no n-th.
         value, error: what the function returned or raised; None and None when its process was killed.
-        left: the descriptors that it left open.
+        left: the descriptors that it left open, and its children.
         hung: it had not ended in time.
     """
 
@@ -120,7 +121,7 @@ class Trial:
             os.kill(os.getpid(), signal.SIGSTOP)  # lets the tracer set its options
             if self.prepare is not None:
                 self.prepare()
-            before, value, error = descriptors(), None, None
+            before, value, error = descriptors() | children(), None, None
             try:
                 os.kill(os.getpid(), signal.SIGSTOP)
                 try:
@@ -130,7 +131,7 @@ class Trial:
             except BaseException as failure:
                 error = failure.with_traceback(None)
                 error.__context__ = None
-            left = {each for each in descriptors() - before if not each.endswith("/mountinfo")}  # kept for life
+            left = {each for each in (descriptors() | children()) - before if not each.endswith(KEPT_FOR_LIFE)}
             with open(writer, "wb") as pipe:
                 pipe.write(pickle.dumps((value, error, sorted(left))))
         finally:
@@ -159,8 +160,12 @@ class Trial:
                         ptrace(PTRACE_SETOPTIONS, pid, 0, OPTIONS)
                 if pid in self.roles:
                     self._hear(pid, status)
-                else:
-                    self.early[pid] = status
+                    continue
+                self.early[pid] = status
+                if self.call >= 0:  # its parent may have been killed before it could tell of it
+                    self._know(pid)
+        except ChildProcessError:
+            pass  # all are gone: one was heard of twice
         finally:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, handler)
@@ -173,15 +178,20 @@ class Trial:
         else:
             del self.roles[pid]
 
+    def _know(self, pid: int) -> None:
+        """A new process: the next role is its."""
+        if pid not in self.roles:
+            self.roles[pid] = self.born
+            self.born += 1
+        if pid in self.early:
+            self._hear(pid, self.early.pop(pid))
+
     def _look(self, pid: int, number: int, event: int) -> int:
         """At a process that has stopped. Returns the signal that it is to get."""
         if event in (FORKED, VFORKED, CLONED):
             born = ctypes.c_ulong()
             ptrace(PTRACE_GETEVENTMSG, pid, 0, ctypes.addressof(born))
-            self.roles[born.value] = self.born
-            self.born += 1
-            if born.value in self.early:
-                self._hear(born.value, self.early.pop(born.value))
+            self._know(born.value)
         elif event == EXECUTED:
             if self.roles.get(pid) == self.role and not is_init(pid):
                 self.armed = False  # that is the program, and no longer ours

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from guard import left_since, snapshot
-from inject import AVAILABLE, KILLED, Outcome, Trial
+from inject import AVAILABLE, INTERRUPTED, KILLED, Outcome, Trial
 from ordinary import UID, become
 
 from cycontainer import run
@@ -84,20 +84,24 @@ def launches(busybox_rootfs: str) -> Iterator[Launches]:
 
 def become_ordinary() -> None:
     become(UID, "/")
+    current()  # looks names up, in a libc that aborts when that fails
+
+
+WAYS = ("limited", "without_init", "user_namespace", "ordinary", "time_namespace", "joined")
+PREPARE = {"ordinary": become_ordinary}
 
 
 @pytest.mark.parametrize("role", range(4))
-@pytest.mark.parametrize("way", ["limited", "without_init", "user_namespace", "ordinary", "time_namespace", "joined"])
+@pytest.mark.parametrize("way", WAYS)
 def test_every_system_call_may_fail(way: str, role: int, launches: Launches, request: pytest.FixtureRequest) -> None:
     launch: Callable[[], int] = getattr(launches, way)
-    prepare = become_ordinary if way == "ordinary" else None
     assert launch() == 7  # and what is imported when needed, is
     every = request.config.getoption("--every-call")
     before, tried, problems = snapshot(), 0, []
     n = 1 if every else 1 + role
     while True:
         for fault in FAULTS if every else (FAULTS[n % len(FAULTS)],):
-            outcome = Trial(launch, role, n, fault, prepare).run()
+            outcome = Trial(launch, role, n, fault, PREPARE.get(way)).run()
             if outcome.call < 0:
                 break
             tried += 1
@@ -107,8 +111,24 @@ def test_every_system_call_may_fail(way: str, role: int, launches: Launches, req
         if outcome.call < 0:
             break
         n += 1 if every else SAMPLE
-    assert not problems
+    assert not problems, "\n".join(problems)
     assert tried or role > 1, "no system call was seen"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ctrl_c_at_any_system_call_leaves_nothing(way: str, launches: Launches, request: pytest.FixtureRequest) -> None:
+    launch: Callable[[], int] = getattr(launches, way)
+    assert launch() == 7
+    before, problems, n = snapshot(), [], 1
+    while (outcome := Trial(launch, 0, n, INTERRUPTED, PREPARE.get(way)).run()).call >= 0:
+        problem = "it hangs" if outcome.hung else "" if not outcome.left else "left behind"
+        if not isinstance(outcome.error, KeyboardInterrupt) and outcome.value != 7:
+            problem = problem or "it went on"
+        problem = problem or still_there(before, outcome)
+        if problem:
+            problems.append(f"call {n}: {problem}; {outcome}")
+        n += 1 if request.config.getoption("--every-call") else SAMPLE
+    assert not problems, "\n".join(problems)
 
 
 def problem_of(outcome: Outcome, role: int, fault: int) -> str:

@@ -82,10 +82,27 @@ cdef long await_start(State *state) noexcept nogil:
     return result if result < 0 else 0
 
 
-cdef long clone_on(State *state, long flags) noexcept nogil:
-    """Go on in a child that is our sibling, in new namespaces or those that were joined for it; this process ends."""
-    cdef clone_arguments args
+cdef long introduce_oneself(State *state) noexcept nogil:
+    """Give the launcher our pidfd, and wait until it has it: before, nobody would end us."""
     cdef unsigned char answer
+    cdef long result, pidfd = sys2(NR_pidfd_open, sys0(NR_getpid), 0)
+    if pidfd < 0:
+        return pidfd
+    result = send_message(state, MESSAGE_CLONED, 0, <int> pidfd)
+    sys1(NR_close, pidfd)
+    if result < 0:
+        return result
+    result = sys3(NR_read, state.sync, <long> &answer, 1)
+    return -ECANCELED if result == 0 else result
+
+
+cdef long clone_on(State *state, long flags) noexcept nogil:
+    """Go on in a child that is our sibling, in new namespaces or those that were joined for it.
+
+    This process stays until the launcher ends it, which has heard of the other by then, or until that has died.
+    """
+    cdef clone_arguments args
+    cdef poll_entry entries[2]
     cdef int pidfd = -1
     cdef long result
     args.flags, args.pidfd = CLONE_PARENT | CLONE_PIDFD | flags, <unsigned long> &pidfd
@@ -94,14 +111,12 @@ cdef long clone_on(State *state, long flags) noexcept nogil:
     result = sys2(NR_clone3, <long> &args, sizeof(args))
     if result < 0:
         return result
-    if result == 0:           # until the launcher has our pidfd, nobody would end us
-        result = sys3(NR_read, state.sync, <long> &answer, 1)
-        return -ECANCELED if result == 0 else result
-    result = send_message(state, MESSAGE_CLONED, 0, pidfd)
-    if result < 0:            # nobody would know of it
-        sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
-        return result
-    sys1(NR_exit_group, 0)
+    if result == 0:
+        return introduce_oneself(state)
+    entries[0].fd, entries[0].events = pidfd, POLLIN
+    entries[1].fd, entries[1].events = state.sync, 0          # the launcher's end
+    sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
+    sys1(NR_exit_group, 126)
     return 0
 
 
