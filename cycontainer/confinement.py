@@ -65,6 +65,11 @@ def needs_proc(config: Config, host: Host) -> bool:
     return bool(labelled or adjusted or config.linux.sysctl)
 
 
+def notifies(seccomp: Seccomp | None) -> bool:
+    """Whether it asks someone about system calls."""
+    return seccomp is not None and any(rule.action == NOTIFY for rule in seccomp.syscalls)
+
+
 def add_seccomp(plan: PlanWriter, seccomp: Seccomp | None, host: Host, supervised: tuple[str, ...] = ()) -> None:
     """Load the filter. libseccomp is opened only when there is one to make."""
     if supervised:
@@ -82,7 +87,7 @@ def _supervised(seccomp: Seccomp | None, host: Host, names: tuple[str, ...]) -> 
 
     if seccomp is None:
         seccomp = Seccomp(default_action="SCMP_ACT_ALLOW")
-    if any(rule.action == NOTIFY for rule in seccomp.syscalls):
+    if notifies(seccomp):
         raise ConfigError("supervisor", "the configuration has SCMP_ACT_NOTIFY for another who answers")
     for name in names:
         if name in NEVER_NOTIFIED:

@@ -11,6 +11,7 @@ import os
 import time
 
 from cycontainer.compile import Style, compile_plan
+from cycontainer.confinement import notifies
 from cycontainer.console import hand_over
 from cycontainer.errors import ConfigError, name_of
 from cycontainer.hooks import run_hooks, run_poststop
@@ -87,7 +88,7 @@ def _intent(config: Config, host: Host, plan: Plan, container_id: str, bundle: s
     paths = where(config.linux.cgroups_path, container_id, host.cgroups)
     hooks = config.hooks
     needs = (
-        ("start", hooks.start_container or hooks.poststart),
+        ("start", hooks.start_container or hooks.poststart or notifies(config.linux.seccomp)),
         ("delete", hooks.poststop or config.linux.intel_rdt),
     )
     return State(
@@ -195,7 +196,7 @@ class _Duties:
         self._wishes, self._undo, self._devices = wishes, undo, devices
 
     def by_name(self) -> dict[str, Callable[[Child], None]]:
-        return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created}
+        return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created, "listener": self.listener}
 
     def _know(self, child: Child) -> None:
         self.state = self.state.replace(pid=child.pid, start_time=start_time_of(child.pid))
@@ -221,6 +222,13 @@ class _Duties:
         run_hooks("prestart", config, state, "creating", directory=bundle)
         run_hooks("createRuntime", config, state, "creating", directory=bundle)
         run_hooks("createContainer", config, state, "creating", inside=child.pidfd, directory=config.root.path)
+
+    def listener(self, child: Child) -> None:
+        """Without no_new_privs the filter is loaded now, else at `start`."""
+        from cycontainer.seccomp_agent import tell_agent
+
+        self._know(child)
+        tell_agent(self._config, self.state, "creating", child.pid, child.listener)
 
     def created(self, child: Child) -> None:
         """All is done: keep the state, so that whoever comes finds it; only then the init goes on to wait."""

@@ -66,7 +66,7 @@ def execute(config: Config, state: State, program: Program, descriptors: tuple[i
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
     process = process_of(config, program)
     plan = compile_exec(config.replace(process=process), current(), _hierarchies(state))
-    return _start(plan, state, descriptors, program.cgroup or {})
+    return _start(plan, config, state, descriptors, below=program.cgroup or {})
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
@@ -129,7 +129,7 @@ def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
     return tuple(opened)
 
 
-def _start(plan: Plan, state: State, descriptors: tuple[int, ...], below: dict[str, str]) -> Process:
+def _start(plan: Plan, config: Config, state: State, descriptors: tuple[int, ...], *, below: dict[str, str]) -> Process:
     first = open_first(state)
     tasks: tuple[int, ...] = ()
     try:
@@ -145,8 +145,13 @@ def _start(plan: Plan, state: State, descriptors: tuple[int, ...], below: dict[s
 
             join(state.resctrl, child.pid)
 
+    def tell(child: Child) -> None:
+        from cycontainer.seccomp_agent import tell_agent
+
+        tell_agent(config, state, "running", child.pid, child.listener)
+
     try:
-        settle(plan, child, {"runtime": share})
+        settle(plan, child, {"runtime": share, "listener": tell})
     except BaseException:
         abandon(child)
         child.close()

@@ -7,14 +7,57 @@ from __future__ import annotations
 
 import errno
 
+from cycontainer._fd import close_all
+from cycontainer._listener import get_descriptor
 from cycontainer.errors import LaunchError
+from cycontainer.hooks import oci_state
+from cycontainer.launch import open_gate
+from cycontainer.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any, Final
 
+    from cycontainer.config import Config
+    from cycontainer.state import State
+
 PATIENCE: Final = 10.0  # seconds that an agent gets to take what it is sent
+
+
+def tell_agent(config: Config, state: State, status: str, pid: int, listener: int) -> None:
+    """Send the agent of a configuration the listener of process `pid`; both descriptors stay the caller's.
+
+    Raises:
+        LaunchError: nobody listens there, or takes it.
+    """
+    seccomp = config.linux.seccomp
+    if seccomp is None or not seccomp.listener_path:
+        raise LaunchError("its system calls are supervised by the program that made the container", errno.EPERM, 0, 0)
+    document = process_state(oci_state(state, status), pid, seccomp.listener_metadata)
+    send_listener(seccomp.listener_path, listener, document)
+
+
+def fetch_listener(pidfd: int, numbers: tuple[int, int], tell: Callable[[int], None]) -> None:
+    """Take the listener of an init that `start` has let go on, and let it go on once more. Else it is killed.
+
+    Args:
+        pidfd: of the init.
+        numbers: its descriptors: the listener, and the pipe that it waits at.
+        tell: what is to be done with the listener, which does not stay open.
+    """
+    import signal
+
+    fetched: list[int] = []
+    with Undo() as undo:
+        undo.later("kill the init", lambda: signal.pidfd_send_signal(pidfd, signal.SIGKILL))
+        try:
+            for number in numbers:
+                fetched.append(get_descriptor(pidfd, number))
+            tell(fetched[0])
+            open_gate(fetched[1])
+        finally:
+            close_all(fetched)
 
 
 def process_state(state: Mapping[str, Any], pid: int, metadata: str) -> dict[str, Any]:

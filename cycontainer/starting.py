@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+from struct import calcsize, unpack
 
+from cycontainer._clone import LISTENER
 from cycontainer.errors import ContainerNotRunning, HookError, LaunchError, ProgramError
 from cycontainer.state import died_as_init, start_time_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from cycontainer.notify import Listener
@@ -31,6 +34,7 @@ def start(directory: Directory, state: State, service_manager: str) -> Listener 
     from cycontainer.hooks import run_hooks
     from cycontainer.notify import Listener
     from cycontainer.read_config import parse, read_config
+    from cycontainer.seccomp_agent import tell_agent
 
     with open(directory.open_file("config.json", os.O_RDONLY), "rb") as file:
         config = read_config(parse(file.read()), bundle=state.bundle)
@@ -40,7 +44,7 @@ def start(directory: Directory, state: State, service_manager: str) -> Listener 
         if service_manager:
             listener = Listener(f"{directory.path}/notify", service_manager, state.pid, first)
         run_start_hooks(config, state, first)
-        release(directory, state)
+        release(directory, state, lambda listener: tell_agent(config, state, "created", state.pid, listener))
         run_hooks("poststart", config, state, "running", directory=state.bundle)
     except BaseException as error:
         if listener is not None:
@@ -71,8 +75,11 @@ def open_first(state: State) -> int:
     return pidfd
 
 
-def release(directory: Directory, state: State) -> None:
+def release(directory: Directory, state: State, tell: Callable[[int], None] | None = None) -> None:
     """Let a waiting init execute its program.
+
+    Args:
+        tell: called with its seccomp listener, if its filter notifies; which is closed then.
 
     Raises:
         ContainerNotRunning: it does not wait, or died before it executed anything.
@@ -86,7 +93,7 @@ def release(directory: Directory, state: State) -> None:
                 os.write(go, b"\0")
             finally:
                 os.close(go)
-            message = _read_to_end(outcome)
+            message = _read_to_end(outcome, state, tell)
         finally:
             os.close(outcome)
     except OSError as error:
@@ -94,23 +101,36 @@ def release(directory: Directory, state: State) -> None:
             raise
         raise ContainerNotRunning(directory.container_id) from None
     if message:
-        import struct
-
-        _, step, code, *_ = struct.unpack(MESSAGE, message)
+        _, step, code, *_ = unpack(MESSAGE, message)
         raise ProgramError("execute the program", code, step + 1, step + 1)
     if died_as_init(state.pid):
         raise LaunchError("start the container: its init has died", 0, 0, 0)
 
 
-def _read_to_end(fd: int) -> bytes:
+def _read_to_end(fd: int, state: State, tell: Callable[[int], None] | None) -> bytes:
+    """The message that says what failed, if one does, when the other end is closed."""
     import select
 
     watch = select.poll()
     watch.register(fd, select.POLLIN)
-    parts = b""
+    failed = b""
     while True:
         watch.poll()
-        part = os.read(fd, 4096)
-        parts += part
-        if not part:
-            return parts
+        message = os.read(fd, calcsize(MESSAGE))  # written whole: less than PIPE_BUF
+        if not message:
+            return failed
+        kind, _, listener, pipe, *_ = unpack(MESSAGE, message)
+        if kind == LISTENER and tell is not None:
+            _tell(state, (listener, pipe), tell)
+        else:
+            failed = message
+
+
+def _tell(state: State, numbers: tuple[int, int], tell: Callable[[int], None]) -> None:
+    from cycontainer.seccomp_agent import fetch_listener
+
+    first = open_first(state)
+    try:
+        fetch_listener(first, numbers, tell)
+    finally:
+        os.close(first)

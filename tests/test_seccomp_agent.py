@@ -7,7 +7,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from launching import document, launched, plan_of, printed
 from cycontainer._clone import Child
 from cycontainer._listener import answer, receive
 from cycontainer.errors import LaunchError
+from cycontainer.lifecycle import Container
 from cycontainer.seccomp_agent import process_state, send_listener
+from cycontainer.streams import PIPE
 
 pytestmark = pytest.mark.root
 STATE = {"ociVersion": "1.3.0", "id": "c1", "status": "creating", "pid": 12, "bundle": "/b", "annotations": {"a": "b"}}
@@ -120,3 +123,56 @@ def test_after_the_filter_the_init_needs_write_and_execve_only(busybox_rootfs: s
         assert printed(plan_of(config), to_agent(path)) == "7\n"
     finally:
         agent.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_the_agent_of_a_container_is_told_of_its_first_process_and_of_others(
+    busybox_rootfs: str, tmp_path: Path, stack: ExitStack, no_new_privileges: bool
+) -> None:
+    path, root = f"{tmp_path}/agent", f"{tmp_path}/states"
+    script = "echo $PPID; trap 'exit 0' TERM; read x"
+    config = notifying(busybox_rootfs, path, script, noNewPrivileges=no_new_privileges)
+    config["annotations"] = {"a": "b"}
+    first = Agent(path, 4711)
+    try:
+        container = stack.enter_context(Container.create("c1", config, root=root, stdin=PIPE, stdout=PIPE))
+        container.start()
+        assert container.process is not None and container.process.stdout is not None
+        assert container.process.stdout.readline() == b"4711\n"
+    finally:
+        first.close()
+    os.unlink(path)
+    second = Agent(path, 12)
+    try:
+        process = container.exec(["sh", "-c", "echo $PPID"], stdout=PIPE)
+        assert process.communicate()[0] == b"12\n"
+        process.close()
+    finally:
+        second.close()
+    status = "created" if no_new_privileges else "creating"
+    state = {"ociVersion": config["ociVersion"], "id": "c1", "status": status, "pid": container.process.pid}
+    assert first.document["state"] == {**state, "bundle": os.getcwd(), "annotations": {"a": "b"}}
+    assert first.document["pid"] == container.process.pid
+    if no_new_privileges:  # else it was loaded by the process that then cloned itself into the container's pids
+        assert second.document["pid"] == process.pid
+    assert second.document["state"] == {**first.document["state"], "status": "running"}
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_container_whose_agent_is_not_there_does_not_start(
+    busybox_rootfs: str, tmp_path: Path, no_new_privileges: bool
+) -> None:
+    root = f"{tmp_path}/states"
+    config = notifying(busybox_rootfs, f"{tmp_path}/none", "echo never", noNewPrivileges=no_new_privileges)
+    with (
+        pytest.raises(LaunchError, match="failed to connect with seccomp agent"),
+        Container.create("c1", config, root=root, stdout=PIPE) as container,
+    ):
+        container.start()
+    assert not os.path.exists(f"{root}/c1")
