@@ -132,21 +132,25 @@ def compile_exec(
     privileged = host.privileged and host.uid == 0
     scope = Scope(new={}, joined=kinds, order=(), first_slot=0, privileged=privileged, syncs={}, trees={}, errands=[])
     confinement.check_labels(config, host)
+    assert config.process is not None
     plan = PlanWriter()
+    identity.add_affinity(plan, config.process.cpu_affinity_initial)
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(1 + place, hierarchy.mount)
+    identity.add_affinity(plan, config.process.cpu_affinity_final)
     plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
     if confinement.needs_proc(config, host):
         plan.open_host_proc()
         _adjust_oom_score(plan, config)
     if config.linux.intel_rdt:
         scope.synchronise(plan, "runtime", "let the launcher work on the new process")
+    if "user" in kinds and privileged:
+        plan.set_groups(b"")  # in there it may be denied
     plan.join(0, "container's", sum(NAMESPACES[kind][0] for kind in kinds))
     if "user" in kinds:
         become_root(plan, linux.uid_map, linux.gid_map)
     plan.set_session()
     program_step = _add_program(plan, config, host, scope, style.replace(console=False))
-    assert config.process is not None
     return Plan(
         data=plan.finish(),
         attempts=tuple(plan.attempts),

@@ -37,6 +37,12 @@ def _scheduler_attributes(scheduler: Scheduler) -> bytes:
     )  # fmt: skip
 
 
+def add_affinity(plan: PlanWriter, cpus: Iterable[int] | None) -> None:
+    """Keep to these CPUs. Only of exec: config.md, "execCPUAffinity"."""
+    if cpus is not None:
+        plan.set_affinity(id_mask(cpus))
+
+
 def add_limits(plan: PlanWriter, config: Config) -> None:
     """What is set while all capabilities are there."""
     process, linux = config.process, config.linux
@@ -52,8 +58,6 @@ def add_limits(plan: PlanWriter, config: Config) -> None:
     if linux.memory_policy:
         nodes = linux.memory_policy.nodes
         plan.set_memory_policy(linux.memory_policy.mode | linux.memory_policy.flags, id_mask(nodes) if nodes else b"")
-    if process.cpu_affinity_final is not None:
-        plan.set_affinity(id_mask(process.cpu_affinity_final))
     if linux.personality is not None:
         plan.set_personality(linux.personality)
 

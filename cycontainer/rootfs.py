@@ -65,7 +65,22 @@ PROPAGATION: Final = {  # name: propagation, flags of mount_setattr(2)
     "rshared": (MS_SHARED, AT_RECURSIVE),
     "runbindable": (MS_UNBINDABLE, AT_RECURSIVE),
 }
-_FOR_MOUNT_8: Final = {"defaults", "silent", "loud", "auto", "noauto", "nofail", "user", "nouser", "_netdev"}
+# Flags of a file system as a whole: a bind leaves it as it is, as mount(2) does with MS_BIND.
+_OF_FILE_SYSTEM: Final = {"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"}
+# MS_I_VERSION has no name in fsconfig(2); file systems that count versions do so always.
+_FOR_MOUNT_8: Final = {
+    "iversion",
+    "noiversion",
+    "defaults",
+    "silent",
+    "loud",
+    "auto",
+    "noauto",
+    "nofail",
+    "user",
+    "nouser",
+    "_netdev",
+}
 _OURS: Final = {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
 
 # Files of procfs that others emulate and mount over one by one (lxcfs); everything else there is refused as a target.
@@ -128,6 +143,7 @@ def fold_options(mount: Mount) -> Options:
     changes: dict[int, tuple[int, int]] = {}
     propagation: list[tuple[int, int]] = []
     data: list[tuple[str, str | None]] = []
+    bind = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
     for option in mount.options:
         if option in OPTIONS:
             add, drop, flags = OPTIONS[option]
@@ -135,14 +151,16 @@ def fold_options(mount: Mount) -> Options:
             changes[flags] = (old_set & ~drop | add, old_cleared & ~add | drop)
         elif option in PROPAGATION:
             propagation.append(PROPAGATION[option])
-        elif option not in _FOR_MOUNT_8 and option not in _OURS and not option.startswith("x-"):
+        elif option in _FOR_MOUNT_8 or option in _OURS or option.startswith("x-"):
+            continue
+        elif not (bind and option in _OF_FILE_SYSTEM):
             key, equals, value = option.partition("=")
             data.append((key, value if equals else None))
     return Options(
         changes=changes,
         propagation=tuple(propagation),
         data=tuple(data),
-        bind=mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options,
+        bind=bind,
         recursive="rbind" in mount.options,
         copy_up="tmpcopyup" in mount.options,
         idmap=next((option for option in reversed(mount.options) if option in ("idmap", "ridmap")), ""),
@@ -312,22 +330,28 @@ def _add_empty_root(plan: PlanWriter) -> None:
 def _add_cgroup_v1(
     plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: dict[str, str], label: str
 ) -> None:
-    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
+    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine.
+
+    Where the container has no cgroup of its own, it sees the caller's, and can never write there.
+    """
     base = mount.destination
     attributes = options.changes.get(0, (0, 0))[0] | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
     tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
     _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True, label=label)
     plan.hold(base)
-    for hierarchy in host.cgroups.v1:
+    unified = (host.cgroups.v2,) if host.cgroups.v2 else ()
+    for hierarchy in (*host.cgroups.v1, *unified):
         name = hierarchy.mount.rpartition("/")[2]
+        theirs = 0
         if hierarchy.mount in own:
             plan.take_cgroup(own[hierarchy.mount])
         else:
+            theirs = ATTR_RDONLY
             plan.take_tree(hierarchy.mount + hierarchy.own.rstrip("/"), OPEN_TREE_CLONE)
-        plan.set_attributes(f"set the mount options of {base}/{name}", attributes, 0, MS_PRIVATE, 0)
+        plan.set_attributes(f"set the mount options of {base}/{name}", attributes | theirs, 0, MS_PRIVATE, 0)
         plan.find_target(f"{base}/{name}", TARGET_DIRECTORY)
         plan.attach(f"the {name} cgroup", f"{base}/{name}")
-        for controller in hierarchy.controllers:
+        for controller in hierarchy.controllers if hierarchy not in unified else ():
             if controller != name and "=" not in controller:
                 plan.make_link(base, controller, name)
     if attributes & ATTR_RDONLY:
