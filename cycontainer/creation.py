@@ -50,6 +50,7 @@ class Wishes(Record):
         pidfd_socket: the unix socket that a pidfd of its first process is sent to; "" is none.
         detached: the caller does not stay: a terminal needs a `console_socket`.
         notify: the program gets a socket for sd_notify(3), which `start` listens at.
+        warn: called with each of the configuration's warnings.
     """
 
     bundle: str
@@ -62,6 +63,7 @@ class Wishes(Record):
     pidfd_socket: str = ""
     detached: bool = False
     notify: bool = False
+    warn: Callable[[str], None] | None = None
 
 
 def now() -> str:
@@ -98,6 +100,7 @@ def _intent(config: Config, host: Host, plan: Plan, container_id: str, bundle: s
         created=now(),
         owner=host.uid,
         rootless=not (host.privileged and host.initial_user_namespace and host.uid == 0),
+        rootfs=config.root.path,
         cgroups=tuple(
             CgroupPlace(mount=each.mount, controllers=each.controllers, path=paths[each.mount])
             for each in plan.cgroup.hierarchies
@@ -151,6 +154,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
             config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
         )
         state = _intent(config, host, plan, directory.container_id, wishes.bundle)
+        _tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
         cgroup = make_cgroup(plan, state)
@@ -172,6 +176,12 @@ def _check_terminal(config: Config, wishes: Wishes) -> None:
         raise ConfigError("process.terminal", "cannot allocate tty if we detach without setting console socket")
     if wishes.console_socket and not terminal:
         raise ConfigError("console-socket", "cannot use console socket if we will not detach or allocate tty")
+
+
+def _tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
+    for text in (*config.warnings, *(plan.cgroup.warnings if plan.cgroup else ())):
+        if wishes.warn is not None:
+            wishes.warn(text)
 
 
 def _below_mount(config: Config, container_id: str) -> str:

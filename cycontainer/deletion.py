@@ -7,7 +7,7 @@ import os
 
 from cycontainer.errors import CgroupError, ContainerNotRunning, ContainerRunning, HookError, StateError
 from cycontainer.starting import open_first
-from cycontainer.state import status_of
+from cycontainer.state import is_frozen, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def kill_all(state: State) -> None:
         first = -1
     try:
         if first >= 0:
-            _send(first, SIGKILL)
+            send(first, SIGKILL)
         if state.cgroups:
             open_cgroup(state).kill(PATIENCE)
         if first >= 0 and not _ended(first, PATIENCE):
@@ -49,13 +49,59 @@ def kill_all(state: State) -> None:
             os.close(first)
 
 
-def _send(pidfd: int, number: int) -> None:
-    import signal
+def send(pidfd: int, number: int) -> bool:
+    """Send a signal; False when it has ended."""
+    from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # `signal` would import enum: 4 ms
 
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
-        return  # it has ended meanwhile
+        return False
+    return True
+
+
+def signal_first(state: State, number: int) -> None:
+    """Send a signal to the first process; see `Container.signal`."""
+    first = open_first(state)
+    try:
+        if number == SIGKILL and not is_first_of_namespace(state.pid):
+            signal_all(state, SIGKILL)  # no end of a pid namespace takes the others along
+        if not send(first, number):
+            raise ContainerNotRunning(state.id)
+    finally:
+        os.close(first)
+    if number == SIGKILL and is_frozen(state):
+        open_cgroup(state).thaw()  # cgroup v1: what is frozen dies when it goes on
+
+
+def signal_all(state: State, number: int) -> None:
+    """Send a signal to all processes in the cgroup. One that has ended, and whose pid another got, is left alone."""
+    if not state.cgroups:
+        return
+    cgroup = open_cgroup(state)
+    opened: dict[int, int] = {}
+    try:
+        for pid in cgroup.processes():
+            try:
+                opened[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+        for pid in cgroup.processes():  # again: then the descriptor is of the one that is in it
+            if pid in opened:
+                send(opened[pid], number)
+    finally:
+        for pidfd in opened.values():
+            os.close(pidfd)
+
+
+def is_first_of_namespace(pid: int) -> bool:
+    """Whether it is pid 1 where it lives: with it, the kernel ends all others there. proc(5), NSpid."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            line = next(line for line in file if line.startswith(b"NSpid:"))
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return line.split()[-1] == b"1"
 
 
 def _ended(pidfd: int, timeout: float) -> bool:
@@ -97,12 +143,10 @@ def _loaded(directory: Directory, *, force: bool) -> State | None:
 
 def _last_hooks(directory: Directory, state: State) -> None:
     """The poststop hooks; a failure is told, and stops nothing. runtime.md, "Lifecycle", 13."""
+    from cycontainer.hooks import run_poststop
     from cycontainer.read_config import parse, read_config
 
-    with open(directory.open_file("config.json", os.O_RDONLY), "rb") as file:
-        config = read_config(parse(file.read()), bundle=state.bundle)
-    from cycontainer.hooks import run_poststop
-
+    config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
     try:
         run_poststop(config, state)
     except HookError as error:

@@ -90,8 +90,15 @@ class ProgramError(LaunchError):
     """The container was ready, and its program could not be executed.
 
     Attributes:
+        program: its name as it was asked for.
+        found: whether the look-up had found it, and its `execve` failed.
         status: what a shell would return: 127 when there is no such file, else 126.
     """
+
+    def __init__(self, attempt: str, code: int, step: int, steps: int, program: str = "", found: bool = False) -> None:
+        super().__init__(attempt, code, step, steps)
+        self.args = (attempt, code, step, steps, program, found)
+        self.program, self.found = program, found
 
     @property
     def status(self) -> int:

@@ -8,23 +8,39 @@ from cycontainer.compile import compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.errors import ConfigError, HookError, LaunchError
-from cycontainer.hooks import oci_state, run_program
+from cycontainer.hooks import run_program
 from cycontainer.host import current
 from cycontainer.json_text import to_json
 from cycontainer.launch import abandon, launch
+from cycontainer.node import Node
 from cycontainer.process import Process, settle
+from cycontainer.read_config import parse
+from cycontainer.read_process import read_process
 from cycontainer.record import Record
 from cycontainer.resources import HierarchyPlan
 from cycontainer.starting import open_first
+from cycontainer.state import oci_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Final
 
     from cycontainer._clone import Child
     from cycontainer.config import Config
     from cycontainer.plan import Plan
     from cycontainer.state import State
+
+
+_INHERITED: Final = {  # property of a process: its name in config.Process
+    "capabilities": "capabilities",
+    "rlimits": "rlimits",
+    "apparmorProfile": "apparmor_profile",
+    "selinuxLabel": "selinux_label",
+    "oomScoreAdj": "oom_score_adj",
+    "scheduler": "scheduler",
+    "ioPriority": "io_priority",
+}
 
 
 class Program(Record):
@@ -38,12 +54,12 @@ class Program(Record):
         additional_gids: groups beside.
         terminal: open a terminal for it; its master is `Process.terminal`.
         size: rows and columns of the terminal.
-        capabilities: names of capabilities beside the container's: in all its sets but the ambient one.
+        capabilities: names of capabilities beside the container's, bounding, permitted and effective.
         no_new_privileges: True sets it where the container has not.
         apparmor_profile, selinux_label: "" is the container's.
         cgroup: a path below the container's cgroup, for all controllers ("") or those named.
         ignore_paused: wait in a paused container until it goes on.
-        process: a whole `config.Process` instead, as `exec --process` reads it.
+        process: a whole `config.Process` instead of the container's, as `read_program` reads it.
     """
 
     args: tuple[str, ...] = ()
@@ -70,11 +86,10 @@ def execute(config: Config, state: State, program: Program, descriptors: tuple[i
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
-    """The container's own process, with what `program` says instead."""
-    if program.process is not None:
-        return program.process
-    own = config.process or ProcessConfig(args=())
-    changes: dict[str, Any] = {"args": program.args, "terminal": program.terminal, "console_size": program.size}
+    """The container's own process, or `program.process`, with what `program` says instead."""
+    own = program.process or config.process or ProcessConfig(args=())
+    changes: dict[str, Any] = {"args": program.args or own.args, "terminal": program.terminal}
+    changes["console_size"] = program.size or (own.console_size if program.process else None)
     changes["env"] = _merged(own.env, program.env)
     if program.cwd is not None:
         changes["cwd"] = program.cwd
@@ -105,9 +120,36 @@ def _with_capabilities(own: Capabilities, names: tuple[str, ...]) -> Capabilitie
     return own.replace(
         bounding=own.bounding | more,
         effective=own.effective | more,
-        permitted=own.permitted | more,
-        inheritable=own.inheritable | more,
+        permitted=own.permitted | more,  # and not inheritable: CVE-2022-29162
     )
+
+
+def read_program(data: bytes, own: ProcessConfig | None, warn: Callable[[str], None]) -> ProcessConfig:
+    """A process as JSON; what confines it is the container's own where it is absent.
+
+    Args:
+        data: the text of a `process` as config.json has it.
+        own: the container's.
+
+    Raises:
+        ConfigError: it is wrong; the error names the property.
+    """
+    document, warnings = parse(data), list[str]()
+    process = read_process(Node(document, "process").required(), warnings)
+    assert process is not None
+    for warning in warnings:
+        warn(warning)
+    if own is None:
+        return process
+    changes: dict[str, Any] = {"no_new_privileges": process.no_new_privileges or own.no_new_privileges}
+    given = Node(document, "process").object()
+    for name, field in _INHERITED.items():
+        if given.get(name) is None or not given[name]:
+            changes[field] = getattr(own, field)
+    if given.get("execCPUAffinity") is None:
+        changes["cpu_affinity_initial"] = own.cpu_affinity_initial
+        changes["cpu_affinity_final"] = own.cpu_affinity_final
+    return process.replace(**changes)
 
 
 def _hierarchies(state: State) -> tuple[HierarchyPlan, ...]:
@@ -116,6 +158,12 @@ def _hierarchies(state: State) -> tuple[HierarchyPlan, ...]:
 
 def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
     """The `tasks` files of the container's cgroup, or of one below it, in each hierarchy; the caller's."""
+    known = {name for place in state.cgroups for name in place.controllers}
+    for name, path in below.items():
+        if name and name not in known:
+            raise ConfigError("cgroup", f"unknown controller {name}")
+        if ".." in path.split("/") or "\0" in path:
+            raise ConfigError("cgroup", f"bad sub cgroup path: {path}")
     opened: list[int] = []
     try:
         for place in state.cgroups:

@@ -13,6 +13,7 @@ from cycontainer.errors import HookError, LaunchError
 from cycontainer.hook_plan import compile_hook
 from cycontainer.json_text import to_json
 from cycontainer.launch import abandon, attend, end_of, launch
+from cycontainer.state import oci_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,17 +34,6 @@ KINDS: Final = {  # name in the configuration: name in config.Hooks
 }
 SIGKILL: Final = 9
 MOST_OUTPUT: Final = 4096  # bytes at the end of what a hook says that an error carries
-
-
-def oci_state(state: State, status: str) -> dict[str, object]:
-    """The state as the specification has it. Source: runtime-spec runtime.md, "State"."""
-    found: dict[str, object] = {"ociVersion": state.version, "id": state.id, "status": status}
-    if status != "stopped" and state.pid:
-        found["pid"] = state.pid
-    found["bundle"] = state.bundle
-    if state.annotations:
-        found["annotations"] = dict(state.annotations)
-    return found
 
 
 def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: int = -1, directory: str = "/") -> None:

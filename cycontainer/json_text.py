@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii as quoted
+from _json import encode_basestring_ascii
+
+
+def quoted(text: str) -> str:
+    """A text in double quotes, all that is no ASCII escaped."""
+    return encode_basestring_ascii(text)
 
 
 def to_json(value: object, indent: int | None = None) -> str:

@@ -122,9 +122,9 @@ def failure(plan: Plan, step: int, code: int) -> LaunchError:
     steps = len(plan.attempts)
     if step < 0:
         return LaunchError("execute the init", code, 0, steps)
-    if step >= plan.program_step:
-        kind = ProgramError if step in (plan.program_step, steps - 1) else LaunchError
-        return kind(plan.attempts[step], code, step + 1, steps)
+    if plan.program_step <= step in (plan.program_step, steps - 1):
+        program = plan.program or (plan.args[0] if plan.args else "")
+        return ProgramError(plan.attempts[step], code, step + 1, steps, program, step != plan.program_step)
     return LaunchError(plan.attempts[step], code, step + 1, steps)
 
 

@@ -15,11 +15,13 @@ from cycontainer.errors import (
 )
 from cycontainer.state import (
     Directory,
+    check_id,
     container_ids,
     default_root,
     is_alive,
     load,
     load_config,
+    oci_state,
     status_of,
 )
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from cycontainer.state import State
     from cycontainer.streams import Stream
 
-PATIENCE: Final = 10.0  # seconds that killed processes get to be gone
 SIGKILL: Final = 9
 
 
@@ -127,6 +128,11 @@ class Container:
         return cls(container_id, root, process)
 
     @classmethod
+    def handle(cls, container_id: str, *, root: str | None = None) -> Self:
+        """A handle on a container, whether or not there is one: `delete(force=True)` takes what it finds."""
+        return cls(check_id(container_id), os.path.abspath(root) if root else default_root())
+
+    @classmethod
     def load(cls, container_id: str, *, root: str | None = None) -> Self:
         """A container that exists.
 
@@ -134,9 +140,9 @@ class Container:
             ContainerNotFound: there is none of this id.
             StateError: its state cannot be read.
         """
-        root = os.path.abspath(root) if root else default_root()
-        load(root, container_id)
-        return cls(container_id, root)
+        container = cls.handle(container_id, root=root)
+        container._state()
+        return container
 
     @classmethod
     def list(cls, *, root: str | None = None) -> Sequence[Self]:
@@ -186,8 +192,6 @@ class Container:
 
         Source: runtime-spec runtime.md, "State".
         """
-        from cycontainer.hooks import oci_state
-
         state = self._state()
         status = status_of(self.root, state)
         own = {
@@ -234,24 +238,14 @@ class Container:
         return self.process.wait(timeout)
 
     def signal(self, number: int, *, all: bool = False) -> None:
-        """Send a signal to its first process, or to all that it has.
+        """Send a signal to its first process, or to all that it has. SIGKILL ends it also when it is paused.
 
         Raises:
             ContainerNotRunning: it has ended, and `all` was not asked for.
         """
-        from cycontainer.starting import open_first
+        from cycontainer.deletion import signal_all, signal_first
 
-        state = self._state()
-        if all:
-            self._signal_all(state, number)
-            return
-        first = open_first(state)
-        try:
-            import signal
-
-            signal.pidfd_send_signal(first, number)
-        finally:
-            os.close(first)
+        (signal_all if all else signal_first)(self._state(), number)
 
     def kill(self) -> None:
         """SIGKILL to its first process; see `signal`."""
@@ -317,8 +311,8 @@ class Container:
             streams.close()
         return process
 
-    def execute(self, program: Program, *, descriptors: tuple[int, ...]) -> Process:
-        """`exec` with descriptors that stay the caller's."""
+    def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:
+        """`exec` with descriptors that stay the caller's; `config`: the container's, when it has been read."""
         from cycontainer.execution import execute
 
         state = self._state()
@@ -327,7 +321,7 @@ class Container:
             raise ContainerPaused(self.id, "cannot exec in a paused container")
         if status not in ("running", "created", "paused"):
             raise ContainerNotRunning(self.id, "cannot exec in a stopped container: container not running")
-        return execute(self.config, state, program, descriptors)
+        return execute(config or self.config, state, program, descriptors)
 
     def processes(self) -> Sequence[Any]:
         """All its processes, as `psutil.Process` objects."""
@@ -383,10 +377,3 @@ class Container:
         from cycontainer.deletion import open_cgroup
 
         return open_cgroup(state)
-
-    def _signal_all(self, state: State, number: int) -> None:
-        for pid in self.pids():
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue

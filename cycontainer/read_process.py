@@ -124,7 +124,8 @@ def _read_capabilities(node: Node, warnings: list[str]) -> Capabilities:
             raise node[inner].error(f"{_named(beyond)} would have to be {outer}, too")
     lost = sets["ambient"] & ~(sets["permitted"] & sets["inheritable"])
     if lost:  # runc warns as well, and engines rely on that
-        warnings.append(f"{node.path}.ambient: {_named(lost)} is not both permitted and inheritable, and left out")
+        for name in _named(lost).split(", "):
+            warnings.append(f"can't raise ambient capability {name}: it is not both permitted and inheritable")
     return Capabilities(**{**sets, "ambient": sets["ambient"] & ~lost})
 
 

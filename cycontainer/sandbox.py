@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cycontainer.record import Record
 from cycontainer.spec import DEFAULT_MOUNTS, MASKED_PATHS, READONLY_PATHS
+from cycontainer.version import SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def document(
     if user_namespace:
         linux.update(_id_maps(options, uid, gid, privileged=privileged, ids=ids))
     return {
-        "ociVersion": "1.3.0",
+        "ociVersion": SPEC,
         "root": {"path": options.rootfs or "/", "readonly": options.read_only or on_host_root},
         "hostname": options.hostname or "cycontainer",
         "process": {

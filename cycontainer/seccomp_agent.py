@@ -10,8 +10,8 @@ import errno
 from cycontainer._fd import close_all
 from cycontainer._listener import get_descriptor
 from cycontainer.errors import LaunchError
-from cycontainer.hooks import oci_state
 from cycontainer.launch import open_gate
+from cycontainer.state import oci_state
 from cycontainer.undo import Undo
 
 TYPE_CHECKING = False

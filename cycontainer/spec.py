@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cycontainer.version import SPEC
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -55,7 +57,7 @@ def default_config(rootless_ids: tuple[int, int] | None = None) -> dict[str, Any
     else:
         linux["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     return {
-        "ociVersion": "1.3.0",
+        "ociVersion": SPEC,
         "process": {
             "terminal": False,
             "user": {"uid": 0, "gid": 0},

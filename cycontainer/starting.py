@@ -36,8 +36,7 @@ def start(directory: Directory, state: State, service_manager: str) -> Listener 
     from cycontainer.read_config import parse, read_config
     from cycontainer.seccomp_agent import tell_agent
 
-    with open(directory.open_file("config.json", os.O_RDONLY), "rb") as file:
-        config = read_config(parse(file.read()), bundle=state.bundle)
+    config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
     listener = None
     first = open_first(state)
     try:
@@ -101,8 +100,12 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
             raise
         raise ContainerNotRunning(directory.container_id) from None
     if message:
+        from cycontainer.read_config import parse, read_config
+
         _, step, code, *_ = unpack(MESSAGE, message)
-        raise ProgramError("execute the program", code, step + 1, step + 1)
+        config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
+        program = config.process.args[0] if config.process else ""
+        raise ProgramError("execute the program", code, step + 1, step + 1, program, found=True)
     if died_as_init(state.pid):
         raise LaunchError("start the container: its init has died", 0, 0, 0)
 

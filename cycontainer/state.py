@@ -62,6 +62,7 @@ class State(Record):
         start_time: that process's, in clock ticks since boot: a pid alone could be another's.
         rootless: its user namespace is not the creator's.
         resctrl: its group there.
+        rootfs: the container's root directory, absolute.
         python: verbs that need more than this file and the kernel: "start", "delete".
     """
 
@@ -73,6 +74,7 @@ class State(Record):
     pid: int = 0
     start_time: int = 0
     rootless: bool = False
+    rootfs: str = ""
     cgroups: tuple[CgroupPlace, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     resctrl: Group | None = None
@@ -96,7 +98,7 @@ def default_root() -> str:
         return "/run/cycontainer"
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     if not directory.startswith("/"):
-        raise ConfigError("root", "as an ordinary user it needs XDG_RUNTIME_DIR, or a directory of your own")
+        raise ConfigError("", "an ordinary user's states need XDG_RUNTIME_DIR, or a directory of their own: --root")
     return f"{directory}/cycontainer"
 
 
@@ -116,7 +118,7 @@ def to_text(state: State) -> str:
     """A line for each value: a key and words with single spaces between; \\s, \\n, \\\\ and \\e (empty) are escapes."""
     lines: list[tuple[str, ...]] = [
         (MAGIC, VERSION),
-        *[(name, getattr(state, name)) for name in ("id", "bundle", "version", "created")],
+        *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created")],
         *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless")],
         *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
         *[("annotation", *pair) for pair in state.annotations],
@@ -157,6 +159,7 @@ def from_text(text: str, container_id: str) -> State:
             pid=numbers["pid"],
             start_time=numbers["start_time"],
             rootless=bool(numbers["rootless"]),
+            rootfs=one["rootfs"],
             cgroups=tuple([_place(*words) for words in many["cgroup"]]),
             annotations=tuple([(key, value) for key, value in many["annotation"]]),
             resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,
@@ -210,7 +213,7 @@ class Directory:
         except FileExistsError:
             raise ContainerExists(container_id) from None
         except OSError as error:
-            raise ConfigError("root", f"{root}: {error.strerror}") from None
+            raise ConfigError("", f"{root}: {error.strerror}") from None
         return cls.open(root, container_id)
 
     @classmethod
@@ -254,6 +257,11 @@ class Directory:
         except OSError:
             os.unlink(f".{name}", dir_fd=self._fd)
             raise
+
+    def read(self, name: str) -> bytes:
+        """A file of it. Raises OSError."""
+        with open(self.open_file(name, os.O_RDONLY), "rb") as file:
+            return file.read()
 
     def save(self, state: State) -> None:
         """Write the state."""
@@ -392,14 +400,20 @@ def start_time_of(pid: int) -> int:
     return 0 if fields[0].decode() in DEAD else int(fields[19])
 
 
-def died_as_init(pid: int) -> bool:
-    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
+def _name_and_state(pid: int) -> tuple[bytes, str]:
+    """A process's name, and the letter of its state; empty when it is gone. proc(5), /proc/PID/stat."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return name == INIT_NAME and rest.split()[0].decode() in DEAD
+        return b"", ""
+    return name, rest.split()[0].decode()
+
+
+def died_as_init(pid: int) -> bool:
+    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
+    name, letter = _name_and_state(pid)
+    return name == INIT_NAME and letter in DEAD
 
 
 def is_alive(state: State) -> bool:
@@ -442,9 +456,22 @@ def status_of(root: str, state: State) -> str:
         return "creating" if _is_locked(root, state.id) else "stopped"
     if not is_alive(state):
         return "stopped"
-    if is_waiting(root, state.id):
+    if (
+        is_waiting(root, state.id) and _name_and_state(state.pid)[0] == INIT_NAME
+    ):  # execve closes the FIFO a moment late
         return "created"
     return "paused" if is_frozen(state) else "running"
+
+
+def oci_state(state: State, status: str) -> dict[str, object]:
+    """The state as the specification has it. Source: runtime-spec runtime.md, "State"."""
+    found: dict[str, object] = {"ociVersion": state.version, "id": state.id, "status": status}
+    if status != "stopped" and state.pid:
+        found["pid"] = state.pid
+    found["bundle"] = state.bundle
+    if state.annotations:
+        found["annotations"] = dict(state.annotations)
+    return found
 
 
 def _is_locked(root: str, container_id: str) -> bool:

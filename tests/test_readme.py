@@ -61,7 +61,7 @@ def test_the_command_blocks_work_in_a_bundle(busybox_rootfs: str, tmp_path: Path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "mount proc on /proc" in done.stdout
-    assert done.stdout.endswith("\ncycontainer 0 ran this\n")
+    assert "\ncycontainer 0 ran this\n" in done.stdout
 
 
 def test_the_two_commands_are_ones_that_bootstrap_has() -> None:

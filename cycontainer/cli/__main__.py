@@ -1,96 +1,131 @@
-"""The `cycontainer` command: global options, the verb, and the one place where errors are printed."""
+"""The `cycontainer` command: global options, the verb, and the one place where errors are printed. Face."""
 
 from __future__ import annotations
 
+import os
 import sys
 
-from cycontainer.cli.verb import Option, UsageError, help_text, read
-from cycontainer.errors import Error, ProgramError
+from cycontainer.cli.report import FORMATS, Report
+from cycontainer.cli.verb import Arguments, Option, UsageError, arguments_of, asks_for_help, help_text, read
+from cycontainer.errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-VERBS: Final = ("plan", "run", "spec")
+VERBS: Final = {  # in the order of a container's life
+    "create": "create a container from a bundle",
+    "start": "let a created container's program go",
+    "run": "create, start, and delete when it has ended",
+    "exec": "start another process in a container",
+    "kill": "send a signal to a container",
+    "delete": "remove a container",
+    "state": "print a container's state",
+    "list": "list containers",
+    "plan": "print what a bundle compiles to",
+    "spec": "write a configuration that works",
+}
 GLOBAL: Final = (
     Option(names=("--root",), value="DIR", help="where states are kept"),
     Option(names=("--debug",), help="say more"),
-    Option(names=("--log",), value="FILE", help="write errors there as well"),
+    Option(names=("--log",), value="FILE", help="write errors and warnings there as well"),
     Option(names=("--log-format",), value="FORMAT", help="text or json"),
+    Option(names=("--systemd-cgroup",), help="as --cgroup-manager systemd"),
+    Option(names=("--cgroup-manager",), value="NAME", help="cgroupfs, systemd or disabled"),
+    Option(names=("--rootless",), value="WHEN", help="true, false or auto: it is seen what the user may do"),
+    Option(names=("--criu",), value="FILE", help="obsolete, and ignored: criu is looked up in PATH"),
     Option(names=("--version", "-v"), help="print the version"),
     Option(names=("--help", "-h"), help="print this"),
 )
-
-
-def _log(path: str, form: str, message: str) -> None:
-    """One line in the log that engines read."""
-    import time
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if form == "json":
-        import json
-
-        line = json.dumps({"level": "error", "msg": message, "time": now})
-    else:
-        line = f'time="{now}" level=error msg={message!r}'
-    with open(path.removeprefix("file:"), "a") as file:
-        file.write(f"{line}\n")
+FAILED: Final = {"exec": 255}  # and 1 for every other verb
 
 
 def _usage() -> str:
-    lines = ["usage: cycontainer [options] VERB ...", "", f"verbs: {', '.join(VERBS)}", "", "options:"]
-    lines += [f"  {', '.join(option.names)} {option.value}".rstrip().ljust(28) + option.help for option in GLOBAL]
-    return "\n".join(lines)
+    lines = ["usage: cycontainer [options] VERB ...", "", "verbs:"]
+    lines += [f"  {name.ljust(12)} {text}" for name, text in VERBS.items()]
+    lines += ["", "options:"]
+    lines += [f"  {', '.join(option.names)} {option.value}".rstrip().ljust(26) + f" {option.help}" for option in GLOBAL]
+    return "\n".join([*lines, "", "cycontainer VERB --help prints a verb's options."])
 
 
-def _dispatch(name: str, words: list[str], root: str | None) -> int:
+def _version() -> str:
+    from cycontainer.version import SPEC, VERSION
+
+    return f"cycontainer version {VERSION}\ncommit: v{VERSION}\nspec: {SPEC}"
+
+
+def _check(options: Arguments) -> None:
+    """Global options that say how: what is not there is refused, not ignored."""
+    options.choice("--log-format", FORMATS)
+    options.choice("--rootless", ("auto", "true", "false"))
+    name = options.choice("--cgroup-manager", ("cgroupfs", "systemd", "disabled"))
+    if options.given("--systemd-cgroup") or name != "cgroupfs":
+        raise UsageError(f"--cgroup-manager: this version has cgroupfs only, not {name.replace('cgroupfs', 'systemd')}")
+
+
+def _dispatch(name: str, words: list[str], options: Arguments, report: Report) -> int:
     if name not in VERBS:
-        raise UsageError(f"no such verb: {name}; one of {', '.join(VERBS)}")
+        raise UsageError(f"no such verb: {name!r}; one of {', '.join(VERBS)}")
     module = __import__(f"cycontainer.cli.{name}", fromlist=["main"])
-    if any(word in ("--help", "-h") for word in words):
+    if asks_for_help(module.VERB, words):
         print(help_text(name, module.VERB))
         return 0
-    arguments, _ = read(module.VERB.options, words)
-    arguments.root = root
-    least, most = module.VERB.operands
-    if not least <= len(arguments.operands) <= most:
-        raise UsageError(f"usage: cycontainer {name} [options] {module.VERB.usage}")
+    _check(options)
+    arguments = arguments_of(name, module.VERB, words)
+    arguments.root, arguments.warn = options.value("--root") or None, report.warn
+    report.tell(f"{name} {' '.join(words)}")
     status: int = module.main(arguments)
+    report.tell(f"{name} returns {status}")
     return status
+
+
+def _answer(options: Arguments, rest: list[str], report: Report) -> int:
+    """What the words ask for; the exit status."""
+    if options.given("--version"):
+        print(_version())
+        return 0
+    if options.given("--help") or not rest or rest[0] == "help":
+        print(_usage())
+        return 0 if rest or options.given("--help") else 1
+    return _dispatch(rest[0], rest[1:], options, report)
 
 
 def main(words: list[str]) -> int:
     """The whole command; returns the exit status."""
-    log, form = "", "text"
+    _open_standard_descriptors()
+    report, verb = Report(), ""
     try:
-        options, rest = read(GLOBAL, words, stop_at_operand=True)
-        log, form = options.value("--log"), options.value("--log-format", "text")
-        if options.given("--version"):
-            from cycontainer.version import VERSION
+        options, rest = read(GLOBAL, words, ends_at_operand=True)
+        report = Report(options.value("--log"), options.value("--log-format"), debug=options.given("--debug"))
+        verb = rest[0] if rest else ""
+        status = _answer(options, rest, report)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except (Error, OSError) as error:
+        from cycontainer.cli.texts import message_of
 
-            print(f"cycontainer version {VERSION}\nspec: 1.3.0")
-            return 0
-        if options.given("--help") or not rest:
-            print(_usage())
-            return 0 if options.given("--help") else 1
-        return _dispatch(rest[0], rest[1:], options.value("--root") or None)
-    except Error as error:
-        status, message = error.status if isinstance(error, ProgramError) else 1, str(error)
-    except OSError as error:
-        status, message = 1, f"{error.filename or ''}: {error.strerror}"
+        message = message_of(verb, error)
     except KeyboardInterrupt:
-        status, message = 130, "interrupted"
+        message = "interrupted"
     except Exception as error:  # a defect of ours: still one line, no traceback
-        status, message = 1, f"defect: {type(error).__name__}: {error}"
-    print(f"cycontainer: {message}", file=sys.stderr)
-    if log:
-        _log(log, form, message)
-    return status
+        message = f"defect: {type(error).__name__}: {error}"
+    report.error(message)
+    return FAILED.get(verb, 1)
+
+
+def _open_standard_descriptors() -> None:
+    """Whoever calls may have closed them; then what we open must not become a container's standard output."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number, which is this
 
 
 def run_command() -> None:
     """The entry point of the installed command."""
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))  # all is written and closed: the interpreter need not tidy up, 2 ms
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.cli.verb import Arguments, Option, UsageError
+from cycontainer.cli.verb import Arguments, Option, UsageError, number_in
 from cycontainer.lifecycle import Container
 from cycontainer.read_config import read_bundle
 
@@ -18,6 +18,8 @@ OPTIONS = (
     Option(names=("--no-new-keyring",), help="keep the caller's session keyring"),
     Option(names=("--preserve-fds",), value="N", help="pass N descriptors on, from 3 on"),
 )
+
+MOST_PASSED = 1 << 20  # descriptors; a process has no more, fs.nr_open
 
 
 def create_from_bundle(arguments: Arguments) -> Container:
@@ -33,15 +35,14 @@ def create_from_bundle(arguments: Arguments) -> Container:
         pid_file=os.path.abspath(arguments.value("--pid-file")) if arguments.given("--pid-file") else "",
         pivot=not arguments.given("--no-pivot"),
         new_keyring=not arguments.given("--no-new-keyring"),
+        warn=arguments.warn,
     )
 
 
 def descriptors(arguments: Arguments) -> tuple[int, ...]:
     """The program's descriptors: ours, and those that are to be preserved. Raises UsageError."""
     text = arguments.value("--preserve-fds", "0")
-    if not text.isascii() or not text.isdigit():
-        raise UsageError(f"--preserve-fds: must be a number, not {text!r}")
-    numbers = tuple(range(3 + int(text)))
+    numbers = tuple(range(3 + number_in(text, 0, MOST_PASSED, "--preserve-fds")))
     for fd in numbers[3:]:
         try:
             os.fstat(fd)

@@ -1,11 +1,11 @@
-"""Waiting for a process in the foreground: signals are passed on, and the exit status is as a shell has it. Face."""
+"""A process in the foreground: signals are passed on, and the exit status is as a shell has it. Face."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
-    from typing import Any, Final
+    from typing import Any, Final, Self
 
     from cycontainer.process import Process
 
@@ -14,28 +14,36 @@ NOT_FORWARDED: Final = frozenset(  # what stops or kills us, what tells of our o
 )
 
 
-def wait_in_foreground(process: Process) -> int:
-    """The process's exit status, or 128 and its signal's number."""
-    before = _forward_to(process)
-    try:
-        code = process.wait()
-    finally:
-        _restore(before)
-    return 128 - code if code < 0 else code
+class Foreground:
+    """While it is entered, signals go to the process; before there is one, they end what is being done, and undo it."""
 
+    def __init__(self) -> None:
+        self._process: Process | None = None
+        self._before: dict[int, Any] = {}
 
-def _forward_to(process: Process) -> dict[int, Any]:
-    """Pass signals on; what was set before, to be put back."""
-    import signal
+    def __enter__(self) -> Self:
+        from _signal import signal  # type: ignore[import-not-found]  # `signal` would import enum: 4 ms
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        self._before = {number: signal(number, self._pass_on) for number in range(1, 32) if number not in NOT_FORWARDED}
+        return self
 
-    return {number: signal.signal(number, forward) for number in range(1, 32) if number not in NOT_FORWARDED}
+    def __exit__(self, *_: object) -> None:
+        from _signal import signal
 
+        for number, handler in self._before.items():
+            signal(number, handler)
 
-def _restore(handlers: dict[int, Any]) -> None:
-    import signal
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self._process is None:
+            raise KeyboardInterrupt
+        self._process.send_signal(number)
 
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    def follow(self, process: Process) -> None:
+        """From now on signals are its."""
+        self._process = process
+
+    def wait(self) -> int:
+        """Its exit status, or 128 and its signal's number."""
+        assert self._process is not None
+        code = self._process.wait()
+        return 128 - code if code < 0 else code

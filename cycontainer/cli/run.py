@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cycontainer.cli.bundle import OPTIONS, create_from_bundle
-from cycontainer.cli.foreground import wait_in_foreground
+from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.verb import Arguments, Option, Verb
+from cycontainer.lifecycle import Container
 
 VERB = Verb(
     usage="ID",
@@ -21,16 +22,24 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status. Errors pass through: cli/__main__.py prints them, for every verb."""
-    container = create_from_bundle(arguments)
+    if arguments.given("--detach"):
+        _start(create_from_bundle(arguments))
+        return 0
+    with Foreground() as foreground:
+        container = create_from_bundle(arguments)
+        assert container.process is not None  # this call made it
+        foreground.follow(container.process)
+        _start(container)
+        status = foreground.wait()
+    if not arguments.given("--keep"):
+        container.delete(force=True)
+    return status
+
+
+def _start(container: Container) -> None:
+    """Start it, or leave nothing of it."""
     try:
         container.start()
-        assert container.process is not None  # this call made it
-        if arguments.given("--detach"):
-            return 0
-        return wait_in_foreground(container.process)
     except BaseException:
         container.delete(force=True)
         raise
-    finally:
-        if not arguments.given("--detach") and not arguments.given("--keep"):
-            container.delete(force=True)

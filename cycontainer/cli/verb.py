@@ -8,6 +8,14 @@ from __future__ import annotations
 from cycontainer.errors import Error
 from cycontainer.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+MANY: Final = 1 << 30  # operands
+_FLAG: Final = {None: True, "true": True, "1": True, "false": False, "0": False}
+
 
 class UsageError(Error):
     """The words of a call are off."""
@@ -22,10 +30,21 @@ class Option(Record):
 
 
 class Verb(Record):
+    """A verb's words.
+
+    Attributes:
+        operands: how many there may be, least and most.
+        ends_at_operand: what follows the first operand is someone else's, options too.
+    """
+
     usage: str
     help: str
-    operands: tuple[int, int]  # how many, least and most
+    operands: tuple[int, int]
     options: tuple[Option, ...] = ()
+    ends_at_operand: bool = False
+
+
+ONE_ID: Final = (1, 1)
 
 
 class Arguments:
@@ -33,64 +52,135 @@ class Arguments:
 
     Attributes:
         root: the directory that states are kept in, by the global option; None is the default one.
+        warn: tells the user something that is no error.
     """
 
-    def __init__(self, operands: list[str], values: dict[str, str]) -> None:
+    def __init__(self, operands: list[str], values: dict[str, list[str]]) -> None:
         self.operands, self._values = operands, values
         self.root: str | None = None
+        self.warn: Callable[[str], None] = lambda text: None
 
     def given(self, name: str) -> bool:
         return name in self._values
 
     def value(self, name: str, default: str = "") -> str:
-        return self._values.get(name, default)
+        """The value of an option: the last, if it is there more than once."""
+        return self._values[name][-1] if name in self._values else default
+
+    def values(self, name: str) -> list[str]:
+        return self._values.get(name, [])
+
+    def number(self, name: str, least: int, most: int, default: int = 0) -> int:
+        """The value of an option as an integer in [least, most]. Raises UsageError."""
+        text = self.value(name, str(default))
+        return number_in(text, least, most, name)
+
+    def choice(self, name: str, names: tuple[str, ...]) -> str:
+        """The value of an option that is one of `names`; the first is the default. Raises UsageError."""
+        text = self.value(name, names[0])
+        if text not in names:
+            raise UsageError(f"invalid {name.lstrip('-')} option {text!r}: one of {', '.join(names)}")
+        return text
 
 
-def _split(word: str) -> tuple[str, str | None]:
-    name, equals, value = word.partition("=")
-    return name, value if equals else None
+def number_in(text: str, least: int, most: int, name: str) -> int:
+    """An integer in [least, most]; `name` says where it stands. Raises UsageError."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20 and least <= int(text) <= most):
+        raise UsageError(f"invalid value {text!r} for {name}: must be a number from {least} to {most}")
+    return int(text)
+
+
+def _known(options: tuple[Option, ...]) -> dict[str, Option]:
+    return {name: option for option in options for name in option.names}
+
+
+def _set_flag(values: dict[str, list[str]], option: Option, value: str | None) -> None:
+    if value not in _FLAG:
+        raise UsageError(f"invalid value {value!r} for {option.names[0]}: true or false")
+    if _FLAG[value]:
+        values[option.names[0]] = ["true"]
+    else:
+        values.pop(option.names[0], None)
 
 
 def read(
-    options: tuple[Option, ...], words: list[str], *, stop_at_operand: bool = False
+    options: tuple[Option, ...], words: list[str], *, ends_at_operand: bool = False
 ) -> tuple[Arguments, list[str]]:
-    """The options and operands in `words`, and what was left unread.
+    """The options and operands in `words`.
+
+    Args:
+        ends_at_operand: the first operand and all after it are left unread.
 
     Raises:
         UsageError: an unknown option, or one without its value.
     """
-    known = {name: option for option in options for name in option.names}
-    values: dict[str, str] = {}
+    known = _known(options)
+    values: dict[str, list[str]] = {}
     operands: list[str] = []
     place = 0
     while place < len(words):
         word = words[place]
         place += 1
         if word == "--":
-            return Arguments(operands + words[place:], values), []
+            return _all_read(operands, words[place:], values, ends_at_operand)
         if not word.startswith("-") or word == "-":
-            if stop_at_operand:
-                return Arguments(operands, values), words[place - 1 :]
+            if ends_at_operand:
+                return Arguments([], values), words[place - 1 :]
             operands.append(word)
             continue
-        name, value = _split(word)
+        name, equals, value = word.partition("=")
         if name not in known:
             raise UsageError(f"flag provided but not defined: {name}")
-        option = known[name]
-        if option.value and value is None:
+        if not known[name].value:
+            _set_flag(values, known[name], value if equals else None)
+            continue
+        if not equals:
             if place == len(words):
                 raise UsageError(f"flag needs an argument: {name}")
             value = words[place]
             place += 1
-        values[option.names[0]] = value or ""
+        values.setdefault(known[name].names[0], []).append(value)
     return Arguments(operands, values), []
+
+
+def _all_read(
+    operands: list[str], rest: list[str], values: dict[str, list[str]], ends_at_operand: bool
+) -> tuple[Arguments, list[str]]:
+    if ends_at_operand:
+        return Arguments([], values), rest
+    return Arguments(operands + rest, values), []
+
+
+def arguments_of(name: str, verb: Verb, words: list[str]) -> Arguments:
+    """A verb's words. Raises UsageError."""
+    arguments, rest = read(verb.options, words, ends_at_operand=verb.ends_at_operand)
+    arguments.operands += rest
+    least, most = verb.operands
+    if not least <= len(arguments.operands) <= most:
+        raise UsageError(f"usage: cycontainer {name} [options] {verb.usage}".rstrip())
+    return arguments
+
+
+def asks_for_help(verb: Verb, words: list[str]) -> bool:
+    """Whether --help or -h stands where an option may stand."""
+    known = _known(verb.options)
+    place = 0
+    while place < len(words):
+        word = words[place]
+        if word in ("--help", "-h"):
+            return True
+        if word == "--" or (verb.ends_at_operand and not word.startswith("-")):
+            return False
+        place += 2 if word in known and known[word].value else 1
+    return False
 
 
 def help_text(name: str, verb: Verb) -> str:
     """What --help prints."""
-    lines = [f"usage: cycontainer {name} [options] {verb.usage}", "", verb.help]
+    lines = [f"usage: cycontainer {name} [options] {verb.usage}".rstrip(), "", verb.help]
     if verb.options:
         lines += ["", "options:"]
         for option in verb.options:
-            lines.append(f"  {', '.join(option.names)} {option.value}".rstrip().ljust(30) + option.help)
+            lines.append(f"  {', '.join(option.names)} {option.value}".rstrip().ljust(30) + f" {option.help}")
     return "\n".join(lines)

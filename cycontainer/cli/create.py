@@ -1,0 +1,19 @@
+"""The verb `create`: a container from a bundle, which waits for `start`. Face."""
+
+from __future__ import annotations
+
+from cycontainer.cli.bundle import OPTIONS, create_from_bundle
+from cycontainer.cli.verb import ONE_ID, Arguments, Verb
+
+VERB = Verb(
+    usage="ID",
+    help="create the container of a bundle; its program waits for start",
+    operands=ONE_ID,
+    options=OPTIONS,
+)
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    create_from_bundle(arguments)
+    return 0

@@ -1,0 +1,138 @@
+"""The verb `exec`: another process in a container. Face."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer.cli.bundle import descriptors
+from cycontainer.cli.foreground import Foreground
+from cycontainer.cli.verb import MANY, Arguments, Option, UsageError, Verb, number_in
+from cycontainer.creation import write_pid_file
+from cycontainer.execution import Program, read_program
+from cycontainer.lifecycle import Container
+from cycontainer.node import MOST_ID
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.config import Process as ProcessConfig
+    from cycontainer.process import Process
+
+VERB = Verb(
+    usage="ID [PROGRAM [ARGUMENT...]]",
+    help="start a program in a container, confined as its own is; pass signals on, and return its exit status",
+    operands=(1, MANY),
+    ends_at_operand=True,
+    options=(
+        Option(names=("--process", "-p"), value="FILE", help="the process as JSON, as in a config.json"),
+        Option(names=("--cwd",), value="DIR", help="where it begins, in the container"),
+        Option(
+            names=("--env", "-e"), value="NAME=VALUE", help="set a variable beside the container's; may be repeated"
+        ),
+        Option(names=("--user", "-u"), value="UID[:GID]", help="who it is"),
+        Option(names=("--additional-gids", "-g"), value="GID", help="one more group; may be repeated"),
+        Option(names=("--cap", "-c"), value="CAP", help="one more capability; may be repeated"),
+        Option(names=("--no-new-privs",), help="set no_new_privs"),
+        Option(names=("--apparmor",), value="PROFILE", help="an AppArmor profile of its own"),
+        Option(names=("--process-label",), value="LABEL", help="an SELinux label of its own"),
+        Option(names=("--cgroup",), value="[CTRL,...:]PATH", help="a cgroup below the container's; may be repeated"),
+        Option(names=("--ignore-paused",), help="in a paused container, wait until it goes on"),
+        Option(names=("--detach", "-d"), help="return when it runs"),
+        Option(names=("--tty", "-t"), help="give it a terminal"),
+        Option(names=("--console-socket",), value="PATH", help="send the terminal's master to this socket"),
+        Option(names=("--pidfd-socket",), value="PATH", help="send a pidfd of the process to this socket"),
+        Option(names=("--pid-file",), value="FILE", help="write its pid there"),
+        Option(names=("--preserve-fds",), value="N", help="pass N descriptors on, from 3 on"),
+    ),
+)
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    container = Container.load(arguments.operands[0], root=arguments.root)
+    if arguments.given("--detach"):
+        _execute(container, arguments)
+        return 0
+    with Foreground() as foreground:
+        foreground.follow(_execute(container, arguments))
+        return foreground.wait()
+
+
+def _execute(container: Container, arguments: Arguments) -> Process:
+    config = container.config
+    program = _program(arguments, config.process)
+    process = container.execute(program, descriptors=descriptors(arguments), config=config)
+    try:
+        if arguments.given("--pid-file"):
+            write_pid_file(os.path.abspath(arguments.value("--pid-file")), process.pid)
+    except BaseException:
+        process.abandon()
+        raise
+    return process
+
+
+def _program(arguments: Arguments, own: ProcessConfig | None) -> Program:
+    """What the options and operands say; what they leave open is as in FILE, or as the container's own process."""
+    args = tuple(arguments.operands[1:])
+    file = _read_file(arguments, own) if arguments.given("--process") else None
+    if not args and file is None:
+        raise UsageError("exec needs a program, or --process FILE")
+    user, more = _user(arguments, file or own)
+    return Program(
+        args=args,
+        process=file,
+        env=tuple(map(_variable, arguments.values("--env"))),
+        cwd=arguments.value("--cwd") or None,
+        user=user,
+        additional_gids=more,
+        terminal=arguments.given("--tty") or bool(file and file.terminal),
+        capabilities=tuple(arguments.values("--cap")),
+        no_new_privileges=arguments.given("--no-new-privs") or None,
+        apparmor_profile=arguments.value("--apparmor"),
+        selinux_label=arguments.value("--process-label"),
+        cgroup=_cgroup(arguments.values("--cgroup")),
+        ignore_paused=arguments.given("--ignore-paused"),
+    )
+
+
+def _read_file(arguments: Arguments, own: ProcessConfig | None) -> ProcessConfig:
+    from cycontainer.read_config import read_bundle
+
+    return read_program(read_bundle("", os.path.abspath(arguments.value("--process"))), own, arguments.warn)
+
+
+def _variable(text: str) -> str:
+    if not text.partition("=")[0] or "=" not in text:
+        raise UsageError(f"--env: must be NAME=VALUE, not {text!r}")
+    return text
+
+
+def _user(arguments: Arguments, base: ProcessConfig | None) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
+    """Who it is, and its groups beside: those of `base`, and what is given."""
+    more = [number_in(text, 0, MOST_ID, "--additional-gids") for text in arguments.values("--additional-gids")]
+    if not arguments.given("--user") and not more:
+        return None, ()
+    uid, colon, gid = arguments.value("--user").partition(":")
+    user = base.user if base is not None else None
+    numbers = (
+        number_in(uid, 0, MOST_ID, "--user") if arguments.given("--user") else user.uid if user else 0,
+        number_in(gid, 0, MOST_ID, "--user") if colon else user.gid if user else 0,
+    )
+    return numbers, (*(user.additional_gids if user else ()), *more)
+
+
+def _cgroup(texts: list[str]) -> dict[str, str]:
+    """PATH, or CTRL[,CTRL]:PATH each, as `execution.Program` has them."""
+    places: dict[str, str] = {}
+    for text in texts:
+        names, colon, path = text.partition(":")
+        if not colon:
+            names, path = "", text
+        if not colon and len(texts) > 1:
+            raise UsageError(f"invalid --cgroup argument: {text!r} (missing CTRL: before the path)")
+        for name in names.split(","):
+            if colon and not name:
+                raise UsageError(f"invalid --cgroup argument: {text!r} (empty controller)")
+            if name in places:
+                raise UsageError(f"invalid --cgroup argument: the controller {name!r} is there twice")
+            places[name] = path
+    return places

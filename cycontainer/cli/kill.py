@@ -1,0 +1,24 @@
+"""The verb `kill`: send a signal to a container's first process. Face."""
+
+from __future__ import annotations
+
+from cycontainer.cli.verb import Arguments, Option, UsageError, Verb
+from cycontainer.lifecycle import Container
+from cycontainer.tables import signal_number
+
+VERB = Verb(
+    usage="ID [SIGNAL]",
+    help="send SIGNAL (TERM when none is given) to the container's first process",
+    operands=(1, 2),
+    options=(Option(names=("--all", "-a"), help="send it to all processes of the container"),),
+)
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    container_id, *name = arguments.operands
+    number = 0 if name == ["0"] else signal_number(name[0] if name else "TERM")
+    if number is None:
+        raise UsageError(f"unknown signal {name[0]!r}")
+    Container.load(container_id, root=arguments.root).signal(number, all=arguments.given("--all"))
+    return 0

@@ -1,0 +1,14 @@
+"""The verb `start`: let a created container's program go. Face."""
+
+from __future__ import annotations
+
+from cycontainer.cli.verb import ONE_ID, Arguments, Verb
+from cycontainer.lifecycle import Container
+
+VERB = Verb(usage="ID", help="let the program of a created container go", operands=ONE_ID)
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    Container.load(arguments.operands[0], root=arguments.root).start()
+    return 0

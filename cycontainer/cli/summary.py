@@ -1,0 +1,45 @@
+"""What `state` and `list` say of a container, in runc's form. Face.
+
+It is the state of the specification, with a pid of 0 when it has stopped, and four more.
+"""
+
+from __future__ import annotations
+
+from cycontainer.state import load, status_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cycontainer.lifecycle import Container
+
+
+def summary(container: Container) -> dict[str, Any]:
+    """Raises ContainerNotFound, StateError."""
+    state = load(container.root, container.id)
+    status = status_of(container.root, state)
+    return {
+        "ociVersion": state.version,
+        "id": state.id,
+        "pid": 0 if status == "stopped" else state.pid,
+        "status": status,
+        "bundle": state.bundle,
+        "rootfs": state.rootfs,
+        "created": state.created,
+        **({"annotations": dict(state.annotations)} if state.annotations else {}),
+        "owner": _user_name(state.owner),
+    }
+
+
+_NAMES: dict[int, str] = {0: "root"}  # who made one container has often made others
+
+
+def _user_name(uid: int) -> str:
+    if uid not in _NAMES:
+        import pwd
+
+        try:
+            _NAMES[uid] = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            _NAMES[uid] = f"#{uid}"
+    return _NAMES[uid]

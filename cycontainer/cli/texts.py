@@ -1,0 +1,87 @@
+"""What an error is called in the words that callers of OCI runtimes match: runc's. Face; it touches nothing.
+
+The library's errors say what failed as attributes; here they become the texts that engines and scripts know.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer.errors import CgroupError, ConfigError, Error, LaunchError, ProgramError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+PREFIXES: Final = {"create": "create failed: ", "run": "run failed: ", "exec": "exec failed: "}
+SECTIONS: Final = frozenset(
+    ("annotations", "domainname", "hooks", "hostname", "linux", "mounts", "ociVersion", "process", "root")
+)
+MOUNTING: Final = (  # how the attempts begin that make the file tree
+    *("attach ", "copy the image's ", "find ", "keep mounts ", "label ", "link ", "make ", "mask ", "mount "),
+    *("open a ", "set its option ", "set the mount options ", "set the propagation ", "take the "),
+)
+
+
+def message_of(verb: str, error: Error | OSError) -> str:
+    """An error of a verb on one line, or, where criu has spoken, on several."""
+    notes = "".join([f"; {printable(note)}" for note in getattr(error, "__notes__", ())])  # what could not be undone
+    return PREFIXES.get(verb, "") + _text(error) + notes
+
+
+def reason(code: int) -> str:
+    """An errno as C's and Go's programs print it: "no such file or directory"."""
+    text = os.strerror(code)
+    return text[:1].lower() + text[1:]
+
+
+def _text(error: Error | OSError) -> str:
+    if isinstance(error, ProgramError):
+        return printable(_program(error))
+    if isinstance(error, LaunchError):
+        return printable(_launch(error))
+    if isinstance(error, CgroupError):
+        return printable(_cgroup(error))
+    if isinstance(error, ConfigError):
+        return _config(error)
+    return printable(_system(error)) if isinstance(error, OSError) else str(error)
+
+
+def _program(error: ProgramError) -> str:
+    name, code = error.program or "the program", error.errno
+    if error.found:
+        what = f"exec {name}: {reason(code).lower()}"
+    elif code == errno.ENOENT and "/" not in name:
+        what = f'exec: "{name}": executable file not found in $PATH'
+    elif code == errno.ENOENT:
+        what = f'exec: "{name}": stat {name}: no such file or directory'
+    else:
+        what = f'exec: "{name}": {reason(code)}'
+    return f"unable to start container process: {what}"
+
+
+def _launch(error: LaunchError) -> str:
+    kind = "error mounting: " if error.attempt.startswith(MOUNTING) else ""
+    why = f": {reason(error.errno)}" if error.errno else ""
+    place = (
+        f" ({errno.errorcode.get(error.errno, error.errno)}; step {error.step} of {error.steps})" if error.step else ""
+    )
+    return f"unable to start container process: {kind}{error.attempt}{why}{place}"
+
+
+def _cgroup(error: CgroupError) -> str:
+    what = f"write {error.value!r} to {error.path}" if error.value is not None else error.path
+    return f"unable to apply cgroup configuration: {what}: {reason(error.errno)}"
+
+
+def _config(error: ConfigError) -> str:
+    text = str(error)
+    section = error.path.partition(".")[0].partition("[")[0]
+    return f"invalid configuration: {text}" if section in SECTIONS else text
+
+
+def _system(error: OSError) -> str:
+    what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    why = reason(error.errno) if error.errno else error.strerror or "failed"
+    return f"{what}: {why}" if what else why
