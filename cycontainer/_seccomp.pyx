@@ -19,7 +19,7 @@ Source: seccomp(2), seccomp_rule_add(3), runtime-spec config-linux.md "Seccomp".
 import errno as errno_names
 import os
 
-from cycontainer import _fd
+from cycontainer import _fd, tables
 from cycontainer.errors import ConfigError, HostError
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
@@ -44,10 +44,7 @@ cdef dict OPERATORS = {           # enum scmp_compare
     "SCMP_CMP_MASKED_EQ": 7,
 }
 
-cdef dict FLAGS = {               # linux/seccomp.h; TSYNC means nothing to init, which has one thread
-    "SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
-}
+cdef dict FLAGS = {**tables.FILTER_FLAGS, "SECCOMP_FILTER_FLAG_TSYNC": 0}     # which means nothing to init: it has one thread
 
 cdef set WIDE = {"x86_64", "aarch64"}       # elsewhere an argument is its low half: libseccomp's rule, for x32, too
 

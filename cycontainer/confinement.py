@@ -6,7 +6,7 @@ Sources: runtime-spec config-linux.md "Seccomp", config.md "Linux Process"; secc
 from __future__ import annotations
 
 from cycontainer.errors import ConfigError
-from cycontainer.tables import NEVER_NOTIFIED
+from cycontainer.tables import FILTER_FLAGS, NEVER_NOTIFIED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
 
 NOTIFY: Final = "SCMP_ACT_NOTIFY"
-KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"  # 1 << 5: a call that was received is not taken back
+KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"  # a call that was received is not taken back
 UNCONFINED: Final = "unconfined"  # the one profile that every AppArmor has
 
 
@@ -93,7 +93,7 @@ def _supervised(seccomp: Seccomp | None, host: Host, names: tuple[str, ...]) -> 
         if name in NEVER_NOTIFIED:
             raise ConfigError("supervisor", f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
     rules = [rule.replace(names=tuple([name for name in rule.names if name not in names])) for rule in seccomp.syscalls]
-    killable = (KILLABLE,) if host.filter_flags >> 5 & 1 else ()
+    killable = (KILLABLE,) if host.filter_flags & FILTER_FLAGS[KILLABLE] else ()
     return seccomp.replace(
         syscalls=(*[rule for rule in rules if rule.names], SyscallRule(names=names, action=NOTIFY)),
         flags=(*seccomp.flags, *killable),

@@ -82,6 +82,7 @@ _FOR_MOUNT_8: Final = {
     "_netdev",
 }
 _OURS: Final = {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
+KNOWN_OPTIONS: Final = frozenset((*OPTIONS, *PROPAGATION, *_OF_FILE_SYSTEM, *_FOR_MOUNT_8, *_OURS))
 
 # Files of procfs that others emulate and mount over one by one (lxcfs); everything else there is refused as a target.
 PROC_FILES: Final = frozenset(

@@ -200,12 +200,12 @@ SECCOMP_OPERATORS: Final = (
     "SCMP_CMP_GT",
     "SCMP_CMP_MASKED_EQ",
 )
-FILTER_FLAGS: Final = (
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-)
+FILTER_FLAGS: Final = {  # linux/seccomp.h
+    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_LOG": 2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+}
 
 
 def capability_mask(names: Iterable[str]) -> tuple[int, tuple[str, ...]]:

@@ -62,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *("creation", "deletion", "errands", "execution", "starting", "streams"),
-        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "seccomp_agent", "supervisor"),
+        *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
     "faces": (
         "__init__",

@@ -22,6 +22,7 @@ VERBS: Final = {  # in the order of a container's life
     "delete": "remove a container",
     "state": "print a container's state",
     "list": "list containers",
+    "features": "print what this program can do",
     "plan": "print what a bundle compiles to",
     "spec": "write a configuration that works",
 }

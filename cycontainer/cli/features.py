@@ -1,0 +1,26 @@
+"""The verb `features`: print what this program can do. Face."""
+
+from __future__ import annotations
+
+from cycontainer.cli.verb import Arguments, Verb
+from cycontainer.errors import HostError
+from cycontainer.features import features
+from cycontainer.host import current
+from cycontainer.json_text import to_json
+
+VERB = Verb(usage="", help="print what this program can do, as JSON", operands=(0, 0))
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    print(to_json(features(current(), _libseccomp()), indent=4))
+    return 0
+
+
+def _libseccomp() -> tuple[int, int, int] | None:
+    from cycontainer._seccomp import version
+
+    try:
+        return version()
+    except HostError:
+        return None
