@@ -26,6 +26,8 @@ MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that 
 
 def start(directory: Directory, state: State, service_manager: str) -> Listener | None:
     """Let the program of a created container go; see `Container.start`. Returns who waits for its readiness."""
+    if not os.path.isdir(f"{directory.path}/notify"):
+        service_manager = ""  # its creator had none
     if "start" not in state.python and not service_manager:
         release(directory, state)
         return None

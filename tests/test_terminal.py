@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Iterator
 
 import pytest
@@ -98,3 +104,48 @@ def test_a_terminal_that_nobody_gets_is_refused(busybox_rootfs: str, tmp_path: o
     with pytest.raises(ConfigError, match="console-socket"):
         Container.create_from("one", document, root=f"{tmp_path}/states", console_socket="/nowhere")
     assert os.listdir(f"{tmp_path}/states") == []
+
+
+# --- the command, at a person's terminal
+
+
+def at_a_terminal(words: list[str], typed: bytes, until: bytes) -> tuple[int, bytes]:
+    """Run the command on a pty of 40 by 90; when `until` is seen, resize it to 50 by 100 and type: status, output."""
+    pid, master = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("4H", 40, 90, 0, 0))
+        os.execv(sys.executable, [sys.executable, "-m", "cycontainer", *words])
+    seen = b""
+    try:
+        while part := os.read(master, 4096):
+            seen += part
+            if until in seen and typed:
+                fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 50, 100, 0, 0))
+                os.write(master, typed)
+                typed = b""
+    except OSError:  # EIO: it has ended
+        pass
+    os.close(master)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
+
+
+SCRIPT = "stty size; trap 'stty size; exit 5' INT; echo ready; while :; do sleep 0.05; done"
+
+
+def test_run_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> None:
+    with open(f"{tmp_path}/config.json", "w") as file:
+        config = terminal_config(busybox_rootfs, SCRIPT)
+        del config["process"]["consoleSize"]  # type: ignore[attr-defined]
+        json.dump(config, file)
+    words = ["--root", f"{tmp_path}/states", "run", "--bundle", str(tmp_path), "one"]
+    status, seen = at_a_terminal(words, b"\x03", b"ready")
+    assert (status, seen.replace(b"^C", b"").split()) == (5, [b"40", b"90", b"ready", b"50", b"100"])
+    assert os.listdir(f"{tmp_path}/states") == []
+
+
+def test_exec_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> None:
+    root = f"{tmp_path}/states"
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        status, seen = at_a_terminal(["--root", root, "exec", "--tty", "one", "sh", "-c", SCRIPT], b"\x03", b"ready")
+    assert (status, seen.replace(b"^C", b"").split()) == (5, [b"40", b"90", b"ready", b"50", b"100"])

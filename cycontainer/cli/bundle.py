@@ -22,8 +22,8 @@ OPTIONS = (
 MOST_PASSED = 1 << 20  # descriptors; a process has no more, fs.nr_open
 
 
-def create_from_bundle(arguments: Arguments) -> Container:
-    """The container that the options and operands of `create` and `run` ask for."""
+def create_from_bundle(arguments: Arguments, *, detached: bool) -> Container:
+    """The container that the options and operands of `create` and `run` ask for. `detached`: we do not stay with it."""
     bundle = os.path.abspath(arguments.value("--bundle", "."))
     file = arguments.value("--config", "config.json")
     return Container.create_from(
@@ -32,11 +32,20 @@ def create_from_bundle(arguments: Arguments) -> Container:
         root=arguments.root,
         bundle=bundle,
         descriptors=descriptors(arguments),
-        pid_file=os.path.abspath(arguments.value("--pid-file")) if arguments.given("--pid-file") else "",
+        pid_file=path_of(arguments, "--pid-file"),
+        console_socket=path_of(arguments, "--console-socket"),
+        pidfd_socket=path_of(arguments, "--pidfd-socket"),
+        detached=detached,
+        notify=bool(os.environ.get("NOTIFY_SOCKET")),
         pivot=not arguments.given("--no-pivot"),
         new_keyring=not arguments.given("--no-new-keyring"),
         warn=arguments.warn,
     )
+
+
+def path_of(arguments: Arguments, name: str) -> str:
+    """An option's path, absolute; "" when it was not given."""
+    return os.path.abspath(arguments.value(name)) if arguments.given(name) else ""
 
 
 def descriptors(arguments: Arguments) -> tuple[int, ...]:

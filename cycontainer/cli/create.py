@@ -15,5 +15,5 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    create_from_bundle(arguments)
+    create_from_bundle(arguments, detached=True)
     return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.cli.bundle import descriptors
+from cycontainer.cli.bundle import descriptors, path_of
 from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.verb import MANY, Arguments, Option, UsageError, Verb, number_in
+from cycontainer.console import hand_over, size_of
 from cycontainer.creation import write_pid_file
 from cycontainer.execution import Program, read_program
 from cycontainer.lifecycle import Container
@@ -60,10 +61,20 @@ def main(arguments: Arguments) -> int:
 def _execute(container: Container, arguments: Arguments) -> Process:
     config = container.config
     program = _program(arguments, config.process)
+    console = path_of(arguments, "--console-socket")
+    if program.terminal and arguments.given("--detach") and not console:
+        raise UsageError("cannot allocate tty if we detach without setting console socket")
+    if console and not program.terminal:
+        raise UsageError("cannot use console socket without a terminal")
     process = container.execute(program, descriptors=descriptors(arguments), config=config)
     try:
+        if console:
+            master, process.terminal = process.terminal, -1
+            hand_over(console, master, "console")
+        if arguments.given("--pidfd-socket"):
+            hand_over(path_of(arguments, "--pidfd-socket"), os.dup(process.pidfd), "pidfd")
         if arguments.given("--pid-file"):
-            write_pid_file(os.path.abspath(arguments.value("--pid-file")), process.pid)
+            write_pid_file(path_of(arguments, "--pid-file"), process.pid)
     except BaseException:
         process.abandon()
         raise
@@ -85,6 +96,7 @@ def _program(arguments: Arguments, own: ProcessConfig | None) -> Program:
         user=user,
         additional_gids=more,
         terminal=arguments.given("--tty") or bool(file and file.terminal),
+        size=size_of(0),
         capabilities=tuple(arguments.values("--cap")),
         no_new_privileges=arguments.given("--no-new-privs") or None,
         apparmor_profile=arguments.value("--apparmor"),

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from cycontainer.process import Process
 
+SIGWINCH: Final = 28
 NOT_FORWARDED: Final = frozenset(  # what stops or kills us, what tells of our own faults, what is about us
     (4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 28)
 )
@@ -39,11 +40,24 @@ class Foreground:
         self._process.send_signal(number)
 
     def follow(self, process: Process) -> None:
-        """From now on signals are its."""
+        """From now on signals are its, and its terminal has the size of ours, before it looks."""
         self._process = process
+        if process.terminal >= 0:
+            from cycontainer.console import Relay
+
+            Relay(process).resize()
 
     def wait(self) -> int:
         """Its exit status, or 128 and its signal's number."""
         assert self._process is not None
-        code = self._process.wait()
+        code = self._process.wait() if self._process.terminal < 0 else self._relay(self._process)
         return 128 - code if code < 0 else code
+
+    def _relay(self, process: Process) -> int:
+        from _signal import signal
+
+        from cycontainer.console import Relay
+
+        with Relay(process) as relay:
+            self._before[SIGWINCH] = signal(SIGWINCH, lambda number, frame: relay.resize())
+            return relay.run()

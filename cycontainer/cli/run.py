@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cycontainer.cli.bundle import OPTIONS, create_from_bundle
 from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.verb import Arguments, Option, Verb
@@ -23,23 +25,23 @@ VERB = Verb(
 def main(arguments: Arguments) -> int:
     """Returns the exit status. Errors pass through: cli/__main__.py prints them, for every verb."""
     if arguments.given("--detach"):
-        _start(create_from_bundle(arguments))
+        _start(create_from_bundle(arguments, detached=True), in_background=False)
         return 0
     with Foreground() as foreground:
-        container = create_from_bundle(arguments)
+        container = create_from_bundle(arguments, detached=False)
         assert container.process is not None  # this call made it
         foreground.follow(container.process)
-        _start(container)
+        _start(container, in_background=True)
         status = foreground.wait()
     if not arguments.given("--keep"):
         container.delete(force=True)
     return status
 
 
-def _start(container: Container) -> None:
+def _start(container: Container, *, in_background: bool) -> None:
     """Start it, or leave nothing of it."""
     try:
-        container.start()
+        container.start(service_manager=os.environ.get("NOTIFY_SOCKET", ""), in_background=in_background)
     except BaseException:
         container.delete(force=True)
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 from cycontainer.lifecycle import Container
 
@@ -10,5 +12,6 @@ VERB = Verb(usage="ID", help="let the program of a created container go", operan
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    Container.load(arguments.operands[0], root=arguments.root).start()
+    container = Container.load(arguments.operands[0], root=arguments.root)
+    container.start(service_manager=os.environ.get("NOTIFY_SOCKET", ""))
     return 0
