@@ -241,6 +241,11 @@ cdef class Child:
         close(self.pidfd)
         self.pidfd, self.second = self.second, -1
 
+    def take(self, int pidfd):
+        """Become the process of `pidfd`, and take that over: our child, but not launched by us. Raises OSError."""
+        self.pid = pid_of(pidfd)
+        self.pidfd = pidfd
+
     def send_signal(self, int number):
         """pidfd_send_signal(2). Raises OSError; ESRCH when it has ended."""
         cdef long result = sys5(NR_pidfd_send_signal, self.pidfd, number, 0, 0, 0)

@@ -11,6 +11,7 @@ cdef enum:
     MFD_EXEC = 16
     OPEN_TREE_CLONE = 1
     O_CLOEXEC_ = 0o2000000
+    O_PATH_ = 0o10000000
     AT_EMPTY_PATH_ = 0x1000
     AT_RECURSIVE_ = 0x8000
     ATTR_IDMAP = 0x100000
@@ -87,8 +88,10 @@ def take_read_only(bytes path not None) -> int:
     return tree
 
 
-def open_inside(int root, bytes path not None) -> int:
+def open_inside(int root, bytes path not None, bint look=False) -> int:
     """Open `path` to read below the directory `root`, as if that were /. It never blocks, and follows no magic link.
+
+    `look`: with O_PATH, so that nothing happens to what is there.
 
     Raises:
         OSError: openat2(2)'s.
@@ -96,7 +99,7 @@ def open_inside(int root, bytes path not None) -> int:
     cdef open_how_ how
     cdef const char *where = path
     cdef long result
-    how.flags, how.mode = O_CLOEXEC_ | 0o4000, 0       # O_NONBLOCK: a FIFO must not hold us
+    how.flags, how.mode = O_CLOEXEC_ | (O_PATH_ if look else 0o4000), 0       # O_NONBLOCK: a FIFO must not hold us
     how.resolve = 16 | 2                               # RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
     with nogil:
         result = sys4(NR_openat2, root, <long> where, <long> &how, sizeof(how))

@@ -84,7 +84,7 @@ def write_pid_file(path: str, pid: int) -> None:
         raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None
 
 
-def _intent(config: Config, host: Host, plan: Plan, container_id: str, bundle: str) -> State:
+def intend(config: Config, host: Host, plan: Plan, container_id: str, bundle: str) -> State:
     """What is to be made, before any of it is: so that it is found after a crash."""
     assert plan.cgroup is not None
     paths = where(config.linux.cgroups_path, container_id, host.cgroups)
@@ -129,7 +129,8 @@ def _launch(directory: Directory, plan: Plan, wishes: Wishes, cgroup: Cgroup | N
             os.close(fd)
 
 
-def _end(cgroup: Cgroup) -> None:
+def end_cgroup(cgroup: Cgroup) -> None:
+    """Kill what is in it, and remove it. Raises CgroupError."""
     cgroup.kill()
     cgroup.destroy()
 
@@ -146,20 +147,20 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
     """
     with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
         undo.later("remove the state directory", directory.remove)
-        _check_terminal(config, wishes)
+        check_terminal(config, wishes)
         host = current()
         if wishes.notify:
             config = with_socket(config, directory.make_subdirectory("notify"))
         plan = compile_plan(
             config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
         )
-        state = _intent(config, host, plan, directory.container_id, wishes.bundle)
+        state = intend(config, host, plan, directory.container_id, wishes.bundle)
         _tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
         cgroup = make_cgroup(plan, state)
         if cgroup is not None:
-            undo.later("remove the cgroup", lambda: _end(cgroup))
+            undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
         child = _launch(directory, plan, wishes, cgroup, _below_mount(config, directory.container_id))
         process = Process(plan, child, plan.args)
         undo.later("kill the first process", process.abandon)
@@ -170,7 +171,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
     return duties.state, process.with_ends(wishes.ends)
 
 
-def _check_terminal(config: Config, wishes: Wishes) -> None:
+def check_terminal(config: Config, wishes: Wishes) -> None:
     terminal = config.process is not None and config.process.terminal
     if terminal and wishes.detached and not wishes.console_socket:
         raise ConfigError("process.terminal", "cannot allocate tty if we detach without setting console socket")

@@ -17,6 +17,7 @@
     ├── WaitTimeout          a process has not ended in the time that it was given
     ├── CallGone             nobody waits for a supervisor's answer any more
     ├── StatusUnknown        the program ended, and someone else took its exit status
+    ├── CheckpointError      a container is not fit to be saved; it runs on
     ├── CriuError            criu refused, failed or died
     └── RunError             `run(check=True)`: the program failed
 
@@ -214,6 +215,10 @@ class CallGone(Error):
 
 class StatusUnknown(Error):
     """The program ended, but this process ignores SIGCHLD or something in it waited first."""
+
+
+class CheckpointError(Error):
+    """A container is not fit to be saved; it runs on."""
 
 
 class CriuError(Error):

@@ -363,6 +363,73 @@ class Container:
                 raise ContainerError(self.id, "container not paused")
             self._cgroup(state).thaw()
 
+    # --- saved and brought back
+
+    def checkpoint(self, image_path: str | os.PathLike[str], **options: Any) -> None:
+        """Save its processes to a directory. Unless `options` let them run on, it is stopped then, and can be deleted.
+
+        Args:
+            image_path: made when it is missing; it must have no images.
+            options: `criu.options.CheckpointOptions`: leave_running, tcp_established, file_locks, ...
+
+        Raises:
+            ContainerNotRunning: it is neither running nor paused.
+            ConfigError: an option, or the directory.
+            HostError: criu is missing or too old, or this kernel lacks what an option needs.
+            CheckpointError: it has processes that came in by `exec`; `without_exec` leaves these out.
+            CriuError: criu cannot save it. After any of these it runs on, or is paused, as before; no image is left.
+        """
+        from cycontainer.criu.container import checkpoint_container
+        from cycontainer.criu.options import CheckpointOptions
+
+        wanted: CheckpointOptions = CheckpointOptions(**options)
+        with Directory.open(self.root, self.id):
+            checkpoint_container(self.root, self._state(), self.config, os.fspath(image_path), wanted)
+
+    def pre_dump(self, image_path: str | os.PathLike[str], **options: Any) -> None:
+        """Save its memory while it runs on, so that a later checkpoint with this as its `parent_path` is short.
+
+        Args, Raises: as `checkpoint`. HostError: this kernel cannot track what changes.
+        """
+        self.checkpoint(image_path, pre_dump=True, **options)
+
+    @classmethod
+    def restore(
+        cls,
+        container_id: str,
+        config: Mapping[str, Any],
+        image_path: str | os.PathLike[str],
+        *,
+        root: str | None = None,
+        bundle: str = ".",
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        **options: Any,
+    ) -> Self:
+        """Bring a saved container back, on this machine or another one. It runs when this returns.
+
+        Args:
+            container_id, config, root, bundle: as in `create`; the configuration is the saved container's, but for
+                where its file systems, namespaces and cgroups are now.
+            image_path: the directory that `checkpoint`, or another runtime, has written.
+            stdin, stdout, stderr: take the place of descriptors that were pipes or files of the host. With
+                `process.terminal` the terminal's master is `process.terminal` of the result.
+            options: `criu.options.RestoreOptions`: tcp_established, file_locks, ...
+
+        Raises:
+            ContainerExists: the id is taken under `root`.
+            ConfigError, HostError, CgroupError, HookError, CriuError: nothing is left of what had been made.
+        """
+        from cycontainer.criu.container import bring_back
+        from cycontainer.criu.options import RestoreOptions
+
+        root = os.path.abspath(root) if root else default_root()
+        wanted: RestoreOptions = RestoreOptions(**options)
+        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        process = bring_back(root, container_id, config, os.fspath(image_path), wanted, bundle=bundle, streams=streams)
+        return cls(container_id, root, process)
+
     # --- with
 
     def __enter__(self) -> Self:

@@ -17,8 +17,10 @@ from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Final
+    from collections.abc import Callable, Iterator
+    from typing import Final, TypeVar
+
+    Opened = TypeVar("Opened")
 
 AF_NETLINK, SOL_NETLINK, NETLINK_EXT_ACK = 16, 270, 11
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -195,21 +197,26 @@ class Netlink:
 
 
 def netlink_in(namespace: int) -> Netlink:
-    """A socket that speaks for an open network namespace.
+    """A socket that speaks for an open network namespace. Raises OSError."""
+    return opened_in(namespace, Netlink)
+
+
+def opened_in(namespace: int, opener: Callable[[], Opened]) -> Opened:
+    """What `opener` opens in an open network namespace.
 
     A thread of its own joins the namespace, and ends there: the caller's never leaves its own.
 
     Raises:
         OSError: the namespace may not be joined.
     """
-    found: list[Netlink | OSError] = []
+    found: list[Opened | OSError] = []
     done = _thread.allocate_lock()
     done.acquire()
 
     def open_there() -> None:
         try:
             join((namespace,), (NAMESPACES["network"][0],))
-            found.append(Netlink())
+            found.append(opener())
         except OSError as error:
             found.append(error)
         finally:

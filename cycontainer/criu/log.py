@@ -39,8 +39,10 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("No space left on device", "the image directory's file system is full"),
     ("has bad size", "a file has changed since the checkpoint: the root file system must be as it was"),
     ("is being ptraced", "a process is being traced: detach the debugger first"),
+    ("ctty inheritance", "a shell that keeps /dev/tty open has a job in the foreground: criu cannot save that"),
     ("io_uring", "criu cannot save an io_uring"),
     ("Unknown magic", "the image is damaged, or of another kind"),
+    (" expected from ", "the image is damaged: it ends too early"),
     ("Unexpected EOF", "the image is damaged: it ends too early"),
     ("dirty tracking", "this kernel cannot track memory (CONFIG_MEM_SOFT_DIRTY): no pre-dump, no parent image"),
 )

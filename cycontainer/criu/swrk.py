@@ -14,8 +14,11 @@ from cycontainer._plan import PlanWriter
 from cycontainer.criu import log as criu_log
 from cycontainer.criu.rpc import REQUEST, REQUESTS, RESPONSE, Malformed, decode, encode
 from cycontainer.errors import CriuError, HostError, ProgramError, StatusUnknown, name_of
-from cycontainer.launch import abandon, attend, end_of, launch
+from cycontainer.launch import abandon, end_of, launch
 from cycontainer.plan import Plan
+from cycontainer.process import settle
+from cycontainer.rootfs import AT_RECURSIVE, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE
+from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,13 +48,19 @@ def _environment() -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in os.environ.items() if name in KEPT or name.startswith("CRIU_"))
 
 
-def _compile(cgroup_mounts: tuple[str, ...], own_session: bool) -> Plan:
-    """A plan that enters cgroups and executes criu."""
+def _compile(cgroup_mounts: tuple[str, ...], root: tuple[str, str] | None, own_session: bool) -> Plan:
+    """A plan that enters cgroups, binds the root, and executes criu."""
     plan = PlanWriter()
     for slot, mount in enumerate(cgroup_mounts):
         plan.enter_cgroup(slot, mount)
+    if root is not None:
+        plan.unshare("mount", NAMESPACES["mount"][0])
+        plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
+        plan.take_tree(root[0], OPEN_TREE_CLONE | AT_RECURSIVE)
+        plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
+        plan.enter_root_at(root[1])
     plan.join_keyring()
-    plan.set_umask(0o022)
+    plan.set_umask(0o022 if root is not None else 0o077)  # images are for us alone
     plan.close_slots(False)
     if own_session:
         plan.set_session()
@@ -62,34 +71,10 @@ def _compile(cgroup_mounts: tuple[str, ...], own_session: bool) -> Plan:
     return Plan(
         data=plan.finish(),
         attempts=tuple(plan.attempts),
-        clone_flags=0,
-        processes=1,
-        keeps_init=False,
-        namespaces=(),
-        cgroup=None,
-        syncs={},
-        trees={},
-        errands=(),
-        maps=None,
         program_step=program_step,
         args=("criu", "swrk", str(SOCKET)),
         env=_environment(),
     )
-
-
-def _settle(plan: Plan, child: Child) -> None:
-    """Wait until criu is executed."""
-    import select
-
-    watch = select.poll()
-    watch.register(child.socket, select.POLLIN)
-    while watch.poll():
-        message = child.receive()
-        if message == ():
-            child.settled()
-            return
-        if message:
-            attend(plan, child, message)
 
 
 class Criu:
@@ -112,6 +97,7 @@ class Criu:
         inherited: tuple[int, ...] = (),
         cgroup: Cgroup | None = None,
         cgroup_mounts: tuple[str, ...] = (),
+        root: tuple[str, str] | None = None,
         terminal: int = -1,
     ) -> Self:
         """Start it, and make sure that it is new enough.
@@ -119,6 +105,7 @@ class Criu:
         Args:
             inherited: descriptors that it gets, as FIRST_INHERITED and following; they stay the caller's.
             cgroup, cgroup_mounts: those that it is to be born in, and the mounts of their hierarchies.
+            root: a root file system, and the directory that it is bound on, in a mount namespace of criu's own.
             terminal: its 0, 1 and 2, in the caller's session: for a shell job; -1: /dev/null, in a session of its own,
                 so that nothing that criu says outside of its log lands in the container's output.
 
@@ -127,7 +114,7 @@ class Criu:
         """
         import socket
 
-        plan = _compile(cgroup_mounts, own_session=terminal < 0)
+        plan = _compile(cgroup_mounts, root, own_session=terminal < 0)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -279,7 +266,7 @@ class Criu:
 def _started(plan: Plan, child: Child) -> Child:
     """The child, once criu is executed in it."""
     try:
-        _settle(plan, child)
+        settle(plan, child)
     except ProgramError as error:
         abandon(child)
         child.close()

@@ -1,0 +1,352 @@
+"""Saving a running container: what is found out first, what is held meanwhile, and what is left when it fails.
+
+freeze the cgroup ourselves (criu naps 100 ms when it does) -> find what comes from outside, write what a restore needs
+beside the images -> the dump -> thaw. When it fails, the container runs on, and the image directory is as it was, but
+for the log.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cycontainer.criu.externals import View, external_mounts, namespace_words, standard_files
+from cycontainer.criu.images import Directory, Note, write_note
+from cycontainer.criu.network import choose_lock, unlock
+from cycontainer.criu.options import (
+    CLONE_NEWNET,
+    CheckpointOptions,
+    cgroup_mode,
+    check_empty_ns,
+    network_lock,
+    server_address,
+)
+from cycontainer.criu.swrk import Criu
+from cycontainer.errors import CheckpointError, ConfigError, CriuError, HostError, name_of
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
+
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import Config
+
+LOG: Final = "dump.log"
+LOG_LEVEL: Final = 4
+FREEZE_SECONDS: Final = 10
+END_SECONDS: Final = 30  # for what criu has killed to be gone
+NO_TRACKING: Final = "this kernel cannot track changes of memory (CONFIG_MEM_SOFT_DIRTY): no pre-dump, no parent image"
+
+
+class Subject(Record):
+    """A container that runs, or is paused.
+
+    Attributes:
+        id: its name in messages.
+        pid: its first process's.
+        config: what it was made from.
+        cgroup: None when it has none.
+    """
+
+    id: str
+    pid: int
+    config: Config
+    cgroup: Cgroup | None = None
+
+
+# --- what is refused before anything happens
+
+
+def _check(images: Directory, options: CheckpointOptions) -> None:
+    images.check_empty()
+    check_empty_ns(options.empty_ns)
+    parent = options.parent_path
+    if parent and (parent.startswith("/") or not os.path.isdir(os.path.join(images.path, parent))):
+        what = "must be relative to the image path" if parent.startswith("/") else "is no directory there"
+        raise ConfigError("parent-path", f"{parent} {what}")
+    if options.status_fd >= 0 and not options.lazy_pages:
+        raise ConfigError("status-fd", "goes with lazy-pages")
+    if options.lazy_pages and not options.page_server:
+        raise ConfigError("lazy-pages", "needs page-server: where the memory can be fetched")
+
+
+def _check_features(criu: Criu, options: CheckpointOptions) -> None:
+    """criu dies of an assertion when the kernel lacks what a request needs."""
+    needed = {"mem_track": options.pre_dump or bool(options.parent_path), "lazy_pages": options.lazy_pages}
+    if not any(needed.values()):
+        return
+    there = criu.features(*needed)
+    if needed["mem_track"] and not there["mem_track"]:
+        raise HostError(NO_TRACKING)
+    if needed["lazy_pages"] and not there["lazy_pages"]:
+        raise HostError("this kernel or this criu cannot leave pages for later (userfaultfd): no lazy-pages")
+
+
+def _parent_of(pid: int) -> int:
+    """0 when it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def strangers(pid: int, members: list[int]) -> list[int]:
+    """Which of a cgroup's processes do not descend from the first process: they came in by `exec`."""
+    known, found = {pid}, []
+    for member in members:
+        chain = [member]
+        while chain[-1] not in known and chain[-1] > 1:
+            chain.append(_parent_of(chain[-1]))
+        if chain[-1] in known:
+            known.update(chain)
+        elif _parent_of(member):
+            found.append(member)
+    return found
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(200).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return "?"
+
+
+def _refuse_strangers(subject: Subject) -> None:
+    """Raises CheckpointError: criu saves the first process's descendants only, and kills and loses the others."""
+    if subject.cgroup is None:
+        return
+    found = strangers(subject.pid, subject.cgroup.processes())
+    if found:
+        names = ", ".join(f"{pid} ({_name_of(pid)})" for pid in found)
+        raise CheckpointError(
+            f"processes that came in by exec would not be saved: {names}; wait for them, or leave them out with"
+            " --without-exec (without_exec)"
+        )
+
+
+# --- holding it still
+
+
+class Held:
+    """The cgroup frozen; when the block is left, as it was before, unless its processes are gone."""
+
+    def __init__(self, cgroup: Cgroup | None) -> None:
+        self._cgroup = cgroup
+        self.freezer = freezer_of(cgroup)
+        self._was_frozen = is_frozen(self.freezer)
+
+    def __enter__(self) -> Held:
+        if self._cgroup is not None and self.freezer and not self._was_frozen:
+            self._cgroup.freeze()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._cgroup is None or not self.freezer:
+            return
+        if not self._was_frozen:
+            self._cgroup.thaw()
+        elif self._cgroup.processes():
+            self._cgroup.freeze()  # criu thaws what it found frozen when it fails
+
+
+def freezer_of(cgroup: Cgroup | None) -> str:
+    """The directory by which a cgroup is frozen; "" when there is none."""
+    for name in ("freezer.state", "cgroup.freeze"):
+        for path in cgroup.paths if cgroup is not None else ():
+            if os.path.exists(f"{path}/{name}"):
+                return str(path)
+    return ""
+
+
+def is_frozen(freezer: str) -> bool:
+    """Whether what is there is frozen."""
+    for name, frozen in (("freezer.state", "FROZEN"), ("cgroup.freeze", "1")):
+        path = f"{freezer}/{name}"
+        if freezer and os.path.exists(path):
+            with open(path) as file:
+                return file.read().strip() == frozen
+    return False
+
+
+# --- the dump
+
+
+def _options(subject: Subject, options: CheckpointOptions, images: Directory, work: Directory) -> dict[str, Any]:
+    server = server_address(options.page_server)
+    found: dict[str, Any] = {
+        "images_dir_fd": images.fd,
+        "work_dir_fd": work.fd,
+        "log_file": LOG,
+        "log_level": LOG_LEVEL,
+        "pid": subject.pid,
+        "root": subject.config.root.path,
+        "notify_scripts": True,
+        "orphan_pts_master": True,
+        "manage_cgroups": True,
+        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode),
+        "timeout": FREEZE_SECONDS,
+        "leave_running": options.goes_on,
+        "config_file": criu_configuration(subject.config),
+        "parent_img": options.parent_path or None,
+        "track_mem": options.pre_dump or bool(options.parent_path),
+        "ps": {"address": server[0], "port": server[1]} if server else None,
+    }
+    for name in ("tcp_established", "tcp_skip_in_flight", "ext_unix_sk", "shell_job", "file_locks", "link_remap"):
+        found[name] = getattr(options, name)
+    for name in ("lazy_pages", "auto_dedup"):
+        found[name] = getattr(options, name)
+    if any(each.type == "network" and each.path is None for each in subject.config.linux.namespaces):
+        found["empty_ns"] = CLONE_NEWNET
+    return found
+
+
+def criu_configuration(config: Config) -> str | None:
+    """The path of criu's own configuration file, which overrides what we ask: the annotation, else the machine's."""
+    annotations = dict(config.annotations)
+    if "org.criu.config" in annotations:
+        return annotations["org.criu.config"]
+    places = ("/etc/criu/cycontainer.conf", "/etc/criu/runc.conf")
+    return next((path for path in places if os.path.exists(path)), None)
+
+
+class _Dump:
+    """What is known while criu works."""
+
+    def __init__(self, options: CheckpointOptions, saved: Callable[[], None] | None) -> None:
+        self._options, self._saved = options, saved
+        self.locked = False
+
+    def notified(self, name: str, pid: int, fd: int) -> Mapping[str, Any] | None:
+        """Answer criu."""
+        if name == "network-lock":
+            self.locked = True
+        elif name == "status-ready" and self._options.status_fd >= 0:
+            os.write(self._options.status_fd, b"\0")
+            os.close(self._options.status_fd)
+        elif name == "post-dump" and self._saved is not None and not self._options.goes_on:
+            self._saved()
+        return None
+
+
+def checkpoint(
+    subject: Subject, image_path: str, options: CheckpointOptions, *, saved: Callable[[], None] | None = None
+) -> None:
+    """Save a container to a directory, which is made when it is missing.
+
+    Unless `options` let it go on, its processes are gone then; its cgroup and its state are the caller's to remove.
+
+    Args:
+        saved: called when all is saved, just before the processes are killed; what it raises, fails the checkpoint.
+
+    Raises:
+        ConfigError: an option, or the image directory: it has images, or cannot be written.
+        HostError: criu is missing or too old, or this kernel lacks what an option needs.
+        CheckpointError: the container is not fit for it.
+        CriuError: criu cannot save it. After any of these, the container is as it was, and no image is left.
+    """
+    with Directory.open(image_path, "image-path", make=True) as images:
+        try:
+            with Directory.open(options.work_path or image_path, "work-path", make=True) as work:
+                _check(images, options)
+                _save(subject, images, work, options, saved)
+        except BaseException as error:
+            try:
+                images.remove_new()
+            except OSError as failure:
+                error.add_note(f"could not remove the images: {failure}")
+            raise
+
+
+def _save(
+    subject: Subject,
+    images: Directory,
+    work: Directory,
+    options: CheckpointOptions,
+    saved: Callable[[], None] | None,
+) -> None:
+    pidfd = _open(subject)
+    try:
+        with Criu.start(terminal=0 if options.shell_job else -1) as criu:
+            _check_features(criu, options)
+            _dump(criu, subject, images, work, options, saved=saved)
+        if not options.goes_on:
+            _await_end(pidfd, subject)
+    finally:
+        os.close(pidfd)
+
+
+def _dump(
+    criu: Criu,
+    subject: Subject,
+    images: Directory,
+    work: Directory,
+    options: CheckpointOptions,
+    *,
+    saved: Callable[[], None] | None,
+) -> None:
+    lock = options.network_lock or choose_lock()
+    request = _options(subject, options, images, work)
+    request["network_lock"] = network_lock(lock)
+    with Held(subject.cgroup) as held:
+        if not options.without_exec:
+            _refuse_strangers(subject)
+        request.update(_describe(subject, images, criu, lock, options.pre_dump))
+        request["freeze_cgroup"] = held.freezer or None
+        kind = "SINGLE_PRE_DUMP" if options.pre_dump else "DUMP"
+        dump = _Dump(options, saved)
+        _ask(criu, kind, request, dump=dump, subject=subject, lock=lock, log=f"{work.path}/{LOG}")
+
+
+def _ask(criu: Criu, kind: str, request: dict[str, Any], *, dump: _Dump, subject: Subject, lock: str, log: str) -> None:
+    try:
+        criu.ask(kind, request, notified=dump.notified, log=log)
+    except CriuError as error:
+        if dump.locked and error.problem.startswith(("killed", "exit status", "hung up")):  # it could not do it itself
+            unlock(subject.pid, lock)
+        raise
+
+
+def _open(subject: Subject) -> int:
+    try:
+        return os.pidfd_open(subject.pid)
+    except OSError as error:
+        raise CheckpointError(f"container {subject.id}: {name_of(error.errno or 0)}") from None
+
+
+def _describe(subject: Subject, images: Directory, criu: Criu, lock: str, pre_dump: bool) -> dict[str, Any]:
+    """Write the note, and say to criu what is not its to save: now, that nothing moves any more."""
+    try:
+        with View(subject.pid) as view:
+            mounts, names = external_mounts(subject.config, view)
+            keys, files = standard_files(subject.pid, view.mounts)
+            namespaces = namespace_words(subject.pid, subject.config)
+    except (FileNotFoundError, ProcessLookupError):
+        raise CheckpointError(f"container {subject.id}: {name_of(errno.ESRCH)}") from None
+    note = Note(
+        machine=os.uname().machine,
+        criu=".".join(map(str, criu.version)),
+        network_lock=lock,
+        mounts=names,
+        descriptors=keys,
+        files=files,
+        pre_dump=pre_dump,
+    )
+    write_note(images, note)
+    words = [f"mnt[{where}]:{name}" for where, name in sorted(mounts.items())]
+    words += namespaces
+    words += sorted({key for key in keys if key and not key.startswith("pipe:")})
+    return {"external": words}
+
+
+def _await_end(pidfd: int, subject: Subject) -> None:
+    """What criu has killed is gone: readable when it has ended. Raises CheckpointError."""
+    import select
+
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    if not watch.poll(END_SECONDS * 1000):
+        raise CheckpointError(f"container {subject.id} was saved, but its first process does not end")

@@ -1,0 +1,191 @@
+"""Checkpoint and restore of containers with a state: locks, cgroups, hooks, and what is undone. Lifecycle."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer import _clone
+from cycontainer.compile import Style, compile_plan
+from cycontainer.console import hand_over
+from cycontainer.creation import Wishes, check_terminal, end_cgroup, intend, make_cgroup, write_pid_file
+from cycontainer.criu.checkpoint import Subject, checkpoint
+from cycontainer.criu.restore import Wanted, refuse_mapped_mounts, restore
+from cycontainer.deletion import open_cgroup
+from cycontainer.errors import ContainerNotRunning
+from cycontainer.hooks import run_hooks, run_poststop
+from cycontainer.host import current
+from cycontainer.netdevices import NetworkDevices
+from cycontainer.process import Process
+from cycontainer.state import start_time_of, status_of
+from cycontainer.undo import Undo
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from cycontainer.config import Config
+    from cycontainer.criu.options import CheckpointOptions, RestoreOptions
+    from cycontainer.state import Directory, State
+    from cycontainer.streams import Stream
+
+
+def checkpoint_container(root: str, state: State, config: Config, image_path: str, options: CheckpointOptions) -> None:
+    """Save a container whose directory is locked; see `Container.checkpoint`."""
+    status = status_of(root, state)
+    if status not in ("running", "paused"):
+        raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
+    refuse_mapped_mounts(config)
+    cgroup = open_cgroup(state) if state.cgroups else None
+    checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)
+
+
+def bring_back(
+    root: str,
+    container_id: str,
+    config: Mapping[str, Any],
+    image_path: str,
+    options: RestoreOptions,
+    *,
+    bundle: str,
+    streams: Mapping[str, Stream],
+) -> Process:
+    """Restore a container with streams or a terminal of ours; see `Container.restore`."""
+    from cycontainer.json_text import to_json
+    from cycontainer.streams import DEVNULL, Streams
+
+    document = to_json(config).encode("utf-8", "surrogateescape")
+    opened = Streams()
+    terminal = bool((config.get("process") or {}).get("terminal"))
+    try:
+        for name, stream in streams.items():
+            opened.add(name, DEVNULL if terminal else stream)
+        wishes = Wishes(bundle=os.path.abspath(bundle), descriptors=tuple(opened.program), ends=opened.ends)
+        process = bring_back_bundle(root, container_id, document, image_path, options, wishes=wishes)
+        opened.ends = dict.fromkeys(opened.ends, -1)
+    finally:
+        opened.close()
+    return process
+
+
+def bring_back_bundle(
+    root: str, container_id: str, document: bytes, image_path: str, options: RestoreOptions, *, wishes: Wishes
+) -> Process:
+    """Restore a container from the bytes of its config.json, under a new id."""
+    from cycontainer.read_config import parse, read_config
+    from cycontainer.state import Directory
+
+    config = read_config(parse(document), bundle=wishes.bundle)
+    with Directory.reserve(root, container_id) as directory:
+        _, process = restore_container(directory, config, document, wishes, image_path=image_path, options=options)
+    return process
+
+
+def restore_container(
+    directory: Directory, config: Config, document: bytes, wishes: Wishes, *, image_path: str, options: RestoreOptions
+) -> tuple[State, Process]:
+    """Make a container that is a saved one; see `Container.restore`.
+
+    Args:
+        directory: reserved for it, and the caller's; on a failure it is removed.
+        document: the configuration as it was given, which is kept.
+    """
+    with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
+        undo.later("remove the state directory", directory.remove)
+        check_terminal(config, wishes)
+        host = current()
+        plan = compile_plan(config, host, Style(wait_for_start=True))
+        state = intend(config, host, plan, directory.container_id, wishes.bundle)
+        directory.write("config.json", document)
+        directory.save(state)
+        cgroup = make_cgroup(plan, state)
+        if cgroup is not None:
+            undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+        duties = _Duties(directory, config, state, wishes, undo, devices)
+        wanted = Wanted(
+            config=config,
+            at=directory.path,
+            cgroup=cgroup,
+            cgroup_mounts=tuple(place.mount for place in state.cgroups),
+            descriptors=wishes.descriptors,
+            terminal=duties.keep_terminal,
+            set_up=duties.set_up,
+            restored=lambda pid: duties.restored(pid, document),
+        )
+        child = duties.child
+        child.take(restore(wanted, image_path, options))
+        if cgroup is not None:
+            cgroup.release_tasks()
+    return duties.state, Process(plan, child, plan.args).with_ends(wishes.ends)
+
+
+class _Duties:
+    """What is done while criu waits for our answers. `state` is the newest."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        config: Config,
+        state: State,
+        wishes: Wishes,
+        undo: Undo,
+        devices: NetworkDevices,
+    ) -> None:
+        self.state, self._directory, self._config = state, directory, config
+        self._wishes, self._undo, self._devices = wishes, undo, devices
+        self.child = _clone.Child()  # to be: until it is adopted it has nothing but a terminal
+
+    def keep_terminal(self, master: int) -> None:
+        """Its terminal is there: as for a new container, it is sent away or stays ours."""
+        if self._wishes.console_socket:
+            hand_over(self._wishes.console_socket, master, "terminal")
+        else:
+            self.child.terminal = master
+
+    def _know(self, pid: int) -> None:
+        self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
+
+    def set_up(self, pid: int) -> None:
+        """Its namespaces are there: devices, and the hooks that see to the network. runtime-spec config.md, "Hooks"."""
+        self._know(pid)
+        self._devices.move_to(pid)
+        config, state, bundle = self._config, self.state, self._wishes.bundle
+        if config.linux.intel_rdt is not None:
+            self._share_caches(pid)
+        if config.hooks.poststop:
+            self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
+        run_hooks("prestart", config, state, "creating", directory=bundle)
+        run_hooks("createRuntime", config, state, "creating", directory=bundle)
+
+    def _share_caches(self, pid: int) -> None:
+        from cycontainer.intelrdt import assign, find_root, remove
+
+        assert self._config.linux.intel_rdt is not None
+        group = assign(self._config.linux.intel_rdt, self.state.id, pid, find_root())
+        self._undo.later("remove the resctrl group", lambda: remove(group))
+        self.state = self.state.replace(resctrl=group)
+        self._directory.save(self.state)
+
+    def restored(self, pid: int, document: bytes) -> None:
+        """All is there: keep the state, so that whoever comes finds it; only then its processes run."""
+        self._know(pid)
+        if _has_other_clock(pid) and not any(each.type == "time" for each in self._config.linux.namespaces):
+            self._directory.write("config.json", _with_time_namespace(document))
+        if self._wishes.pidfd_socket:
+            hand_over(self._wishes.pidfd_socket, os.pidfd_open(pid), "pidfd")
+        if self._wishes.pid_file:
+            write_pid_file(self._wishes.pid_file, pid)
+        self._directory.save(self.state)
+
+
+def _has_other_clock(pid: int) -> bool:
+    """criu restores into a new time namespace also what had none: for exec, the container now has one."""
+    return os.stat(f"/proc/{pid}/ns/time").st_ino != os.stat("/proc/self/ns/time").st_ino
+
+
+def _with_time_namespace(document: bytes) -> bytes:
+    import json
+
+    value = json.loads(document.decode("utf-8", "surrogateescape"))
+    value["linux"]["namespaces"].append({"type": "time"})
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")

@@ -1,0 +1,220 @@
+"""An image directory: opened, checked, and what stands there beside criu's images. Lifecycle: it writes files.
+
+    *.img              criu's, of any runtime
+    descriptors.json   what the first process's 0, 1 and 2 were: runc's and crun's format, so that images are exchanged
+    cycontainer.json   what else a restore has to know (`Note`); without it, an image is another runtime's
+
+Images hold all that the container's processes had in memory: the directory is 0700. What is read from one is untrusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from cycontainer.errors import ConfigError, name_of
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Self
+
+VERSION: Final = 1
+NOTE: Final = "cycontainer.json"
+DESCRIPTORS: Final = "descriptors.json"
+YARD: Final = ".criu."  # directories on which criu mounts; one that died leaves them
+OURS: Final = (NOTE, DESCRIPTORS)
+MOST_BYTES: Final = 1 << 20
+
+
+class Note(Record):
+    """What our checkpoints say of their images.
+
+    Attributes:
+        machine: the architecture, "x86_64".
+        criu: the version that wrote them.
+        network_lock: the one that was taken.
+        mounts: the names of the mounts that come from outside.
+        descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
+        files: where those led to.
+        pre_dump: there is nothing but memory.
+    """
+
+    machine: str
+    criu: str
+    network_lock: str
+    mounts: tuple[str, ...] = ()
+    descriptors: tuple[str, ...] = ("", "", "")
+    files: tuple[str, ...] = ("", "", "")
+    pre_dump: bool = False
+
+
+class Directory:
+    """A directory for images or logs, open."""
+
+    def __init__(self, path: str, fd: int, *, made: bool) -> None:
+        self.path, self.fd, self._made = path, fd, made
+        self._before = set(os.listdir(fd))
+
+    @classmethod
+    def open(cls, path: str, option: str, *, make: bool = False) -> Self:
+        """Open it; `make` makes it when it is missing, for us alone.
+
+        Raises:
+            ConfigError: it cannot be used; `option` names it.
+        """
+        path = os.path.abspath(path)
+        made = make and not os.path.isdir(path)
+        try:
+            if made:
+                os.makedirs(path, 0o700, exist_ok=True)
+            return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), made=made)
+        except OSError as error:
+            raise ConfigError(option, f"{path}: {name_of(error.errno or 0)}") from None
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def seen_by(self, pid: int) -> Directory:
+        """The same directory in a process's mount namespace: criu goes there, and mounts. Raises ConfigError."""
+        return type(self).open(f"/proc/{pid}/root{os.path.realpath(self.path)}", "work-path")
+
+    def check_empty(self) -> None:
+        """Refuse one that has images: mixed, they could not be restored. Raises ConfigError."""
+        found = sorted(name for name in self._before if name.endswith(".img") or name in OURS)
+        if found:
+            raise ConfigError("image-path", f"{self.path} is not empty: it has {found[0]} of another checkpoint")
+
+    def write(self, name: str, value: Any) -> None:
+        """Write JSON to a new file, readable by its owner. Raises ConfigError."""
+        import json
+
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
+                json.dump(value, file, ensure_ascii=False)
+        except OSError as error:
+            raise ConfigError("image-path", f"{self.path}/{name}: {name_of(error.errno or 0)}") from None
+
+    def read(self, name: str) -> Any:
+        """The JSON of a file; None when there is no such file.
+
+        Raises:
+            ConfigError: it is not a small regular file with JSON.
+        """
+        import json
+
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            with open(fd, "rb") as file:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise OSError(errno.EINVAL, "not a regular file")
+                return json.loads(file.read(MOST_BYTES).decode("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError):
+            raise ConfigError("image-path", f"{self.path}/{name} is damaged") from None
+
+    def remove_new(self) -> None:
+        """Remove what has come since it was opened, but logs; and itself, when it was made then. Raises OSError."""
+        for name in set(os.listdir(self.fd)) - self._before:
+            if not name.endswith(".log") and not name.startswith(YARD):
+                os.unlink(name, dir_fd=self.fd)
+        self.remove_yards()
+        if self._made and not os.listdir(self.fd):
+            os.rmdir(self.path)
+
+    def remove_yards(self) -> None:
+        """Remove the directories of a criu that failed: its mounts went with it. Raises OSError."""
+        for name in os.listdir(self.fd):
+            if name.startswith(YARD):
+                os.rmdir(name, dir_fd=self.fd)
+
+    def let_read(self, gid: int) -> None:
+        """Let a group read the images: criu opens some with its own user, some as the container's root. Raises OSError.
+
+        Owned by that root, the former could not, for it has no capabilities then.
+        """
+        for name in os.listdir(self.fd):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                status = os.fstat(fd)
+                if name.endswith(".img") and stat.S_ISREG(status.st_mode) and status.st_gid != gid:
+                    os.fchown(fd, -1, gid)
+                    os.fchmod(fd, 0o640)
+            finally:
+                os.close(fd)
+        if os.fstat(self.fd).st_gid != gid:
+            os.fchown(self.fd, -1, gid)
+            os.fchmod(self.fd, 0o710)
+
+
+def write_note(directory: Directory, note: Note) -> None:
+    """Raises ConfigError."""
+    directory.write(DESCRIPTORS, list(note.files))
+    names = {name: getattr(note, name) for name in type(note).fields}
+    directory.write(NOTE, {"version": VERSION, **names})
+
+
+def _texts(value: Any, count: int | None = None) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and "\0" not in each for each in value):
+        raise TypeError
+    if count is not None and len(value) != count:
+        raise TypeError
+    return tuple(value)
+
+
+def read_note(directory: Directory) -> Note | None:
+    """The note; None when the images are another runtime's.
+
+    Raises:
+        ConfigError: it is damaged, or of a later version.
+    """
+    found = directory.read(NOTE)
+    if found is None:
+        return None
+    try:
+        if found["version"] != VERSION:
+            raise ConfigError("image-path", f"{directory.path} was written by a later version of cycontainer")
+        return Note(
+            **{name: _texts([found[name]])[0] for name in ("machine", "criu", "network_lock")},
+            mounts=_texts(found["mounts"]),
+            descriptors=_texts(found["descriptors"], 3),
+            files=_texts(found["files"], 3),
+            pre_dump=found["pre_dump"] is True,
+        )
+    except (KeyError, TypeError):
+        raise ConfigError("image-path", f"{directory.path}/{NOTE} is damaged") from None
+
+
+def read_descriptors(directory: Directory) -> tuple[str, ...]:
+    """What the first process's 0, 1 and 2 were, as any runtime says it. Raises ConfigError."""
+    found = directory.read(DESCRIPTORS)
+    if found is None:
+        return ("", "", "")
+    try:
+        return _texts(found)[:3]
+    except TypeError:
+        raise ConfigError("image-path", f"{directory.path}/{DESCRIPTORS} is damaged") from None
+
+
+def check_complete(directory: Directory) -> None:
+    """Refuse a directory that has no images, or a pre-dump's. Raises ConfigError."""
+    names = os.listdir(directory.fd)
+    if "inventory.img" not in names:
+        raise ConfigError("image-path", f"{directory.path} has no checkpoint: inventory.img is missing")
+    note = read_note(directory)
+    if note is None:
+        return
+    if note.pre_dump:
+        raise ConfigError("image-path", f"{directory.path} is of a pre-dump: it has the memory only")
+    machine = os.uname().machine
+    if note.machine != machine:
+        raise ConfigError("image-path", f"{directory.path} was made on {note.machine}, and this is {machine}")

@@ -1,0 +1,92 @@
+"""A container's network around a checkpoint: which lock criu takes, undoing that of a criu that died, bringing lo up.
+
+criu locks a network namespace by rules that drop all: in iptables a chain CRIU in INPUT and OUTPUT of both families; in
+nftables a table CRIU-PID of the inet family. Sources: criu's net.c and netfilter.c; netfilter's nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer._nsenter import open_namespace
+from cycontainer._plan import PlanWriter
+from cycontainer.config import Namespace
+from cycontainer.criu.netfilter import netfilter_in
+from cycontainer.errors import HostError
+from cycontainer.hooks import run_program
+from cycontainer.plan import Plan
+from cycontainer.rtnetlink import netlink_in
+from cycontainer.tables import NAMESPACES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+IPTABLES_RULES: Final = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n"
+
+
+def program(name: str) -> str:
+    """Where PATH has a program; "" when it does not."""
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            return path
+    return ""
+
+
+def choose_lock() -> str:
+    """criu's own default where it can have it; nftables needs no program."""
+    return "iptables" if program("iptables-restore") else "nftables"
+
+
+def bring_loopback_up(pid: int) -> None:
+    """Of a process's network namespace: what is restored there may be connected over it. Raises OSError."""
+    namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+    try:
+        with netlink_in(namespace) as netlink:
+            netlink.bring_up(netlink.link("lo").number)
+    finally:
+        os.close(namespace)
+
+
+# --- the lock of a criu that died
+
+
+def unlock(pid: int, lock: str) -> None:
+    """Take the rules of a dead criu out of a process's network namespace, if it has one of its own. Raises OSError."""
+    path = f"/proc/{pid}/ns/net"
+    if lock == "skip" or os.stat(path).st_ino == os.stat("/proc/self/ns/net").st_ino:
+        return
+    namespace = open_namespace(path.encode(), NAMESPACES["network"][0])
+    try:
+        if lock == "nftables":
+            with netfilter_in(namespace) as netfilter:
+                netfilter.delete_tables("CRIU")
+        else:
+            _run_iptables(path)
+    finally:
+        os.close(namespace)
+
+
+def _run_iptables(path: str) -> None:
+    """iptables-restore and ip6tables-restore in a network namespace. Raises HostError."""
+    for name in ("iptables-restore", "ip6tables-restore"):
+        plan = PlanWriter()
+        plan.join(0, "network", NAMESPACES["network"][0])
+        plan.close_slots(False)
+        plan.set_session()
+        plan.fresh_signals()
+        program_step = len(plan.attempts)
+        plan.look_up()
+        plan.execute()
+        compiled = Plan(
+            data=plan.finish(),
+            attempts=tuple(plan.attempts),
+            program_step=program_step,
+            args=(name, "--noflush", "-w"),
+            env=(f"PATH={os.environ.get('PATH', '')}",),
+            namespaces=(Namespace(type="network", path=path),),
+        )
+        problem, output = run_program(compiled, IPTABLES_RULES.encode(), None, ())
+        if problem:
+            raise HostError(f"the container's network is still locked: {name}: {problem} {output}")

@@ -1,0 +1,119 @@
+"""What a checkpoint and a restore can be asked for beside the container and the image directory. It touches nothing."""
+
+from __future__ import annotations
+
+from cycontainer.criu.rpc import CGROUP_MODES, NETWORK_LOCKS
+from cycontainer.errors import ConfigError
+from cycontainer.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+CLONE_NEWNET: Final = 0x40000000
+CGROUP_WORDS: Final = ("ignore", "soft", "full", "strict")
+EMPTY_NAMESPACES: Final = {"network": CLONE_NEWNET}
+
+
+class CheckpointOptions(Record):
+    """How a container is saved.
+
+    Attributes:
+        work_path: where criu's log goes; "" is the image directory.
+        parent_path: an earlier pre-dump's image directory, relative to this one; only what changed since is saved.
+        pre_dump: save the memory only, and let the container run on.
+        leave_running: let the container run on after a whole dump.
+        tcp_established: save established TCP connections; they are locked meanwhile.
+        tcp_skip_in_flight: leave connections out that are just being made.
+        ext_unix_sk: save datagram sockets that are connected to the host's.
+        shell_job: its terminal is the caller's.
+        file_locks: save file locks.
+        link_remap: save open files that are deleted but have another name: it is given one for the time being.
+        lazy_pages: leave the memory here, for `criu lazy-pages` of the other machine to fetch from `page_server`.
+        status_fd: a byte 0 is written there, and it is closed, when lazy pages can be fetched; -1 is none.
+        page_server: "ADDRESS:PORT" of the criu page-server that takes the memory; "" is none.
+        auto_dedup: what is saved is taken out of the parent images.
+        manage_cgroups_mode: "soft", "full", "strict" or "ignore".
+        empty_ns: nothing of the network namespace but sockets is saved. It is always so.
+        network_lock: "iptables", "nftables" or "skip"; "" is iptables where that is installed, else nftables.
+        without_exec: processes that came in by `exec` are not saved; without this they are an error.
+    """
+
+    work_path: str = ""
+    parent_path: str = ""
+    pre_dump: bool = False
+    leave_running: bool = False
+    tcp_established: bool = False
+    tcp_skip_in_flight: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    link_remap: bool = False
+    lazy_pages: bool = False
+    status_fd: int = -1
+    page_server: str = ""
+    auto_dedup: bool = False
+    manage_cgroups_mode: str = "soft"
+    empty_ns: tuple[str, ...] = ()
+    network_lock: str = ""
+    without_exec: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the container runs on afterwards."""
+        return self.leave_running or self.pre_dump
+
+
+class RestoreOptions(Record):
+    """How a container is restored; what `CheckpointOptions` has as well means the same.
+
+    Attributes:
+        tcp_close: established connections are closed.
+        lsm_profile: "selinux:LABEL" or "apparmor:NAME" for its processes.
+        lsm_mount_context: the SELinux label of its mounts.
+    """
+
+    work_path: str = ""
+    tcp_established: bool = False
+    tcp_close: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    lazy_pages: bool = False
+    auto_dedup: bool = False
+    manage_cgroups_mode: str = "soft"
+    empty_ns: tuple[str, ...] = ()
+    network_lock: str = ""
+    lsm_profile: str = ""
+    lsm_mount_context: str = ""
+
+
+def cgroup_mode(name: str) -> int:
+    """criu's number of a --manage-cgroups-mode. Raises ConfigError."""
+    if name not in CGROUP_WORDS:
+        raise ConfigError("manage-cgroups-mode", f"{name!r} is none of {', '.join(CGROUP_WORDS)}")
+    return CGROUP_MODES[name]
+
+
+def network_lock(name: str) -> int:
+    """criu's number of a network lock. Raises ConfigError."""
+    if name not in NETWORK_LOCKS:
+        raise ConfigError("network-lock", f"{name!r} is none of {', '.join(NETWORK_LOCKS)}")
+    return NETWORK_LOCKS[name]
+
+
+def check_empty_ns(names: tuple[str, ...]) -> None:
+    """Only the network namespace can be emptied. Raises ConfigError."""
+    for name in names:
+        if name not in EMPTY_NAMESPACES:
+            raise ConfigError("empty-ns", f"{name!r} is none of {', '.join(EMPTY_NAMESPACES)}")
+
+
+def server_address(text: str) -> tuple[str, int] | None:
+    """The address and port of "ADDRESS:PORT", an IPv6 address in brackets or not; None for "". Raises ConfigError."""
+    if not text:
+        return None
+    address, colon, port = text.rpartition(":")
+    if not colon or not address or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise ConfigError("page-server", f"{text!r} must be ADDRESS:PORT")
+    return address.removeprefix("[").removesuffix("]"), int(port)

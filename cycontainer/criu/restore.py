@@ -1,0 +1,278 @@
+"""Bringing a saved container back: what is prepared, what criu is told, what is done while it works.
+
+mount points -> criu, born in the container's cgroup and in a mount namespace of its own, in which the root file system
+is bound where criu wants it (so no mount of ours is ever on the host, whatever dies when) -> the request -> hooks,
+terminal, state while criu waits for our answers. criu's processes are born there too, as our children. On a failure
+criu kills them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration
+from cycontainer.criu.externals import external_namespaces, joined_namespaces, mount_sources
+from cycontainer.criu.images import Directory, Note, check_complete, read_descriptors, read_note
+from cycontainer.criu.mount_points import make_mount_points
+from cycontainer.criu.network import bring_loopback_up, choose_lock
+from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, check_empty_ns, network_lock
+from cycontainer.criu.pages import check_pages
+from cycontainer.criu.swrk import FIRST_INHERITED, Criu
+from cycontainer.errors import ConfigError, name_of
+from cycontainer.record import Record
+from cycontainer.rootfs import fold_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
+
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import Config
+
+LOG: Final = "restore.log"
+SIGKILL: Final = 9
+
+
+class Wanted(Record):
+    """The container that is to be.
+
+    Attributes:
+        config: what it is made from: where its file systems and namespaces are now.
+        at: an empty or unimportant directory: criu finds the root file system there, in a mount namespace of its own.
+        cgroup: made for it, its `tasks` open; None when it gets none.
+        cgroup_mounts: the mounts of the cgroup's hierarchies.
+        descriptors: its new 0, 1 and 2, where the old ones were the host's or pipes.
+        terminal: called with the master of its terminal, which is then the callee's; None closes it.
+        set_up: called with the first process's pid when its namespaces are there and nothing else is: hooks.
+        restored: called with that pid when all is there and nothing runs yet.
+    """
+
+    config: Config
+    at: str
+    cgroup: Cgroup | None = None
+    cgroup_mounts: tuple[str, ...] = ()
+    descriptors: tuple[int, ...] = (0, 1, 2)
+    terminal: Callable[[int], None] | None = None
+    set_up: Callable[[int], None] | None = None
+    restored: Callable[[int], None] | None = None
+
+
+# --- what criu is told
+
+
+def inherited(note: Note | None, links: tuple[str, ...], descriptors: tuple[int, ...]) -> dict[str, int]:
+    """Which of our descriptors takes the place of which of the image's, by criu's key."""
+    keys = note.descriptors if note is not None else tuple(link if link.startswith("pipe:") else "" for link in links)
+    found: dict[str, int] = {}
+    for key, fd in zip(keys, descriptors):
+        if key:
+            found.setdefault(key, fd)
+    return found
+
+
+def _open_namespaces(config: Config) -> dict[str, int]:
+    """The namespaces that exist, by criu's key; the caller's to close. Raises ConfigError."""
+    found: dict[str, int] = {}
+    for key, path in external_namespaces(config).items():
+        try:
+            found[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            for fd in found.values():
+                os.close(fd)
+            raise ConfigError("linux.namespaces", f"{path}: {name_of(error.errno or 0)}") from None
+    return found
+
+
+def _cgroup_roots(pid: int) -> list[dict[str, str]]:
+    """criu's own v1 cgroups: it makes those of the image below them."""
+    found = []
+    with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
+        for line in file:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            found += [{"ctrl": name, "path": path} for name in names.split(",") if name]
+    return found
+
+
+def cgroup_sources(config: Config, cgroup: Cgroup | None, mounts: tuple[str, ...]) -> dict[str, str]:
+    """The container's v1 cgroup directories by where a cgroup mount of the configuration shows them."""
+    if cgroup is None:
+        return {}
+    paths = dict(zip(mounts, cgroup.paths))
+    return {
+        f"{mount.destination.rstrip('/')}/{where.rpartition('/')[2]}": path
+        for mount in config.mounts
+        if mount.type == "cgroup"
+        for where, path in paths.items()
+    }
+
+
+def _options(wanted: Wanted, options: RestoreOptions, images: Directory, note: Note | None) -> dict[str, Any]:
+    config = wanted.config
+    sources = cgroup_sources(config, wanted.cgroup, wanted.cgroup_mounts)
+    mounts = mount_sources(config, note.mounts if note is not None else None, sources)
+    lock = options.network_lock or (note.network_lock if note is not None else choose_lock())
+    found: dict[str, Any] = {
+        "images_dir_fd": images.fd,
+        "log_file": LOG,
+        "log_level": LOG_LEVEL,
+        "root": wanted.at,
+        "rst_sibling": True,
+        "notify_scripts": True,
+        "orphan_pts_master": True,
+        "evasive_devices": True,
+        "manage_cgroups": True,
+        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode),
+        "network_lock": network_lock(lock),
+        "config_file": criu_configuration(config),
+        "ext_mnt": [{"key": name, "val": source} for name, source in mounts.items()],
+        "join_ns": joined_namespaces(config),
+        "lsm_profile": options.lsm_profile or None,
+        "lsm_mount_context": options.lsm_mount_context or None,
+    }
+    names = ("tcp_established", "tcp_close", "ext_unix_sk", "shell_job", "file_locks", "lazy_pages", "auto_dedup")
+    found.update({name: getattr(options, name) for name in names})
+    if _has_new_network(config):
+        found["empty_ns"] = CLONE_NEWNET
+    return found
+
+
+def _has_new_network(config: Config) -> bool:
+    return any(each.type == "network" and each.path is None for each in config.linux.namespaces)
+
+
+def refuse_mapped_mounts(config: Config) -> None:
+    """criu binds what is outside as it is: the ids of an idmapped mount would be others. Raises ConfigError."""
+    for place, mount in enumerate(config.mounts):
+        if mount.uid_map or mount.gid_map or fold_options(mount).idmap:
+            raise ConfigError(
+                f"mounts[{place}]", "a container with an idmapped mount can be neither saved nor restored"
+            )
+
+
+# --- while criu works
+
+
+class _Progress:
+    """What has come of the restore so far. Owns `pidfd`."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self.pidfd = -1
+
+    def notified(self, name: str, pid: int, fd: int) -> Mapping[str, Any] | None:
+        """Do what the moment asks for."""
+        wanted = self._wanted
+        if name == "setup-namespaces":
+            self.pidfd = os.pidfd_open(pid)
+            if _has_new_network(wanted.config):
+                bring_loopback_up(pid)
+            if wanted.set_up is not None:
+                wanted.set_up(pid)
+        elif name == "orphan-pts-master" and fd >= 0 and wanted.terminal is not None:
+            wanted.terminal(os.dup(fd))
+        elif name == "post-restore":
+            if self.pidfd < 0:
+                self.pidfd = os.pidfd_open(pid)
+            if wanted.restored is not None:
+                wanted.restored(pid)
+        return None
+
+    def abandon(self, criu: int) -> None:
+        """Kill what is there, and wait for it: criu's processes are our children, also those that it has killed.
+
+        Before it says a pid, one is found by its session, which is still criu's.
+        """
+        import signal
+
+        if self.pidfd < 0:
+            pid = _child_in_session(criu)
+            self.pidfd = os.pidfd_open(pid) if pid else -1
+        if self.pidfd < 0:
+            return
+        try:
+            signal.pidfd_send_signal(self.pidfd, SIGKILL)
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        except (ProcessLookupError, ChildProcessError):
+            return  # this program lets the kernel wait for its children
+        finally:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def _child_in_session(session: int) -> int:
+    """Our child in a session; 0 when there is none."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if (int(fields[1]), int(fields[3])) == (os.getpid(), session):
+            return int(name)
+    return 0
+
+
+def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
+    """Bring a container back from a directory that `checkpoint`, or another runtime, wrote.
+
+    Returns:
+        A pidfd of its first process, which is our child; the caller's.
+
+    Raises:
+        ConfigError: an option, the configuration, or the image directory: it is damaged, of another machine, or of a
+            container with other mounts.
+        HostError: criu is missing or too old.
+        CriuError: criu cannot restore it. What it had made is gone again.
+    """
+    check_empty_ns(options.empty_ns)
+    refuse_mapped_mounts(wanted.config)
+    with Directory.open(image_path, "image-path") as images:
+        check_complete(images)
+        if not options.lazy_pages:
+            check_pages(images)
+        with Directory.open(options.work_path or image_path, "work-path", make=True) as work:
+            return _restore(wanted, images, work, options)
+
+
+def _restore(wanted: Wanted, images: Directory, work: Directory, options: RestoreOptions) -> int:
+    note = read_note(images)
+    request = _options(wanted, options, images, note)
+    gid = _root_group(wanted.config)
+    if gid:
+        images.let_read(gid)
+    namespaces = _open_namespaces(wanted.config)
+    progress, session = _Progress(wanted), 0
+    try:
+        passed = {**namespaces, **inherited(note, read_descriptors(images), wanted.descriptors)}
+        request["inherit_fd"] = [{"key": key, "fd": FIRST_INHERITED + place} for place, key in enumerate(passed)]
+        make_mount_points(wanted.config)
+        with Criu.start(
+            inherited=tuple(passed.values()),
+            cgroup=wanted.cgroup,
+            cgroup_mounts=wanted.cgroup_mounts,
+            root=(wanted.config.root.path, wanted.at),
+            terminal=0 if options.shell_job else -1,
+        ) as criu:
+            session = criu.pid
+            request["cg_root"] = _cgroup_roots(criu.pid)
+            with work.seen_by(criu.pid) as seen:
+                request["work_dir_fd"] = seen.fd
+                criu.ask("RESTORE", request, notified=progress.notified, log=f"{work.path}/{LOG}")
+    except BaseException:
+        progress.abandon(session)
+        work.remove_yards()
+        raise
+    finally:
+        for fd in namespaces.values():
+            os.close(fd)
+    return progress.pidfd
+
+
+def _root_group(config: Config) -> int:
+    """The group of the container's root outside; 0 without a user namespace."""
+    if not any(each.type == "user" for each in config.linux.namespaces):
+        return 0
+    return next((line.host for line in config.linux.gid_map if line.container == 0), 0)
