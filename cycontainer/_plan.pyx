@@ -395,3 +395,18 @@ def broken_at(bytes plan not None, long step) -> bytes:
     cdef long at = (<const Header *> start).first + step * sizeof(Step)
     cdef long nothing = 9999
     return plan[:at] + (<char *> &nothing)[:sizeof(nothing)] + plan[at + sizeof(nothing):]
+
+
+def held_at(bytes plan not None, long step) -> bytes:
+    """The plan with an OP_SYNC in front of step `step`, from 0: for tests of what can be done to the init then."""
+    cdef Header header
+    cdef Step hold
+    cdef const char *start = plan
+    cdef long at = (<const Header *> start).first + step * sizeof(Step)
+    header = (<const Header *> start)[0]
+    header.steps += 1
+    header.size += sizeof(Step)
+    hold.op = OP_SYNC
+    hold.arg[0] = hold.arg[1] = hold.arg[2] = hold.arg[3] = hold.arg[4] = 0
+    return b"".join(((<char *> &header)[:sizeof(header)], plan[sizeof(header):at], (<char *> &hold)[:sizeof(hold)],
+                     plan[at:]))

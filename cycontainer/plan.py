@@ -7,6 +7,8 @@ from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cycontainer.config import IdMap, Namespace
     from cycontainer.resources import CgroupPlan
 
@@ -91,6 +93,20 @@ class Plan(Record):
     def broken_at(self, step: int) -> Plan:
         """The same plan with step `step`, from 0, impossible: for tests of what happens when it fails."""
         return self.replace(data=_plan.broken_at(self.data, step))
+
+    def held_at(self, step: int) -> Plan:
+        """The same plan, in which the init waits before step `step` for a duty "held": for tests of attacks on it."""
+
+        def moved(table: dict[int, Any]) -> dict[int, Any]:
+            return {at + (at >= step): value for at, value in table.items()}
+
+        return self.replace(
+            data=_plan.held_at(self.data, step),
+            attempts=(*self.attempts[:step], "be held", *self.attempts[step:]),
+            program_step=self.program_step + (self.program_step >= step),
+            syncs={**moved(self.syncs), step: "held"},
+            trees=moved(self.trees),
+        )
 
 
 def candidates(name: str, env: tuple[str, ...]) -> tuple[str, ...]:
