@@ -300,7 +300,7 @@ def run(
         args: the program, looked up in the container's PATH, and its arguments.
         rootfs: the container's root directory; None is the host's own, read-only, with private and empty /tmp, /run,
             home directories and /sys.
-        input: what the program reads from its standard input.
+        input: all that the program reads from its standard input; a str is encoded.
         stdin, stdout, stderr: a descriptor, a file, PIPE, DEVNULL, or None for the caller's; stderr also STDOUT.
         capture_output: collect what is printed, where stdout and stderr do not say otherwise.
         text, encoding, errors: decode what was captured, and encode `input`.
@@ -310,7 +310,7 @@ def run(
         cwd: absolute, in the container.
         user: a uid, "uid:gid", or a name in the container's passwd. None: root of a rootfs of one's own, nobody on
             the host's, oneself as an ordinary user.
-        hostname: at most 64 bytes.
+        hostname: at most 64 bytes; None is "cycontainer".
         memory: bytes that all its processes may hold together, swap included.
         cpus: processors' worth of time, 0.5 is half of one.
         pids: processes and threads that may exist at once.
@@ -326,14 +326,17 @@ def run(
         config: a runtime-spec configuration to start from, instead of the isolated default.
 
     Returns:
-        A timeout is a result too: `timed_out` is set, and what was printed until then is there.
+        What became of it: `returncode` is the exit status, or minus the number of the signal that ended it. A timeout
+        is a result too: `timed_out` is set, and what was printed until then is there.
 
     Raises:
         ConfigError: an argument is wrong; it names which. Nothing was started.
         LaunchError: the container could not be made; it names the step. Nothing is left.
         ProgramError: it was made, and the program could not be executed. Nothing is left.
         CgroupError: a limit could not be set. Nothing is left.
-        RunError: with `check`, the program failed.
+        HostError: this kernel lacks what a container needs.
+        StatusUnknown: it ended, and someone else in this process took its exit status.
+        RunError: with `check`, the program failed; `result` is all of it.
 
     Source: runtime-spec config.md, config-linux.md.
     """

@@ -33,19 +33,22 @@ class Continue(Record):
 
 
 class Errno(Record):
-    """The call fails with this errno, positive."""
+    """The call fails with the errno `code`, positive."""
 
     code: int
 
 
 class Value(Record):
-    """The call is not carried out, and returns this number."""
+    """The call is not carried out, and returns `number`."""
 
     number: int
 
 
 class Descriptor(Record):
-    """The caller gets a duplicate of our descriptor `fd`, and the call returns its number there."""
+    """The caller gets a duplicate of our descriptor `fd`, and the call returns its number there.
+
+    With `close_on_exec`, the caller's next execve closes it.
+    """
 
     fd: int
     close_on_exec: bool = True
@@ -93,6 +96,9 @@ class Call:
             memory = os.open(f"/proc/{self.pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError):
             raise CallGone(self.name) from None
+        except PermissionError:  # one that has exited belongs to root until it is reaped
+            self.check()
+            raise
         if not self.is_waiting():
             os.close(memory)
             raise CallGone(self.name)

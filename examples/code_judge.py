@@ -46,7 +46,7 @@ SUBMISSIONS = {
     "eats memory": "#include <string.h>\nchar big[1 << 30]; int main() { memset(big, 1, sizeof big); return big[7]; }",
     "crashes": "int main() { return *(volatile int *) 0; }",
     "floods": '#include <stdio.h>\nint main() { for (;;) puts("all work and no play"); }',
-    "forks": "#include <unistd.h>\nint main() { for (;;) fork(); }",
+    "forks": "#include <unistd.h>\nint main() { while (fork() >= 0); return 1; }",
     "is no C": "print('hello')",
     "attacks the compiler": '#include "/dev/zero"',
 }

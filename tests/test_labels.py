@@ -18,14 +18,15 @@ from cycontainer.plan import Plan
 from cycontainer.read_config import read_config
 
 KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING = 0, -3
+CAP_SYS_ADMIN = 21
 SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 
 
 def labelled(rootfs: str, *lsms: str, mount_label: str = "", **process: Any) -> Plan:
-    """Compiled for a host with these security modules."""
+    """Compiled for root of a host with these security modules."""
     config = document(rootfs, "cat /proc/self/attr/current", resources={}, mountLabel=mount_label)
     config["process"].update(process)
-    host = current().replace(lsms=lsms)
+    host = current().replace(lsms=lsms, uid=0, capabilities=1 << CAP_SYS_ADMIN)
     return compile_plan(read_config(config, bundle="/"), host, Style(every_cgroup=False))
 
 

@@ -54,7 +54,7 @@ def test_the_command_blocks_work_in_a_bundle(busybox_rootfs: str, tmp_path: Path
     done = subprocess.run(
         ["sh", "-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": ROOT},
+        env={**os.environ, "PYTHONPATH": ROOT, "XDG_RUNTIME_DIR": str(tmp_path)},
         input="echo $(hostname) $(id -u) ran this",
         capture_output=True,
         text=True,
