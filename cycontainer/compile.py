@@ -40,6 +40,7 @@ class Style(Record):
         wait_for_start: stop before the program's execve until `start`, which has two FIFOs for it (_steps.pxd).
         map_root: the user namespace maps the ids of the root's files, too.
         console: bind the terminal to /dev/console as well.
+        every_cpu: use all CPUs of the cpuset, whatever the caller keeps to, as engines expect it.
         supervised: system calls that the launcher answers (`supervisor.py`).
     """
 
@@ -51,6 +52,7 @@ class Style(Record):
     wait_for_start: bool = False
     console: bool = True
     map_root: bool = False
+    every_cpu: bool = False
     supervised: tuple[str, ...] = ()
 
 
@@ -71,6 +73,8 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
+    if style.every_cpu:
+        identity.reset_affinity(plan)
     _add_host_proc(plan, config, host, scope)
     maps = add_namespaces(plan, config, host, scope)
     if "pid" in scope.new and confinement.needs_proc(config, host):
@@ -138,6 +142,8 @@ def compile_exec(
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(1 + place, hierarchy.mount)
     identity.add_affinity(plan, config.process.cpu_affinity_final)
+    if config.process.cpu_affinity_initial is None and config.process.cpu_affinity_final is None:
+        identity.reset_affinity(plan)
     plan.prctl("let no one look into the init", identity.PR_SET_DUMPABLE, 0)
     if confinement.needs_proc(config, host):
         plan.open_host_proc()

@@ -21,9 +21,10 @@ from cycontainer.netdevices import NetworkDevices
 from cycontainer.notify import with_socket
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
-from cycontainer.resources import where
+from cycontainer.resources import cgroup_path, where
 from cycontainer.state import CgroupPlace, State, start_time_of
 from cycontainer.undo import Undo
+from cycontainer.users import with_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Wishes(Record):
     Attributes:
         bundle: the bundle's directory, absolute.
         descriptors: the program's 0, 1, 2 and so on; they stay the caller's. A terminal takes the place of these three.
+        env: entries for its environment that replace the configuration's.
         pivot, new_keyring: as `compile.Style` has them.
         pid_file: where its pid is written; "" is nowhere.
         ends: our ends of its pipes, by name (`streams.Streams`).
@@ -55,6 +57,7 @@ class Wishes(Record):
 
     bundle: str
     descriptors: tuple[int, ...] = (0, 1, 2)
+    env: tuple[str, ...] = ()
     pivot: bool = True
     new_keyring: bool = True
     pid_file: str = ""
@@ -120,10 +123,15 @@ def make_cgroup(plan: Plan, state: State) -> Cgroup | None:
     return Cgroup.create(plan.cgroup, tuple(place.path for place in state.cgroups))
 
 
-def _launch(directory: Directory, plan: Plan, wishes: Wishes, cgroup: Cgroup | None, path: str) -> Child:
+def _launch(directory: Directory, config: Config, plan: Plan, wishes: Wishes, cgroup: Cgroup | None) -> Child:
+    path = cgroup_path(config.linux.cgroups_path, directory.container_id)
+    uid = config.process.user.uid if config.process else 0
+    names = {entry.partition("=")[0] for entry in wishes.env}
+    env = (*[entry for entry in plan.env if entry.partition("=")[0] not in names], *wishes.env)
+    env = with_home(env, uid, config.root.path)
     fifos = directory.make_fifos()
     try:
-        return launch(plan, descriptors=wishes.descriptors, cgroup=cgroup, cgroup_path=path, first=fifos)
+        return launch(plan, descriptors=wishes.descriptors, env=env, cgroup=cgroup, cgroup_path=path, first=fifos)
     finally:
         for fd in fifos:
             os.close(fd)
@@ -151,9 +159,8 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         host = current()
         if wishes.notify:
             config = with_socket(config, directory.make_subdirectory("notify"))
-        plan = compile_plan(
-            config, host, Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, wait_for_start=True)
-        )
+        style = Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True)
+        plan = compile_plan(config, host, style)
         state = intend(config, host, plan, directory.container_id, wishes.bundle)
         _tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
@@ -161,7 +168,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         cgroup = make_cgroup(plan, state)
         if cgroup is not None:
             undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
-        child = _launch(directory, plan, wishes, cgroup, _below_mount(config, directory.container_id))
+        child = _launch(directory, config, plan, wishes, cgroup)
         process = Process(plan, child, plan.args)
         undo.later("kill the first process", process.abandon)
         if cgroup is not None:
@@ -183,12 +190,6 @@ def _tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
     for text in (*config.warnings, *(plan.cgroup.warnings if plan.cgroup else ())):
         if wishes.warn is not None:
             wishes.warn(text)
-
-
-def _below_mount(config: Config, container_id: str) -> str:
-    from cycontainer.resources import cgroup_path
-
-    return cgroup_path(config.linux.cgroups_path, container_id)
 
 
 class _Duties:

@@ -20,6 +20,7 @@ from cycontainer.record import Record
 from cycontainer.resources import HierarchyPlan
 from cycontainer.starting import open_first
 from cycontainer.state import oci_state
+from cycontainer.users import with_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def execute(config: Config, state: State, program: Program, descriptors: tuple[i
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
     process = process_of(config, program)
     plan = compile_exec(config.replace(process=process), current(), _hierarchies(state))
-    return _start(plan, config, state, descriptors, below=program.cgroup or {})
+    env = with_home(plan.env, process.user.uid, config.root.path)
+    return _start(plan, config, state, descriptors, env=env, below=program.cgroup or {})
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
@@ -177,12 +179,20 @@ def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
     return tuple(opened)
 
 
-def _start(plan: Plan, config: Config, state: State, descriptors: tuple[int, ...], *, below: dict[str, str]) -> Process:
+def _start(
+    plan: Plan,
+    config: Config,
+    state: State,
+    descriptors: tuple[int, ...],
+    *,
+    env: tuple[str, ...],
+    below: dict[str, str],
+) -> Process:
     first = open_first(state)
     tasks: tuple[int, ...] = ()
     try:
         tasks = _open_tasks(state, below)
-        child = launch(plan, descriptors=descriptors, first=(first, *tasks))
+        child = launch(plan, descriptors=descriptors, env=env, first=(first, *tasks))
     finally:
         for fd in (first, *tasks):
             os.close(fd)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
 IOPRIO_CLASS_SHIFT: Final = 13
+EVERY_CPU: Final = b"\xff" * 1024  # NR_CPUS goes no higher
 _RLIMIT_NAMES: Final = {number: name for name, number in RLIMITS.items()}
 
 
@@ -41,6 +42,11 @@ def add_affinity(plan: PlanWriter, cpus: Iterable[int] | None) -> None:
     """Keep to these CPUs. Only of exec: config.md, "execCPUAffinity"."""
     if cpus is not None:
         plan.set_affinity(id_mask(cpus))
+
+
+def reset_affinity(plan: PlanWriter) -> None:
+    """All CPUs of the cpuset that it has entered: the kernel takes the others away, sched_setaffinity(2)."""
+    plan.set_affinity(EVERY_CPU)
 
 
 def add_limits(plan: PlanWriter, config: Config) -> None:

@@ -113,6 +113,7 @@ DEVICE_LINKS: Final = (  # config-linux.md, "/dev symbolic links", and ptmx
 )
 
 TARGET_LIKE_SOURCE, TARGET_DIRECTORY, TARGET_NO_LINKS, TARGET_IN_PROC = 0, 1, 2, 4  # _steps.pxd
+TARGET_TAKE_MODE: Final = 8  # the same
 S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
 FILE_TYPES: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 
@@ -259,16 +260,17 @@ def _add_file_system(
     plan: PlanWriter, mount: Mount, options: Options, *, writable_first: bool = False, label: str = ""
 ) -> None:
     attributes = options.changes.get(0, (0, 0))[0]
-    if writable_first or options.copy_up:
-        attributes &= ~ATTR_RDONLY
-    _add_new_file_system(plan, mount, options, attributes, label=label)
+    takes_mode = mount.type == "tmpfs" and not options.copy_up and "mode" not in dict(options.data)
+    changed = writable_first or options.copy_up or takes_mode
+    _add_new_file_system(plan, mount, options, attributes & ~ATTR_RDONLY if changed else attributes, label=label)
     _add_attributes(plan, mount, options)
     if options.copy_up:
         plan.copy_up(mount.destination)
-        if options.changes.get(0, (0, 0))[0] & ATTR_RDONLY and not writable_first:
-            plan.set_attributes(f"make {mount.destination} read-only", ATTR_RDONLY, 0, 0, 0)
+    rule = TARGET_DIRECTORY | (TARGET_TAKE_MODE if takes_mode else 0)
     # proc and sysfs behind a link of the image would stand where their masks do not: CVE-2023-25809's neighbours
-    _add_target(plan, mount, TARGET_DIRECTORY | (TARGET_NO_LINKS if mount.type in ("proc", "sysfs") else 0))
+    _add_target(plan, mount, rule | (TARGET_NO_LINKS if mount.type in ("proc", "sysfs") else 0))
+    if changed and attributes & ATTR_RDONLY and not writable_first:
+        plan.set_attributes(f"make {mount.destination} read-only", ATTR_RDONLY, 0, 0, 0)
     plan.attach(mount.type, mount.destination)
 
 

@@ -26,12 +26,14 @@ def create_from_bundle(arguments: Arguments, *, detached: bool) -> Container:
     """The container that the options and operands of `create` and `run` ask for. `detached`: we do not stay with it."""
     bundle = os.path.abspath(arguments.value("--bundle", "."))
     file = arguments.value("--config", "config.json")
+    listening = listening_sockets()
     return Container.create_from(
         arguments.operands[0],
         read_bundle(bundle, file if file == "config.json" else os.path.abspath(file)),
         root=arguments.root,
         bundle=bundle,
-        descriptors=descriptors(arguments),
+        descriptors=descriptors(arguments, listening),
+        env=(f"LISTEN_FDS={listening}", "LISTEN_PID=1") if listening else (),
         pid_file=path_of(arguments, "--pid-file"),
         console_socket=path_of(arguments, "--console-socket"),
         pidfd_socket=path_of(arguments, "--pidfd-socket"),
@@ -48,13 +50,21 @@ def path_of(arguments: Arguments, name: str) -> str:
     return os.path.abspath(arguments.value(name)) if arguments.given(name) else ""
 
 
-def descriptors(arguments: Arguments) -> tuple[int, ...]:
-    """The program's descriptors: ours, and those that are to be preserved. Raises UsageError."""
+def descriptors(arguments: Arguments, listening: int = 0) -> tuple[int, ...]:
+    """The program's descriptors: ours, sockets that listen, and those that are to be preserved. Raises UsageError."""
     text = arguments.value("--preserve-fds", "0")
-    numbers = tuple(range(3 + number_in(text, 0, MOST_PASSED, "--preserve-fds")))
+    numbers = tuple(range(3 + listening + number_in(text, 0, MOST_PASSED, "--preserve-fds")))
     for fd in numbers[3:]:
         try:
             os.fstat(fd)
         except OSError:
-            raise UsageError(f"--preserve-fds {text}: descriptor {fd} is not open") from None
+            what = "LISTEN_FDS" if fd < 3 + listening else f"--preserve-fds {text}"
+            raise UsageError(f"{what}: descriptor {fd} is not open") from None
     return numbers
+
+
+def listening_sockets() -> int:
+    """How many sockets the service manager has passed to us, from 3 on: the program's. sd_listen_fds(3)."""
+    count = os.environ.get("LISTEN_FDS", "")
+    ours = os.environ.get("LISTEN_PID", "") == str(os.getpid())
+    return number_in(count, 0, MOST_PASSED, "LISTEN_FDS") if ours and count else 0

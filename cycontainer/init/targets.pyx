@@ -167,6 +167,19 @@ cdef long make_below(int directory, const char *name) noexcept nogil:
     return sys4(NR_openat2, directory, <long> name, <long> &how, sizeof(how))
 
 
+cdef long take_mode(State *state, const char *path) noexcept nogil:
+    """Give the source, a new file system, the mode of the directory that it will cover, if there is one."""
+    cdef file_status status
+    cdef long result, covered = open_inside(state.root, path, O_PATH | OPEN_DIRECTORY, 0)
+    if covered < 0:
+        return 0              # none: what is in the way is found when the target is made
+    result = status_of(<int> covered, &status)
+    sys1(NR_close, covered)
+    if result < 0:
+        return result
+    return sys3(NR_fchmodat, state.source, <long> <const char *> b".", status.stx_mode & 0o7777)
+
+
 cdef public long find_target(State *state, const char *path, long rule, const char *name) noexcept nogil:
     """Where the next OP_ATTACH goes. `name`: what it is called in the held directory, NULL when it is not there."""
     cdef file_status status
@@ -174,6 +187,10 @@ cdef public long find_target(State *state, const char *path, long rule, const ch
     cdef int directory = rule & TARGET_DIRECTORY
     cdef long result
     put_away(&state.target)
+    if rule & TARGET_TAKE_MODE:
+        result = take_mode(state, path)
+        if result < 0:
+            return result
     if not directory:
         result = status_of(state.source, &status)
         if result < 0:
