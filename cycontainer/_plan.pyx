@@ -258,6 +258,20 @@ cdef class PlanWriter:
         """The source is what `path` is on the host: open_tree(2) with `flags`; OPEN_TREE_CLONE copies its mounts."""
         self._step(OP_SOURCE_TREE, f"take the file tree {path}", self._text(path), flags)
 
+    def keep(self, str what not None, long place):
+        """Keep the source for `take_kept`: its path leads nowhere any more when it is needed."""
+        if not 0 <= place < MOST_KEPT:
+            raise ValueError(f"at most {MOST_KEPT} mounts can be kept")
+        self._step(OP_KEEP, f"keep {what}", place)
+
+    def keep_null(self):
+        """Keep the null device, for `mask`."""
+        self._step(OP_KEEP_NULL, "keep the null device")
+
+    def take_kept(self, str what not None, long place):
+        """The source is a mount that was kept."""
+        self._step(OP_SOURCE_KEPT, f"take {what}", place)
+
     def take_inside(self, str path not None):
         """The source is the mount at `path` inside the root."""
         self._step(OP_SOURCE_INSIDE, f"find {path}", self._text(path))

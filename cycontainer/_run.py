@@ -20,8 +20,8 @@ from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.host import current
 from cycontainer.launch import attend, end_of, kill, launch
+from cycontainer.mount_options import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.record import Record
-from cycontainer.rootfs import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
 from cycontainer.sandbox import ENVIRONMENT, Options, document, overlay
 from cycontainer.streams import DEVNULL as DEVNULL
 from cycontainer.streams import PIPE as PIPE
@@ -86,7 +86,7 @@ def _compile(
     map_root = options.user_namespace and options.rootfs is not None  # of the host's root nothing is to become ours
     style = Style(
         keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
-        supervised=options.supervised,
+        supervised=options.supervised, pad=True,
     )  # fmt: skip
     return compile_plan(checked, host, style)
 

@@ -21,6 +21,9 @@ cdef enum:
     OUTCOME_SLOT = 1
     START_SLOTS = 2
 
+cdef enum:
+    MOST_KEPT = 64                    # mounts that one plan keeps for later
+
 cdef struct Header:
     long magic
     long size            # of the whole plan, in bytes
@@ -102,6 +105,9 @@ cdef enum Op:
     OP_CHROOT
     OP_ROOT_ATTRIBUTES
     OP_HAND_OVER
+    OP_KEEP
+    OP_KEEP_NULL
+    OP_SOURCE_KEPT
     OP_SET_LABEL
 
 # OP_TARGET: what to make of a target, arg[1]

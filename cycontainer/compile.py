@@ -7,10 +7,10 @@ no_new_privs, while loading it is still allowed.
 
 from __future__ import annotations
 
-from cycontainer import confinement, identity, rootfs
+from cycontainer import confinement, identity, rootfs, sources
 from cycontainer._plan import PlanWriter
 from cycontainer.errors import ConfigError
-from cycontainer.namespaces import Scope, add_namespaces, become_root, keeps_groups, scope_of
+from cycontainer.namespaces import Scope, add_namespaces, add_views, become_root, keeps_groups, scope_of
 from cycontainer.plan import Plan
 from cycontainer.record import Record
 from cycontainer.resources import compile_resources
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from cycontainer.config import Config, Process
     from cycontainer.host import Host
+    from cycontainer.plan import Tree
     from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
@@ -42,6 +43,7 @@ class Style(Record):
         console: bind the terminal to /dev/console as well.
         every_cpu: use all CPUs of the cpuset, whatever the caller keeps to, as engines expect it.
         supervised: system calls that the launcher answers (`supervisor.py`).
+        pad: start from the launch pad, where that is possible.
     """
 
     keep_init: bool = False
@@ -51,6 +53,7 @@ class Style(Record):
     root_attributes: int = 0
     wait_for_start: bool = False
     console: bool = True
+    pad: bool = False
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
@@ -70,6 +73,8 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
     config = rootfs.with_bound_sysfs(config, scope)
+    if style.pad and style.pivot and sources.can_use_pad(config, host, scope):
+        scope = scope.replace(pad_slot=scope.first_slot)
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
@@ -77,19 +82,23 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         identity.reset_affinity(plan)
     _add_host_proc(plan, config, host, scope)
     maps = add_namespaces(plan, config, host, scope)
+    own = _cgroup_prefixes(config, host, hierarchies)
+    trees = launcher_trees(config, host, scope, map_root=style.map_root) if "mount" in scope.new else {}
+    if scope.pad_slot is not None:
+        sources.keep_sources(plan, config, host, scope, own=own, trees=trees)
+    add_views(plan, scope)
     if "pid" in scope.new and confinement.needs_proc(config, host):
         plan.open_new_proc()
         _adjust_oom_score(plan, config)
-    own = _cgroup_prefixes(config, host, hierarchies)
     if config.linux.net_devices or config.linux.intel_rdt:  # before the sysctls: net.ipv4.conf.eth0.* comes with eth0
         scope.synchronise(plan, "runtime", "let the launcher work on the new namespaces")
     _add_system(plan, config, scope)
     if "mount" in scope.new:
-        _add_file_tree(plan, config, host, scope, style, own)
+        _add_file_tree(plan, config, host, scope, style, own=own, trees=trees)
     if rootfs.has_early_hooks(config):
         scope.synchronise(plan, "hooks", "let the launcher run the hooks")
     if "mount" in scope.new:
-        rootfs.add_pivot(plan, config, pivot=style.pivot)
+        rootfs.add_pivot(plan, config, pivot=style.pivot and scope.pad_slot is None)
     elif "mount" not in scope.joined:
         plan.take_tree(config.root.path, 0)
         plan.use_root()
@@ -108,6 +117,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         trees=scope.trees,
         errands=tuple(scope.errands),
         maps=maps,
+        padded=scope.pad_slot is not None,
         program_step=program_step,
         args=process.args if process else (),
         env=process.env if process else (),
@@ -244,9 +254,15 @@ def _sysctl_path(key: str) -> str:
 
 
 def _add_file_tree(
-    plan: PlanWriter, config: Config, host: Host, scope: Scope, style: Style, own: dict[str, str]
+    plan: PlanWriter,
+    config: Config,
+    host: Host,
+    scope: Scope,
+    style: Style,
+    *,
+    own: dict[str, str],
+    trees: dict[int, Tree],
 ) -> None:
-    trees = launcher_trees(config, host, scope, map_root=style.map_root)
     rootfs.add_root(plan, config, scope, trees, attributes=style.root_attributes)
     rootfs.add_mounts(plan, config, host, scope, own=own, trees=trees)
     rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)

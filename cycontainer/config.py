@@ -28,7 +28,7 @@ class Root(Record):
 
 
 class Mount(Record):
-    """An entry of `mounts`; `options` are not yet folded (`rootfs.fold_options`)."""
+    """An entry of `mounts`; `options` are not yet folded (`mount_options.fold_options`)."""
 
     destination: str  # absolute, in the container
     type: str = ""  # "" when not given

@@ -9,8 +9,8 @@ from cycontainer import _clone, _wait
 from cycontainer._plan import PlanWriter, assemble
 from cycontainer.errors import LaunchError
 from cycontainer.init_process import abandon, adopt_second, init_descriptor, plan_file
+from cycontainer.mount_options import ATTR_NOSUID, ATTR_RDONLY, OPEN_TREE_CLONE
 from cycontainer.plan import Errand
-from cycontainer.rootfs import ATTR_NOSUID, ATTR_RDONLY, OPEN_TREE_CLONE
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False

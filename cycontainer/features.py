@@ -6,7 +6,7 @@ Source: runtime-spec 1.3, features.md and features-linux.md. "enabled" is about 
 from __future__ import annotations
 
 from cycontainer.hooks import KINDS
-from cycontainer.rootfs import KNOWN_OPTIONS
+from cycontainer.mount_options import KNOWN_OPTIONS
 from cycontainer.tables import (
     CAPABILITIES,
     FILTER_FLAGS,

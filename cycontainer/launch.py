@@ -10,7 +10,6 @@ import os
 
 from cycontainer import _clone, _fd, _nsenter, _plan, _wait
 from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
-from cycontainer.id_maps import make_tree, write_id_maps
 from cycontainer.init_process import abandon as abandon
 from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
@@ -92,7 +91,12 @@ def launch(
     namespaces = _open_namespaces(plan)
     made: list[int] = []
     plan_fd = -1
+    pad: tuple[int, ...] = ()
     try:
+        if plan.padded:
+            from cycontainer.launch_pad import pad_descriptor
+
+            pad = (pad_descriptor(),)
         _carry_out_errands(plan, namespaces, made)
         plan_fd = _plan_descriptor(
             plan, len(descriptors), args or plan.args, plan.env if env is None else env, cgroup_path
@@ -101,7 +105,7 @@ def launch(
             init_descriptor(),
             plan_fd,
             descriptors,
-            (*first, *tasks, *namespaces, *made),
+            (*first, *tasks, *namespaces, *made, *pad),
             plan.clone_flags,
             -1,
             bool(plan.clone_flags & CLONE_NEWUSER),
@@ -163,6 +167,8 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
     duty = plan.syncs[step]
     trees: tuple[int, ...] = ()
     try:
+        if duty in ("maps", "mount"):
+            from cycontainer.id_maps import make_tree, write_id_maps
         if duty == "maps" and plan.maps:
             write_id_maps(child.pid, plan.maps)
         elif duty == "mount":

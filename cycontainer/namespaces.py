@@ -36,6 +36,8 @@ class Scope(Record):
     syncs: dict[int, str]  # filled as steps are added: Plan.syncs
     trees: dict[int, Tree]  # the same: Plan.trees
     errands: list[Errand]  # the same: Plan.errands
+    pad_slot: int | None = None  # where the launch pad is, when it is used
+    kept: dict[object, int] = {}  # noqa: RUF012  # what was kept for use on the pad, by what it is: its place
 
     @property
     def user(self) -> bool:
@@ -98,6 +100,7 @@ def scope_of(config: Config, host: Host, *, first_slot: int) -> Scope:
         syncs={},
         trees={},
         errands=[],
+        kept={},
     )
 
 
@@ -159,8 +162,14 @@ def _add_new(plan: PlanWriter, config: Config, scope: Scope) -> None:
         plan.clone(", ".join(inside) or "the joined", sum(scope.new[kind] for kind in inside))
     elif scope.two_processes and inside:
         plan.unshare(", ".join(inside), sum(scope.new[kind] for kind in inside))
-    own = [kind for kind in ("mount", "cgroup") if kind in scope.new]
     plan.set_session()
+
+
+def add_views(plan: PlanWriter, scope: Scope) -> None:
+    """The new namespaces that show the machine otherwise: of mounts, copied from the launch pad or not, and cgroups."""
+    if scope.pad_slot is not None:
+        plan.join(scope.pad_slot, "launch pad's mount", scope.new["mount"])
+    own = [kind for kind in ("mount", "cgroup") if kind in scope.new]
     if own:
         plan.unshare(" and ".join(own), sum(scope.new[kind] for kind in own))
 

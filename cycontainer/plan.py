@@ -71,6 +71,7 @@ class Plan(Record):
         maps: what the duty "maps" is.
         program_step: the number of the step that looks the program up; from there on a failure is the program's.
         args, env: the program's, where a launch does not say otherwise.
+        padded: whether the last slot is the launch pad.
         program: what is executed, when that is not args[0] looked up.
     """
 
@@ -89,6 +90,7 @@ class Plan(Record):
     trees: dict[int, Tree] = {}  # noqa: RUF012
     errands: tuple[Errand, ...] = ()
     maps: IdMaps | None = None
+    padded: bool = False
 
     def broken_at(self, step: int) -> Plan:
         """The same plan with step `step`, from 0, impossible: for tests of what happens when it fails."""

@@ -7,10 +7,23 @@ from __future__ import annotations
 
 from cycontainer._plan import PlanWriter
 from cycontainer.config import Mount
-from cycontainer.errors import ConfigError
 from cycontainer.identity import PR_SET_DUMPABLE
+from cycontainer.mount_options import (
+    AT_RECURSIVE,
+    ATTR_NODEV,
+    ATTR_NOEXEC,
+    ATTR_NOSUID,
+    ATTR_RDONLY,
+    MS_SLAVE,
+    ONE_MOUNT,
+    OPEN_TREE_CLONE,
+    PROPAGATION,
+    Options,
+    check_mount,
+    fold_options,
+)
 from cycontainer.plan import Errand
-from cycontainer.record import Record
+from cycontainer.sources import ROOT, hierarchies_of, hierarchy_attributes, take_bind, take_hierarchy, take_root
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -21,68 +34,6 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
     from cycontainer.namespaces import Scope
     from cycontainer.plan import Tree
-
-ROOT: Final = -1  # the root's place among the mounts
-AT_RECURSIVE: Final = 0x8000
-OPEN_TREE_CLONE: Final = 1
-ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 0x1, 0x2, 0x4, 0x8
-ATTR_ATIME, ATTR_NOATIME, ATTR_STRICTATIME = 0x70, 0x10, 0x20
-ATTR_NODIRATIME, ATTR_NOSYMFOLLOW = 0x80, 0x200000
-MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
-
-_ONE_MOUNT: Final = {  # name: attributes set, attributes cleared
-    "ro": (ATTR_RDONLY, 0),
-    "rw": (0, ATTR_RDONLY),
-    "nosuid": (ATTR_NOSUID, 0),
-    "suid": (0, ATTR_NOSUID),
-    "nodev": (ATTR_NODEV, 0),
-    "dev": (0, ATTR_NODEV),
-    "noexec": (ATTR_NOEXEC, 0),
-    "exec": (0, ATTR_NOEXEC),
-    "nosymfollow": (ATTR_NOSYMFOLLOW, 0),
-    "symfollow": (0, ATTR_NOSYMFOLLOW),
-    "nodiratime": (ATTR_NODIRATIME, 0),
-    "diratime": (0, ATTR_NODIRATIME),
-    "relatime": (0, ATTR_ATIME),  # the atime modes are one field, cleared whole
-    "norelatime": (ATTR_STRICTATIME, ATTR_ATIME),
-    "noatime": (ATTR_NOATIME, ATTR_ATIME),
-    "atime": (0, ATTR_ATIME),
-    "strictatime": (ATTR_STRICTATIME, ATTR_ATIME),
-    "nostrictatime": (0, ATTR_ATIME),
-}
-OPTIONS: Final = {  # name: attributes set, attributes cleared, flags of mount_setattr(2)
-    **{name: (*change, 0) for name, change in _ONE_MOUNT.items()},
-    **{f"r{name}": (*change, AT_RECURSIVE) for name, change in _ONE_MOUNT.items() if name != "relatime"},
-    "rrelatime": (0, ATTR_ATIME, AT_RECURSIVE),
-}
-PROPAGATION: Final = {  # name: propagation, flags of mount_setattr(2)
-    "private": (MS_PRIVATE, 0),
-    "slave": (MS_SLAVE, 0),
-    "shared": (MS_SHARED, 0),
-    "unbindable": (MS_UNBINDABLE, 0),
-    "rprivate": (MS_PRIVATE, AT_RECURSIVE),
-    "rslave": (MS_SLAVE, AT_RECURSIVE),
-    "rshared": (MS_SHARED, AT_RECURSIVE),
-    "runbindable": (MS_UNBINDABLE, AT_RECURSIVE),
-}
-# Flags of a file system as a whole: a bind leaves it as it is, as mount(2) does with MS_BIND.
-_OF_FILE_SYSTEM: Final = {"sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand"}
-# MS_I_VERSION has no name in fsconfig(2); file systems that count versions do so always.
-_FOR_MOUNT_8: Final = {
-    "iversion",
-    "noiversion",
-    "defaults",
-    "silent",
-    "loud",
-    "auto",
-    "noauto",
-    "nofail",
-    "user",
-    "nouser",
-    "_netdev",
-}
-_OURS: Final = {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
-KNOWN_OPTIONS: Final = frozenset((*OPTIONS, *PROPAGATION, *_OF_FILE_SYSTEM, *_FOR_MOUNT_8, *_OURS))
 
 # Files of procfs that others emulate and mount over one by one (lxcfs); everything else there is refused as a target.
 PROC_FILES: Final = frozenset(
@@ -118,85 +69,17 @@ S_IFCHR, S_IFBLK, S_IFIFO = 0o020000, 0o060000, 0o010000
 FILE_TYPES: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 
 
-class Options(Record):
-    """A mount's options, folded.
-
-    Attributes:
-        changes: {flags of mount_setattr: (attributes set, attributes cleared)}.
-        propagation: (propagation, flags), each to be applied, in order.
-        data: the file system's own, (key, value); a flag's value is None.
-    """
-
-    changes: dict[int, tuple[int, int]]
-    propagation: tuple[tuple[int, int], ...]
-    data: tuple[tuple[str, str | None], ...]
-    bind: bool
-    recursive: bool
-    copy_up: bool
-    idmap: str  # "", "idmap" or "ridmap"
-
-
-def fold_options(mount: Mount) -> Options:
-    """What a mount's options come to.
-
-    The later of two options wins, as with mount(8). An option that the table lacks belongs to
-    the file system (runtime-spec config.md, "Mounts") and goes to fsconfig(2) as it is.
-    """
-    changes: dict[int, tuple[int, int]] = {}
-    propagation: list[tuple[int, int]] = []
-    data: list[tuple[str, str | None]] = []
-    bind = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
-    for option in mount.options:
-        if option in OPTIONS:
-            add, drop, flags = OPTIONS[option]
-            old_set, old_cleared = changes.get(flags, (0, 0))
-            changes[flags] = (old_set & ~drop | add, old_cleared & ~add | drop)
-        elif option in PROPAGATION:
-            propagation.append(PROPAGATION[option])
-        elif option in _FOR_MOUNT_8 or option in _OURS or option.startswith("x-"):
-            continue
-        elif not (bind and option in _OF_FILE_SYSTEM):
-            key, equals, value = option.partition("=")
-            data.append((key, value if equals else None))
-    return Options(
-        changes=changes,
-        propagation=tuple(propagation),
-        data=tuple(data),
-        bind=bind,
-        recursive="rbind" in mount.options,
-        copy_up="tmpcopyup" in mount.options,
-        idmap=next((option for option in reversed(mount.options) if option in ("idmap", "ridmap")), ""),
-    )
-
-
-def check_mount(mount: Mount, options: Options, where: str) -> None:
-    """Refuse what could only fail, or be ignored, once the container is half made."""
-    if "remount" in mount.options:
-        raise ConfigError(
-            f"{where}.options", "remount: a container's mounts are made anew, there is nothing to remount"
-        )
-    if options.bind and options.data:
-        raise ConfigError(f"{where}.options", f"{options.data[0][0]} is not an option of a bind mount")
-    if options.bind and not mount.source:
-        raise ConfigError(f"{where}.source", "a bind mount needs a source")
-    if not options.bind and not mount.type:
-        raise ConfigError(f"{where}.type", "a mount needs a type, or bind among its options")
-    if options.copy_up and mount.type != "tmpfs":
-        raise ConfigError(f"{where}.options", f"tmpcopyup goes with tmpfs, not with {mount.type or 'a bind mount'}")
-
-
 # --- the root, and one mount
 
 
 def add_root(plan: PlanWriter, config: Config, scope: Scope, trees: dict[int, Tree], *, attributes: int) -> None:
     """Take the root file system and attach it, cut off from the host's propagation."""
-    plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
-    if ROOT in trees:
-        scope.take(plan, trees[ROOT])
+    if scope.pad_slot is None:  # nothing of the host is on the launch pad
+        plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
+    if ROOT in scope.kept:
+        plan.take_kept("the root", scope.kept[ROOT])
     else:
-        plan.take_tree(config.root.path, OPEN_TREE_CLONE | AT_RECURSIVE)
-    if not config.linux.rootfs_propagation:
-        plan.set_attributes("make the root's mounts private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
+        take_root(plan, config, scope, trees.get(ROOT))
     if attributes:
         plan.set_attributes("restrict all of the root", attributes, 0, 0, AT_RECURSIVE)
     if has_early_hooks(config):
@@ -213,8 +96,6 @@ def has_early_hooks(config: Config) -> bool:
 
 def _add_attributes(plan: PlanWriter, mount: Mount, options: Options) -> None:
     """The attributes and propagation of the source, before it is attached."""
-    if not options.propagation and options.bind:
-        plan.set_attributes(f"make {mount.destination} private", 0, 0, MS_PRIVATE, AT_RECURSIVE)
     for flags, (add, drop) in sorted(options.changes.items(), reverse=True):
         if options.bind or flags:
             plan.set_attributes(f"set the mount options of {mount.destination}", add, drop, 0, flags)
@@ -228,11 +109,11 @@ def _add_target(plan: PlanWriter, mount: Mount, rule: int) -> None:
     plan.find_target(mount.destination, rule)
 
 
-def _add_bind(plan: PlanWriter, mount: Mount, options: Options, scope: Scope, tree: Tree | None) -> None:
-    if tree is None:
-        plan.take_tree(mount.source, OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0))
+def _add_bind(plan: PlanWriter, mount: Mount, options: Options, scope: Scope, *, index: int, tree: Tree | None) -> None:
+    if index in scope.kept:
+        plan.take_kept(mount.source, scope.kept[index])
     else:
-        scope.take(plan, tree)
+        take_bind(plan, mount, options, scope, tree)
     _add_attributes(plan, mount, options)
     _add_target(plan, mount, TARGET_LIKE_SOURCE)
     plan.attach(mount.source, mount.destination)
@@ -331,43 +212,27 @@ def _add_empty_root(plan: PlanWriter) -> None:
 
 
 def _add_cgroup_v1(
-    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: dict[str, str], label: str
+    plan: PlanWriter, mount: Mount, host: Host, scope: Scope, *, index: int, own: dict[str, str], label: str
 ) -> None:
-    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine.
-
-    Where the container has no cgroup of its own, it sees the caller's, and can never write there.
-    """
-    base = mount.destination
-    attributes = options.changes.get(0, (0, 0))[0] | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
+    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
+    base, options = mount.destination, fold_options(mount)
+    attributes = hierarchy_attributes(options)
     tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
     _add_file_system(plan, tmpfs, fold_options(tmpfs), writable_first=True, label=label)
     plan.hold(base)
-    unified = (host.cgroups.v2,) if host.cgroups.v2 else ()
-    for hierarchy in (*host.cgroups.v1, *unified):
+    for hierarchy in hierarchies_of(host):
         name = hierarchy.mount.rpartition("/")[2]
-        theirs = 0
-        if hierarchy.mount in own:
-            plan.take_cgroup(own[hierarchy.mount])
+        if (index, hierarchy.mount) in scope.kept:
+            plan.take_kept(f"the cgroup below {hierarchy.mount}", scope.kept[index, hierarchy.mount])
         else:
-            theirs = ATTR_RDONLY
-            plan.take_tree(hierarchy.mount + hierarchy.own.rstrip("/"), OPEN_TREE_CLONE)
-        plan.set_attributes(f"set the mount options of {base}/{name}", attributes | theirs, 0, MS_PRIVATE, 0)
+            take_hierarchy(plan, hierarchy, base, attributes, own=own)
         plan.find_target(f"{base}/{name}", TARGET_DIRECTORY)
         plan.attach(f"the {name} cgroup", f"{base}/{name}")
-        for controller in hierarchy.controllers if hierarchy not in unified else ():
+        for controller in hierarchy.controllers if hierarchy is not host.cgroups.v2 else ():
             if controller != name and "=" not in controller:
                 plan.make_link(base, controller, name)
     if attributes & ATTR_RDONLY:
         _add_readonly_later(plan, base)
-
-
-def _add_cgroup(
-    plan: PlanWriter, mount: Mount, options: Options, host: Host, *, own: dict[str, str], label: str
-) -> None:
-    if mount.type == "cgroup" and host.cgroups.v1:
-        _add_cgroup_v1(plan, mount, options, host, own=own, label=label)
-        return
-    _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
 
 
 # --- devices
@@ -420,7 +285,7 @@ def with_bound_sysfs(config: Config, scope: Scope) -> Config:
 
 def _bound_sysfs(mount: Mount, scope: Scope) -> Mount:
     kind = "bind" if scope.privileged else "rbind"
-    below = [f"r{option}" for option in mount.options if option in _ONE_MOUNT]
+    below = [f"r{option}" for option in mount.options if option in ONE_MOUNT]
     return mount.replace(type="bind", source="/sys", options=(kind, *mount.options, *below))
 
 
@@ -438,11 +303,13 @@ def add_mounts(
         options = fold_options(mount)
         check_mount(mount, options, f"mounts[{index}]")
         if options.bind:
-            _add_bind(plan, mount, options, scope, trees.get(index))
+            _add_bind(plan, mount, options, scope, index=index, tree=trees.get(index))
         elif mount.type == "proc" and "pid" in scope.joined:
             _add_joined_procfs(plan, mount, options, host, scope)
+        elif mount.type == "cgroup" and host.cgroups.v1:
+            _add_cgroup_v1(plan, mount, host, scope, index=index, own=own, label=label)
         elif mount.type in ("cgroup", "cgroup2"):
-            _add_cgroup(plan, mount, options, host, own=own, label=label)
+            _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
         else:
             # others go below it: read-only comes when they are there
             nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])

@@ -6,16 +6,17 @@ Compile; pure. Sources: runtime-spec config.md "Mounts"; mount_setattr(2), "ID-m
 from __future__ import annotations
 
 from cycontainer.errors import ConfigError
+from cycontainer.mount_options import fold_options
 from cycontainer.namespaces import can_map
 from cycontainer.plan import Tree
-from cycontainer.rootfs import ROOT, fold_options
+from cycontainer.sources import ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cycontainer.config import Config, Mount
     from cycontainer.host import Host
+    from cycontainer.mount_options import Options
     from cycontainer.namespaces import Scope
-    from cycontainer.rootfs import Options
 
 
 def launcher_trees(config: Config, host: Host, scope: Scope, *, map_root: bool) -> dict[int, Tree]:

@@ -17,6 +17,7 @@ from ordinary import OrdinaryUser
 
 from cycontainer.host import current
 from cycontainer.init_process import init_descriptor
+from cycontainer.launch_pad import pad_descriptor
 from cycontainer.state import default_root
 
 
@@ -29,6 +30,8 @@ def kept_for_life() -> Iterator[None]:
     """What is kept as long as a process lives is opened before the first look, and the root directory made."""
     current()
     init_descriptor()
+    if current().privileged:
+        pad_descriptor()
     made = os.geteuid() == 0 and not os.path.exists(default_root())
     if made:
         os.mkdir(default_root(), 0o700)

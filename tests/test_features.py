@@ -78,7 +78,7 @@ def test_without_libseccomp_there_is_no_seccomp() -> None:
 
 
 def test_every_option_of_a_mount_is_known() -> None:
-    from cycontainer.rootfs import fold_options
+    from cycontainer.mount_options import fold_options
 
     options = features(current(), None)["mountOptions"]
     config = default_config()

@@ -56,12 +56,24 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("read_config", "read_linux", "read_process", "read_resources", "read_seccomp"),
     ),
     "compile": (
-        *("compile", "confinement", "hook_plan", "identity", "namespaces", "plan", "resources", "rootfs", "trees"),
+        *(
+            "compile",
+            "confinement",
+            "hook_plan",
+            "identity",
+            "namespaces",
+            "plan",
+            "resources",
+            "rootfs",
+            "trees",
+            "mount_options",
+            "sources",
+        ),
     ),
     "lifecycle": (
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("creation", "deletion", "errands", "execution", "starting", "streams"),
+        *("creation", "deletion", "errands", "execution", "launch_pad", "starting", "streams"),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
     "faces": (
@@ -336,7 +348,7 @@ def test_importing_run_keeps_to_its_budget() -> None:
     assert not modules & SLOW
     foreign = {name for name in modules if not name.startswith(PACKAGE)}
     assert len(foreign) <= 26, sorted(foreign)
-    assert len(modules - foreign) <= 30, sorted(modules - foreign)
+    assert len(modules - foreign) <= 31, sorted(modules - foreign)
 
 
 def test_type_checkers_and_the_importer_know_the_same_names() -> None:

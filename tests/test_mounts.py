@@ -18,7 +18,7 @@ from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, run
 from cycontainer.host import current
-from cycontainer.rootfs import OPTIONS, PROPAGATION
+from cycontainer.mount_options import OPTIONS, PROPAGATION
 
 ONE_BY_ONE = {  # option: what it adds to a mount's options, or takes away, in /proc/self/mountinfo
     "ro": "+ro", "nosuid": "+nosuid", "nodev": "+nodev", "noexec": "+noexec", "nosymfollow": "+nosymfollow",

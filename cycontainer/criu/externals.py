@@ -12,8 +12,9 @@ import stat
 
 from cycontainer._fd import open_inside
 from cycontainer.errors import ConfigError
+from cycontainer.mount_options import fold_options
 from cycontainer.record import Record
-from cycontainer.rootfs import DEFAULT_DEVICES, fold_options
+from cycontainer.rootfs import DEFAULT_DEVICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

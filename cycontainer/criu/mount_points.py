@@ -10,16 +10,9 @@ from __future__ import annotations
 from cycontainer._plan import PlanWriter
 from cycontainer.errors import ConfigError
 from cycontainer.hooks import run_program
+from cycontainer.mount_options import AT_RECURSIVE, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE, fold_options
 from cycontainer.plan import Plan
-from cycontainer.rootfs import (
-    AT_RECURSIVE,
-    MS_PRIVATE,
-    MS_SLAVE,
-    OPEN_TREE_CLONE,
-    TARGET_DIRECTORY,
-    TARGET_LIKE_SOURCE,
-    fold_options,
-)
+from cycontainer.rootfs import TARGET_DIRECTORY, TARGET_LIKE_SOURCE
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False

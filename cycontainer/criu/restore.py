@@ -19,8 +19,8 @@ from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, 
 from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, name_of
+from cycontainer.mount_options import fold_options
 from cycontainer.record import Record
-from cycontainer.rootfs import fold_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from cycontainer.criu import log as criu_log
 from cycontainer.criu.rpc import REQUEST, REQUESTS, RESPONSE, Malformed, decode, encode
 from cycontainer.errors import CriuError, HostError, ProgramError, StatusUnknown, name_of
 from cycontainer.launch import abandon, end_of, launch
+from cycontainer.mount_options import AT_RECURSIVE, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE
 from cycontainer.plan import Plan
 from cycontainer.process import settle
-from cycontainer.rootfs import AT_RECURSIVE, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False

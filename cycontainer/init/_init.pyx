@@ -83,6 +83,7 @@ cdef public int init_main(int argc, char **argv) noexcept nogil:
     state.base = <int> number(argv[1])
     state.sync = state.base + SYNC_DESCRIPTOR
     state.root = state.source = state.target = state.held = state.proc = state.empty = state.null = -1
+    state.null_kept = 0
     state.program, state.failed, state.started, state.at = NULL, 0, 0, -1
     sys1(NR_umask, 0)
     sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")

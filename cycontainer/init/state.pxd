@@ -1,6 +1,6 @@
 """What the init remembers between steps. No descriptor is -1."""
 
-from cycontainer._steps cimport Header, Step
+from cycontainer._steps cimport MOST_KEPT, Header, Step
 
 cdef struct State:
     char *plan
@@ -17,5 +17,7 @@ cdef struct State:
     int proc               # a verified procfs
     int empty              # the empty, read-only directory that masks directories, where it is attached
     int null               # the null device that masks all else
+    int null_kept          # it is not attached anywhere yet
+    int kept[MOST_KEPT]    # mounts that a later step takes as its source
     const char *program    # what OP_LOOK_UP found
     int failed             # set by the program's side of OP_FORK, read by pid 1

@@ -104,14 +104,15 @@ cdef long make_link(int parent, long name, long text) noexcept nogil:
 
 
 cdef long null_device() noexcept nogil:
-    """A detached mount of the host's /dev/null, verified to be it."""
+    """A detached mount of the host's /dev/null, verified to be it, and private: nothing can be mounted back on it."""
     cdef file_status status
     cdef long result, descriptor = open_tree(AT_FDCWD, b"/dev/null", OPEN_TREE_CLONE)
     if descriptor < 0:
         return descriptor
     result = status_of(<int> descriptor, &status)
     if (result == 0 and status.stx_mode & S_IFMT == S_IFCHR
-            and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3):
+            and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3
+            and set_attributes(<int> descriptor, 0, 0, MS_PRIVATE, 0) == 0):
         return descriptor
     sys1(NR_close, descriptor)
     return result if result < 0 else -EINVAL
@@ -151,7 +152,9 @@ cdef long mask(State *state, const char *path) noexcept nogil:
         sys1(NR_close, target)
         return result
     kept = &state.empty if status.stx_mode & S_IFMT == S_IFDIR else &state.null
-    if kept[0] >= 0:              # made once, then copied from where it is attached
+    if state.null_kept and kept == &state.null:
+        cover, kept[0], state.null_kept = kept[0], -1, 0
+    elif kept[0] >= 0:            # made once, then copied from where it is attached
         cover = open_tree(kept[0], b"", OPEN_TREE_CLONE | AT_EMPTY_PATH)
     else:
         cover = empty_directory() if kept == &state.empty else null_device()
@@ -230,6 +233,14 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return enter_root(state, arg[0], plan + arg[1])
     if step.op == OP_SOURCE_TREE:
         return take_source(state, open_tree(AT_FDCWD, plan + arg[0], arg[1]))
+    if step.op == OP_KEEP:
+        state.kept[arg[0]], state.source = state.source, -1
+        return 0
+    if step.op == OP_KEEP_NULL:
+        state.null, state.null_kept = <int> null_device(), 1
+        return state.null
+    if step.op == OP_SOURCE_KEPT:
+        return take_source(state, state.kept[arg[0]])
     if step.op == OP_SOURCE_INSIDE:
         return take_source(state, open_inside(state.root, plan + arg[0], O_PATH, 0))
     if step.op == OP_SOURCE_SLOT:
