@@ -162,7 +162,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         style = Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True)
         plan = compile_plan(config, host, style)
         state = intend(config, host, plan, directory.container_id, wishes.bundle)
-        _tell_warnings(config, plan, wishes)
+        tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
         cgroup = make_cgroup(plan, state)
@@ -186,7 +186,7 @@ def check_terminal(config: Config, wishes: Wishes) -> None:
         raise ConfigError("console-socket", "cannot use console socket if we will not detach or allocate tty")
 
 
-def _tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
+def tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
     for text in (*config.warnings, *(plan.cgroup.warnings if plan.cgroup else ())):
         if wishes.warn is not None:
             wishes.warn(text)

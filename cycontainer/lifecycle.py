@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config
+    from cycontainer.creation import Wishes
     from cycontainer.execution import Program
     from cycontainer.process import Process
     from cycontainer.state import State
@@ -429,6 +430,27 @@ class Container:
         streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
         process = bring_back(root, container_id, config, os.fspath(image_path), wanted, bundle=bundle, streams=streams)
         return cls(container_id, root, process)
+
+    @classmethod
+    def restore_from(
+        cls,
+        container_id: str,
+        document: bytes,
+        image_path: str,
+        *,
+        root: str | None,
+        wishes: Wishes,
+        **options: Any,
+    ) -> Self:
+        """`restore` from the bytes of a config.json."""
+        from cycontainer.criu.container import bring_back_bundle
+        from cycontainer.criu.options import RestoreOptions
+
+        root = os.path.abspath(root) if root else default_root()
+        wanted: RestoreOptions = RestoreOptions(**options)
+        return cls(
+            container_id, root, bring_back_bundle(root, container_id, document, image_path, wanted, wishes=wishes)
+        )
 
     # --- with
 

@@ -20,6 +20,8 @@ VERBS: Final = {  # in the order of a container's life
     "exec": "start another process in a container",
     "kill": "send a signal to a container",
     "delete": "remove a container",
+    "checkpoint": "save a container to files",
+    "restore": "bring a saved container back",
     "state": "print a container's state",
     "list": "list containers",
     "features": "print what this program can do",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer.criu.externals import View, external_mounts, namespace_words, standard_files
+from cycontainer.criu.externals import View, binds_of, external_mounts, kinds_of, namespace_words, standard_files
 from cycontainer.criu.images import Directory, Note, write_note
 from cycontainer.criu.network import choose_lock, unlock
 from cycontainer.criu.options import (
@@ -126,6 +126,22 @@ def _refuse_strangers(subject: Subject) -> None:
             f"processes that came in by exec would not be saved: {names}; wait for them, or leave them out with"
             " --without-exec (without_exec)"
         )
+
+
+def _refuse_traced(subject: Subject) -> None:
+    """Raises CheckpointError: criu traces processes itself, and would try for ten seconds."""
+    for pid in {subject.pid, *(subject.cgroup.processes() if subject.cgroup is not None else ())}:
+        tracer = _tracer_of(pid)
+        if tracer:
+            raise CheckpointError(f"process {pid} ({_name_of(pid)}) is traced by {tracer} ({_name_of(tracer)})")
+
+
+def _tracer_of(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next(int(line[10:]) for line in file if line.startswith("TracerPid:"))
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        return 0
 
 
 # --- holding it still
@@ -294,6 +310,7 @@ def _dump(
     with Held(subject.cgroup) as held:
         if not options.without_exec:
             _refuse_strangers(subject)
+        _refuse_traced(subject)
         request.update(_describe(subject, images, criu, lock, options.pre_dump))
         request["freeze_cgroup"] = held.freezer or None
         kind = "SINGLE_PRE_DUMP" if options.pre_dump else "DUMP"
@@ -331,6 +348,8 @@ def _describe(subject: Subject, images: Directory, criu: Criu, lock: str, pre_du
         criu=".".join(map(str, criu.version)),
         network_lock=lock,
         mounts=names,
+        binds=binds_of(subject.config),
+        kinds=kinds_of(subject.config),
         descriptors=keys,
         files=files,
         pre_dump=pre_dump,

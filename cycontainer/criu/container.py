@@ -7,7 +7,7 @@ import os
 from cycontainer import _clone
 from cycontainer.compile import Style, compile_plan
 from cycontainer.console import hand_over
-from cycontainer.creation import Wishes, check_terminal, end_cgroup, intend, make_cgroup, write_pid_file
+from cycontainer.creation import Wishes, check_terminal, end_cgroup, intend, make_cgroup, tell_warnings, write_pid_file
 from cycontainer.criu.checkpoint import Subject, checkpoint
 from cycontainer.criu.restore import Wanted, refuse_mapped_mounts, restore
 from cycontainer.deletion import open_cgroup
@@ -96,6 +96,7 @@ def restore_container(
         host = current()
         plan = compile_plan(config, host, Style(wait_for_start=True))
         state = intend(config, host, plan, directory.container_id, wishes.bundle)
+        tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
         cgroup = make_cgroup(plan, state)

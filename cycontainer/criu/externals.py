@@ -1,7 +1,7 @@
 """What of a container comes from outside, and so is not criu's to save: mounts, namespaces, descriptors.
 
-A checkpoint names each thing, a restore says what has that name now. Names of mounts are where they are in the
-container; those of descriptors are criu's keys: file[MOUNT:INODE], tty[RDEV:DEV], pipe:[INODE]. It reads /proc.
+A checkpoint names each thing, a restore says what has that name now. Names of mounts are their destinations in the
+configuration; those of descriptors are criu's keys: file[MOUNT:INODE], tty[RDEV:DEV], pipe:[INODE]. It reads /proc.
 Source: criu.org, "External files", "Inheriting FDs on restore", "External bind mounts".
 """
 
@@ -113,12 +113,13 @@ def external_mounts(config: Config, view: View) -> tuple[dict[str, str], tuple[s
         if fold_options(mount).bind:
             there, _ = view.at(mount.destination)
             if there is not None and there.point != "/":
-                found[there.point] = there.point
-                found.update(_below(there.point, config, view))
+                name = mount.destination.rstrip("/")
+                found[there.point] = name
+                found.update({point: name + point[len(there.point) :] for point in _below(there.point, config, view)})
     for path in bound_devices(config):
         there, _ = view.at(path)
         if there is not None and there.point not in ("/", "/dev"):
-            found.setdefault(there.point, there.point)
+            found.setdefault(there.point, path)
     if not any(namespace.type == "cgroup" for namespace in config.linux.namespaces):
         found.update({each.point: each.point for each in view.mounts.values() if each.kind == "cgroup"})
     for path in config.linux.masked_paths:
@@ -128,15 +129,33 @@ def external_mounts(config: Config, view: View) -> tuple[dict[str, str], tuple[s
     return found, tuple(sorted(set(found.values())))
 
 
-def _below(point: str, config: Config, view: View) -> dict[str, str]:
-    """What a recursive bind brought along."""
+def _below(point: str, config: Config, view: View) -> list[str]:
+    """Where a recursive bind brought something along."""
     own = {mount.destination.rstrip("/") for mount in config.mounts}
     covered = {*own, *config.linux.masked_paths, *config.linux.readonly_paths}
-    return {
-        each.point: each.point
-        for each in view.mounts.values()
-        if each.point.startswith(f"{point}/") and each.point not in covered
-    }
+    points = [each.point for each in view.mounts.values()]
+    return [each for each in points if each.startswith(f"{point}/") and each not in covered]
+
+
+def binds_of(config: Config) -> tuple[str, ...]:
+    """Where a configuration has bind mounts."""
+    return tuple(sorted({mount.destination.rstrip("/") for mount in config.mounts if fold_options(mount).bind}))
+
+
+def kinds_of(config: Config) -> tuple[str, ...]:
+    """The namespaces that a configuration has, but for the one that criu adds by itself."""
+    return tuple(sorted({namespace.type for namespace in config.linux.namespaces} - {"time"}))
+
+
+def check_same(config: Config, binds: tuple[str, ...], kinds: tuple[str, ...]) -> None:
+    """Refuse a configuration that is another container's. Raises ConfigError."""
+    for path, what, saved, here in (
+        ("mounts", "bind mount at ", binds, binds_of(config)),
+        ("linux.namespaces", "namespace of the kind ", kinds, kinds_of(config)),
+    ):
+        for name in sorted({*saved} ^ {*here}):
+            one, other = ("checkpoint", "configuration") if name in saved else ("configuration", "checkpoint")
+            raise ConfigError(path, f"the {one} has a {what}{name}, and the {other} has none")
 
 
 def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[str, str]) -> dict[str, str]:
@@ -157,7 +176,7 @@ def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[s
     for name in names:
         source = _source(name, known)
         if source is None:
-            raise ConfigError("mounts", f"the checkpoint has a bind mount at {name}, and the configuration has none")
+            raise ConfigError("mounts", f"the checkpoint has something of the host at {name}: what is it here?")
         found[name] = source
     return found
 

@@ -36,6 +36,7 @@ class Note(Record):
         criu: the version that wrote them.
         network_lock: the one that was taken.
         mounts: the names of the mounts that come from outside.
+        binds, kinds: where the configuration had bind mounts, and which namespaces it had.
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
         files: where those led to.
         pre_dump: there is nothing but memory.
@@ -45,6 +46,8 @@ class Note(Record):
     criu: str
     network_lock: str
     mounts: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     descriptors: tuple[str, ...] = ("", "", "")
     files: tuple[str, ...] = ("", "", "")
     pre_dump: bool = False
@@ -183,9 +186,14 @@ def read_note(directory: Directory) -> Note | None:
     try:
         if found["version"] != VERSION:
             raise ConfigError("image-path", f"{directory.path} was written by a later version of cycontainer")
+        machine, criu, lock = _texts([found[name] for name in ("machine", "criu", "network_lock")])
         return Note(
-            **{name: _texts([found[name]])[0] for name in ("machine", "criu", "network_lock")},
+            machine=machine,
+            criu=criu,
+            network_lock=lock,
             mounts=_texts(found["mounts"]),
+            binds=_texts(found["binds"]),
+            kinds=_texts(found["kinds"]),
             descriptors=_texts(found["descriptors"], 3),
             files=_texts(found["files"], 3),
             pre_dump=found["pre_dump"] is True,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration
-from cycontainer.criu.externals import external_namespaces, joined_namespaces, mount_sources
+from cycontainer.criu.externals import check_same, external_namespaces, joined_namespaces, mount_sources
 from cycontainer.criu.images import Directory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
 from cycontainer.criu.network import bring_loopback_up, choose_lock
@@ -239,6 +239,8 @@ def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
 
 def _restore(wanted: Wanted, images: Directory, work: Directory, options: RestoreOptions) -> int:
     note = read_note(images)
+    if note is not None:
+        check_same(wanted.config, note.binds, note.kinds)
     request = _options(wanted, options, images, note)
     gid = _root_group(wanted.config)
     if gid:

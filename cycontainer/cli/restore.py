@@ -1,0 +1,63 @@
+"""The verb `restore`: bring a saved container back. Face."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer.cli.foreground import Foreground
+from cycontainer.cli.saving import OPTIONS, image_path, options_of
+from cycontainer.cli.verb import ONE_ID, Arguments, Option, Verb
+from cycontainer.creation import Wishes
+from cycontainer.lifecycle import Container
+from cycontainer.read_config import read_bundle
+
+VERB = Verb(
+    usage="ID",
+    help="bring a container back from the files of checkpoint, and return its program's exit status",
+    operands=ONE_ID,
+    options=(
+        Option(names=("--bundle", "-b"), value="DIR", help="the bundle; the current directory when none is given"),
+        Option(names=("--detach", "-d"), help="return when it runs"),
+        Option(names=("--pid-file",), value="FILE", help="write the first process's pid there"),
+        Option(names=("--console-socket",), value="PATH", help="send the terminal's master to this socket"),
+        Option(names=("--no-subreaper",), help="leave orphans of the container to the system"),
+        Option(names=("--no-pivot",), help="accepted: how the root is changed is criu's to decide"),
+        *OPTIONS,
+        Option(names=("--lsm-profile",), value="PROFILE", help="selinux:LABEL or apparmor:NAME for its processes"),
+        Option(names=("--lsm-mount-context",), value="LABEL", help="the SELinux label of its mounts"),
+    ),
+)
+
+
+def main(arguments: Arguments) -> int:
+    """Returns the exit status."""
+    if arguments.given("--detach"):
+        _restore(arguments)
+        return 0
+    with Foreground() as foreground:
+        container = _restore(arguments)
+        assert container.process is not None  # this call made it
+        foreground.follow(container.process)
+        status = foreground.wait()
+    container.delete(force=True)
+    return status
+
+
+def _restore(arguments: Arguments) -> Container:
+    bundle = os.path.abspath(arguments.value("--bundle", "."))
+    return Container.restore_from(
+        arguments.operands[0],
+        read_bundle(bundle, "config.json"),
+        image_path(arguments),
+        root=arguments.root,
+        wishes=Wishes(
+            bundle=bundle,
+            console_socket=arguments.value("--console-socket"),
+            pid_file=os.path.abspath(arguments.value("--pid-file")) if arguments.given("--pid-file") else "",
+            detached=arguments.given("--detach"),
+            warn=arguments.warn,
+        ),
+        **options_of(arguments, "tcp-close"),
+        lsm_profile=arguments.value("--lsm-profile"),
+        lsm_mount_context=arguments.value("--lsm-mount-context"),
+    )

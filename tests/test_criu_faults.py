@@ -1,0 +1,299 @@
+"""What can go wrong with a checkpoint or a restore: the cause is told, the container is whole, or nothing is left."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from glob import glob
+from typing import Any
+
+import pytest
+from saved import Obedient, config_of, namespaces
+
+from cycontainer._nsenter import open_namespace
+from cycontainer.criu.checkpoint import Subject, checkpoint
+from cycontainer.criu.netfilter import netfilter_in
+from cycontainer.criu.options import CheckpointOptions
+from cycontainer.deletion import open_cgroup
+from cycontainer.errors import CheckpointError, ConfigError, ContainerExists, CriuError, HostError
+from cycontainer.lifecycle import Container
+from cycontainer.state import load
+from cycontainer.streams import DEVNULL, PIPE
+from cycontainer.tables import NAMESPACES
+
+pytestmark = [pytest.mark.root, pytest.mark.criu]
+
+OVER_LOOPBACK = (
+    "echo x | nc -l -p 999 >/tmp/got & until echo y | nc 127.0.0.1 999; do :; done; wait; cat /tmp/got; rm /tmp/got"
+)
+
+
+@pytest.fixture
+def top(tmp_path: object) -> str:
+    return str(tmp_path)
+
+
+@pytest.fixture
+def one(busybox_rootfs: str, top: str) -> Iterator[Obedient]:
+    with Obedient.start("one", config_of(busybox_rootfs), f"{top}/states") as subject:
+        yield subject
+
+
+@pytest.fixture
+def images(busybox_rootfs: str, top: str) -> str:
+    """Those of a container that is gone."""
+    with Obedient.start("old", config_of(busybox_rootfs), f"{top}/states") as subject:
+        subject.container.checkpoint(f"{top}/images")
+    return f"{top}/images"
+
+
+def is_whole(subject: Obedient) -> None:
+    """It runs, is not frozen, and has its network."""
+    assert subject.container.status == "running"
+    assert subject.do(OVER_LOOPBACK) == "x\ny\n"
+
+
+def fails_to_restore(top: str, config: dict[str, Any], images: str, kind: type[Exception], match: str) -> None:
+    """A restore fails, and leaves nothing."""
+    with pytest.raises(kind, match=match):
+        Obedient.restore("new", config, images, f"{top}/states")
+    assert os.listdir(f"{top}/states") == []
+    assert not glob("/sys/fs/cgroup/*/cycontainer/new") + glob(f"{images}/.criu*")
+
+
+def criu_children() -> list[int]:
+    """criu processes that we have started."""
+    found = []
+    for path in glob("/proc/self/task/*/children"):
+        with open(path) as file:
+            for pid in map(int, file.read().split()):
+                with open(f"/proc/{pid}/cmdline") as words:
+                    found += [pid] if "swrk" in words.read() else []
+    return found
+
+
+def kill_criu() -> None:
+    for pid in criu_children():
+        os.kill(pid, signal.SIGKILL)
+
+
+# --- criu itself
+
+
+def test_without_criu_the_container_runs_on(one: Obedient, top: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/no/such/directory")
+    with pytest.raises(HostError, match=r"criu is missing: install criu 3\.15 or newer"):
+        one.container.checkpoint(f"{top}/images")
+    assert not os.path.exists(f"{top}/images")
+    is_whole(one)
+
+
+def test_without_criu_nothing_is_restored(
+    busybox_rootfs: str, images: str, top: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/no/such/directory")
+    fails_to_restore(top, config_of(busybox_rootfs), images, HostError, "criu is missing")
+
+
+def has_lock(lock: str) -> bool:
+    return lock == "nftables" or shutil.which("iptables-restore") is not None
+
+
+@pytest.mark.parametrize("lock", [lock for lock in ("nftables", "iptables") if has_lock(lock)])
+def test_a_criu_that_dies_leaves_the_network_unlocked(one: Obedient, top: str, lock: str) -> None:
+    container = one.container
+    state = load(container.root, container.id)
+    subject = Subject(id="one", pid=container.pid, config=container.config, cgroup=open_cgroup(state))
+    with pytest.raises(CriuError, match="killed by signal 9"):
+        checkpoint(subject, f"{top}/images", CheckpointOptions(network_lock=lock), saved=kill_criu)
+    namespace = open_namespace(f"/proc/{container.pid}/ns/net".encode(), NAMESPACES["network"][0])
+    with netfilter_in(namespace) as netfilter:
+        assert not [name for _, name in netfilter.tables() if "CRIU" in name]
+    os.close(namespace)
+    assert [name for name in os.listdir(f"{top}/images") if not name.endswith(".log")] == []
+    is_whole(one)
+
+
+def test_what_fails_when_all_is_saved_leaves_no_image(one: Obedient, top: str) -> None:
+    def refuse() -> None:
+        raise ZeroDivisionError
+
+    container = one.container
+    subject = Subject(id="one", pid=container.pid, config=container.config)
+    with pytest.raises(ZeroDivisionError):
+        checkpoint(subject, f"{top}/images", CheckpointOptions(), saved=refuse)
+    assert os.listdir(f"{top}/images") == ["dump.log"]
+    is_whole(one)
+
+
+def test_a_hook_that_fails_undoes_a_restore(busybox_rootfs: str, images: str, top: str) -> None:
+    config = config_of(busybox_rootfs)
+    config["hooks"] = {"prestart": [{"path": "/bin/false"}]}
+    fails_to_restore(top, config, images, Exception, "prestart")
+
+
+def test_a_criu_that_dies_while_it_restores(busybox_rootfs: str, images: str, top: str) -> None:
+    config = config_of(busybox_rootfs)
+    with open(f"{top}/hook", "w") as file:  # criu is a child of ours, and so is the hook
+        file.write("#!/bin/sh\nfor pid in $(cat /proc/$PPID/task/*/children); do\n")
+        file.write("grep -q swrk /proc/$pid/cmdline && kill -9 $pid; done; exit 0\n")
+    os.chmod(f"{top}/hook", 0o755)
+    config["hooks"] = {"prestart": [{"path": f"{top}/hook"}]}
+    fails_to_restore(top, config, images, CriuError, "killed by signal 9")
+
+
+# --- the image directory
+
+
+def test_a_full_disk(one: Obedient, top: str) -> None:
+    os.mkdir(f"{top}/small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", f"{top}/small"], check=True)
+    try:
+        with pytest.raises(CriuError, match="the image directory's file system is full"):
+            one.container.checkpoint(f"{top}/small/images", work_path=f"{top}/work")
+        assert not os.path.exists(f"{top}/small/images")
+        is_whole(one)
+    finally:
+        subprocess.run(["umount", f"{top}/small"], check=True)
+
+
+def test_a_directory_with_images(one: Obedient, top: str) -> None:
+    one.container.checkpoint(f"{top}/images", leave_running=True)
+    before = sorted(os.listdir(f"{top}/images"))
+    with pytest.raises(ConfigError, match=r"is not empty: it has .* of another checkpoint"):
+        one.container.checkpoint(f"{top}/images")
+    assert sorted(os.listdir(f"{top}/images")) == before
+    is_whole(one)
+
+
+@pytest.mark.parametrize("path", ["/proc/images", "/dev/null", "/dev/null/images"])
+def test_a_place_where_nothing_can_be_written(one: Obedient, path: str) -> None:
+    with pytest.raises(ConfigError, match="image-path: /"):
+        one.container.checkpoint(path)
+    is_whole(one)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("pages-1.img", "pages-1.img is damaged: 10 bytes of"),
+        ("pagemap-1.img", "pagemap-1.img is damaged"),
+        ("core-1.img", "the image is damaged: it ends too early"),
+        ("cycontainer.json", "cycontainer.json is damaged"),
+        ("descriptors.json", "descriptors.json is damaged"),
+    ],
+)
+def test_a_truncated_image(busybox_rootfs: str, images: str, top: str, name: str, match: str) -> None:
+    os.truncate(f"{images}/{name}", 10)
+    fails_to_restore(top, config_of(busybox_rootfs), images, Exception, match)
+
+
+@pytest.mark.parametrize("name", ["pages-1.img", "inventory.img", "core-1.img", "mm-1.img"])
+def test_a_missing_image(busybox_rootfs: str, images: str, top: str, name: str) -> None:
+    os.unlink(f"{images}/{name}")
+    fails_to_restore(top, config_of(busybox_rootfs), images, Exception, "image|failed")
+
+
+def change_note(images: str, **values: object) -> None:
+    with open(f"{images}/cycontainer.json") as file:
+        note = json.load(file)
+    with open(f"{images}/cycontainer.json", "w") as file:
+        json.dump({**note, **values}, file)
+
+
+def test_an_image_of_another_machine(busybox_rootfs: str, images: str, top: str) -> None:
+    change_note(images, machine="riscv64")
+    fails_to_restore(top, config_of(busybox_rootfs), images, ConfigError, "was made on riscv64, and this is")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"version": 2},
+        {"mounts": "/x"},
+        {"descriptors": ["a"]},
+        {"descriptors": [1, 2, 3]},
+        {"files": None},
+        {"network_lock": "x"},
+    ],
+)
+def test_a_note_that_is_wrong(busybox_rootfs: str, images: str, top: str, values: dict[str, object]) -> None:
+    change_note(images, **values)
+    fails_to_restore(top, config_of(busybox_rootfs), images, ConfigError, "image-path: |network-lock: ")
+
+
+def test_another_configuration_is_refused_by_name(busybox_rootfs: str, images: str, top: str) -> None:
+    config = config_of(busybox_rootfs)
+    config["mounts"].append({"destination": "/tmp/x", "type": "bind", "source": top, "options": ["bind"]})
+    fails_to_restore(top, config, images, ConfigError, "a bind mount at /tmp/x, and the checkpoint has none")
+    config = config_of(busybox_rootfs, namespaces=namespaces(("network",)))
+    fails_to_restore(top, config, images, ConfigError, "the checkpoint has a namespace of the kind network")
+
+
+def test_a_volume_that_is_no_longer_configured(busybox_rootfs: str, top: str) -> None:
+    config = config_of(busybox_rootfs)
+    config["mounts"].append({"destination": "/tmp/x", "type": "bind", "source": top, "options": ["bind"]})
+    with Obedient.start("old", config, f"{top}/states") as subject:
+        subject.container.checkpoint(f"{top}/images")
+    match = "the checkpoint has a bind mount at /tmp/x, and the configuration has none"
+    fails_to_restore(top, config_of(busybox_rootfs), f"{top}/images", ConfigError, match)
+
+
+def test_an_id_that_is_taken(one: Obedient, busybox_rootfs: str, top: str) -> None:
+    one.container.checkpoint(f"{top}/images", leave_running=True)
+    with pytest.raises(ContainerExists):
+        Obedient.restore("one", config_of(busybox_rootfs), f"{top}/images", f"{top}/states")
+    is_whole(one)
+
+
+# --- what criu cannot save
+
+
+def io_uring() -> int:
+    """A descriptor of an io_uring; it skips where the kernel has none."""
+    parameters = ctypes.create_string_buffer(120)
+    fd: int = ctypes.CDLL(None, use_errno=True).syscall(425, 4, parameters)
+    if fd < 0:
+        pytest.skip(f"this kernel has no io_uring for us: {os.strerror(ctypes.get_errno())}")
+    return fd
+
+
+def half_of_a_connection() -> int:
+    ours, theirs = socket.socketpair()
+    KEPT.append(ours)
+    return theirs.detach()
+
+
+KEPT: list[socket.socket] = []
+
+
+@pytest.mark.parametrize(("make", "match"), [(io_uring, "io_uring"), (half_of_a_connection, "a socket of the host")])
+def test_a_descriptor_that_criu_cannot_save(busybox_rootfs: str, top: str, make: Callable[[], int], match: str) -> None:
+    fd = make()
+    config, root = config_of(busybox_rootfs), f"{top}/states"
+    container = Container.create("one", config, root=root, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, pass_fds=(fd,))
+    os.close(fd)
+    with Obedient(container) as subject:
+        container.start()
+        with pytest.raises(CriuError, match=match):
+            container.checkpoint(f"{top}/images")
+        is_whole(subject)
+    while KEPT:
+        KEPT.pop().close()
+
+
+def test_a_traced_process(one: Obedient, top: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(0x4206, one.container.pid, 0, 0) == 0  # PTRACE_SEIZE
+    with pytest.raises(CheckpointError, match=rf"process {one.container.pid} .* is traced by {os.getpid()}"):
+        one.container.checkpoint(f"{top}/images")
+    assert libc.ptrace(0x4207, one.container.pid, 0, 0) == 0  # PTRACE_INTERRUPT: only what is stopped can be left
+    os.waitpid(one.container.pid, 0)
+    assert libc.ptrace(17, one.container.pid, 0, 0) == 0  # PTRACE_DETACH
+    is_whole(one)
