@@ -80,10 +80,11 @@ def _compile(
         attributes = 0
     else:
         options = options.replace(private=private_directories() if options.rootfs is None else ())
-        found = document(options, list(args), extra, privileged=privileged, ids=(host.uid, host.gid))
+        found = document(options, list(args), extra, privileged=privileged, host=host)
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
-    map_root = options.user_namespace and options.rootfs is not None  # of the host's root nothing is to become ours
+    # of the host's root nothing is to become ours; the root of a user namespace has but itself
+    map_root = options.user_namespace and options.rootfs is not None and host.initial_user_namespace
     style = Style(
         keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
         supervised=options.supervised, pad=True,

@@ -160,7 +160,7 @@ def compile_exec(
         _adjust_oom_score(plan, config)
     if config.linux.intel_rdt:
         scope.synchronise(plan, "runtime", "let the launcher work on the new process")
-    if "user" in kinds and privileged:
+    if "user" in kinds and privileged and host.may_set_groups:
         plan.set_groups(b"")  # in there it may be denied
     plan.join(0, "container's", sum(NAMESPACES[kind][0] for kind in kinds))
     if "user" in kinds:

@@ -34,6 +34,9 @@ class Host(Record):
     user_namespaces: bool  # whether any may be made
     subuids: tuple[tuple[int, int], ...]  # the caller's ranges of /etc/subuid: first, count
     subgids: tuple[tuple[int, int], ...]
+    uids: tuple[tuple[int, int], ...]  # those that the caller's user namespace has: first, count
+    gids: tuple[tuple[int, int], ...]
+    may_set_groups: bool  # setgroups(2) is not denied in the caller's user namespace
     id_mappers: tuple[str, str] | None  # paths of newuidmap and newgidmap, when both are there
     lsms: tuple[str, ...]  # /sys/kernel/security/lsm
     initial_user_namespace: bool  # the caller stands in the machine's first user namespace
@@ -90,6 +93,9 @@ def _ask() -> Host:
         user_namespaces=int(_read_or("/proc/sys/user/max_user_namespaces", "0")) > 0,  # absent: CONFIG_USER_NS=n
         subuids=subordinate_ranges(_read_or("/etc/subuid", ""), names),
         subgids=subordinate_ranges(_read_or("/etc/subgid", ""), names),
+        uids=_known_ids("/proc/self/uid_map"),
+        gids=_known_ids("/proc/self/gid_map"),
+        may_set_groups=_read_or("/proc/self/setgroups", "allow").strip() == "allow",
         id_mappers=_id_mappers(),
         lsms=_lsms(),
         initial_user_namespace=_is_initial(),
@@ -142,6 +148,12 @@ def subordinate_ranges(text: str, names: frozenset[str]) -> tuple[tuple[int, int
             if count and first + count <= 2**32 - 1:
                 found.append((first, count))
     return tuple(found)
+
+
+def _known_ids(path: str) -> tuple[tuple[int, int], ...]:
+    """The ids inside of a user namespace's map: first id, count. user_namespaces(7)."""
+    lines = (line.split() for line in _read(path).splitlines())
+    return tuple((int(first), int(count)) for first, _, count in lines)
 
 
 def _id_mappers() -> tuple[str, str] | None:

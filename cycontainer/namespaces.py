@@ -110,23 +110,24 @@ def scope_of(config: Config, host: Host, *, first_slot: int) -> Scope:
 def add_namespaces(plan: PlanWriter, config: Config, host: Host, scope: Scope) -> IdMaps | None:
     """Join what has a path, make what is new, and be root in it. No one may look into us once we are there.
 
-    As an ordinary user, /proc/PID/uid_map of a process that is not dumpable belongs to root: so that comes after.
+    /proc/PID/uid_map of a process that is not dumpable belongs to the machine's root: for others that comes after.
     """
     maps = None
-    if scope.privileged:
+    at_once = scope.privileged and host.initial_user_namespace
+    if at_once:
         _hide(plan)
     if scope.user_later:
-        _add_joined(plan, config, scope)
+        _add_joined(plan, config, host, scope)
         plan.unshare("user", scope.new["user"])
     if "user" in scope.new:
         maps = id_maps(config, host, scope)
         scope.synchronise(plan, "maps", "write the id maps of the user namespace")
-    if not scope.privileged:
+    if not at_once:
         _hide(plan)
     if maps:
         become_root(plan, maps.uid_map, maps.gid_map)
     if not scope.user_later:
-        _add_joined(plan, config, scope)
+        _add_joined(plan, config, host, scope)
     _add_new(plan, config, scope)
     return maps
 
@@ -142,9 +143,9 @@ def become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ..
     plan.set_uid(min((line.container for line in uids), default=0))
 
 
-def _add_joined(plan: PlanWriter, config: Config, scope: Scope) -> None:
+def _add_joined(plan: PlanWriter, config: Config, host: Host, scope: Scope) -> None:
     for namespace in scope.order:
-        if namespace.type == "user" and scope.privileged:
+        if namespace.type == "user" and scope.privileged and host.may_set_groups:
             plan.set_groups(b"")  # in there it may be denied
         plan.join(scope.slot(namespace.type), namespace.type, NAMESPACES[namespace.type][0])
         if namespace.type == "user":
@@ -206,12 +207,16 @@ def can_map(host: Host) -> bool:
 def keeps_groups(config: Config, host: Host, scope: Scope) -> bool:
     """Whether the groups stay as they are, in a user namespace that denies setgroups(2), or may."""
     asked = bool(config.process and config.process.user.additional_gids)
-    if scope.privileged or not scope.user:
+    if host.may_set_groups and (scope.privileged or not scope.user):
         return "user" in scope.joined and not asked  # there are none: see _add_joined
-    if "user" in scope.new:
+    if not host.may_set_groups:
+        denied = True
+    elif "user" in scope.new:
         denied = id_maps(config, host, scope).deny_setgroups
     else:  # made by this user: with what it has
         denied = not (host.id_mappers and host.subgids)
     if denied and asked:
-        raise ConfigError("process.user.additionalGids", "an ordinary user's namespace cannot have additional groups")
+        raise ConfigError(
+            "process.user.additionalGids", "cannot be had: setgroups is denied in an ordinary user's namespace"
+        )
     return denied

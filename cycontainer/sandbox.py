@@ -13,10 +13,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from cycontainer.host import Host
+
 NOBODY: Final = 65534
 ENVIRONMENT: Final = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")
 PERIOD_US: Final = 100_000
+FIRST_SUBORDINATE: Final = 100_000  # on the host
 SUBORDINATE: Final = 65536  # ids of a user namespace that root makes
+TERMINALS: Final = 5  # the group tty
 
 _NOTHING: Final = ["nosuid", "nodev", "noexec"]
 _SYSTEM_MOUNTS: Final = tuple(
@@ -59,10 +63,14 @@ def private_mounts(directories: tuple[str, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _id_maps(options: Options, uid: int, gid: int, *, privileged: bool, ids: tuple[int, int]) -> dict[str, Any]:
-    """Root maps a range of its own; an ordinary user has but itself."""
-    if privileged:
-        line = [{"containerID": 0, "hostID": 100_000, "size": SUBORDINATE}]
+def _has(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
+    return any(first <= number < first + count for first, count in ranges)
+
+
+def _id_maps(uid: int, gid: int, *, ranged: bool, ids: tuple[int, int]) -> dict[str, Any]:
+    """The machine's root maps a range; an ordinary user, and the root of a user namespace, has but itself."""
+    if ranged:
+        line = [{"containerID": 0, "hostID": FIRST_SUBORDINATE, "size": SUBORDINATE}]
         return {"uidMappings": line, "gidMappings": line}
     return {
         "uidMappings": [{"containerID": uid, "hostID": ids[0], "size": 1}],
@@ -81,22 +89,31 @@ def _resources(options: Options) -> dict[str, Any]:
     return resources
 
 
+def _user(options: Options, host: Host, *, privileged: bool, ranged: bool) -> tuple[int, int]:
+    """Who the program is: nobody on the host's root, where there is one; else root, or oneself as an ordinary user."""
+    user = 0, 0
+    if options.rootfs is None and not privileged:
+        user = host.uid, host.gid
+    elif options.rootfs is None and (ranged or (_has(host.uids, NOBODY) and _has(host.gids, NOBODY))):
+        user = NOBODY, NOBODY
+    return user[0] if options.uid is None else options.uid, user[1] if options.gid is None else options.gid
+
+
 def document(
-    options: Options, args: list[str], mounts: list[dict[str, Any]], *, privileged: bool, ids: tuple[int, int]
+    options: Options, args: list[str], mounts: list[dict[str, Any]], *, privileged: bool, host: Host
 ) -> dict[str, Any]:
-    """The whole configuration. `ids`: the caller's; `privileged`: the caller needs no user namespace."""
+    """The whole configuration. `privileged`: the caller needs no user namespace."""
     on_host_root = options.rootfs is None
-    default = NOBODY if on_host_root and privileged else (0 if privileged or not on_host_root else ids[0])
-    uid = default if options.uid is None else options.uid
-    gid = (default if privileged or not on_host_root else ids[1]) if options.gid is None else options.gid
     user_namespace = options.user_namespace or not privileged
+    ranged = user_namespace and privileged and host.initial_user_namespace
+    uid, gid = _user(options, host, privileged=privileged, ranged=ranged)
     kinds = ["mount", "pid", "ipc", "uts", "cgroup"]
     kinds += ["network"] if options.network == "none" else []
     kinds += ["user"] if user_namespace else []
     base = [dict(mount) for mount in _SYSTEM_MOUNTS]
-    if user_namespace and not privileged:
-        for mount in base:  # the group of terminals, 5, is not mapped for an ordinary user
-            mount["options"] = [option for option in mount["options"] if option != "gid=5"]
+    if not (ranged if user_namespace else _has(host.gids, TERMINALS)):
+        for mount in base:  # there is no such group
+            mount["options"] = [option for option in mount["options"] if option != f"gid={TERMINALS}"]
     private = private_mounts(options.private if on_host_root else ("/tmp",))
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in kinds],
@@ -105,7 +122,7 @@ def document(
         "readonlyPaths": list(READONLY_PATHS),
     }
     if user_namespace:
-        linux.update(_id_maps(options, uid, gid, privileged=privileged, ids=ids))
+        linux.update(_id_maps(uid, gid, ranged=ranged, ids=(host.uid, host.gid)))
     return {
         "ociVersion": SPEC,
         "root": {"path": options.rootfs or "/", "readonly": options.read_only or on_host_root},
