@@ -167,7 +167,7 @@ cdef class Child:
 
     def __cinit__(self):
         self.pid = self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = self.second = -1
-        self.stack = NULL
+        self.stack, self.introduced = NULL, False
 
     def __dealloc__(self):
         self.release()
@@ -285,6 +285,7 @@ cdef class Child:
         cdef msghdr header
         cdef ssize_t got
         cdef int fd = -1
+        cdef cmsghdr *rights
         vector.iov_base, vector.iov_len = &message, sizeof(message)
         header.msg_name, header.msg_namelen, header.msg_flags = NULL, 0, 0
         header.msg_iov, header.msg_iovlen = &vector, 1
@@ -301,11 +302,14 @@ cdef class Child:
             return ()
         if message.kind != MESSAGE_FAILED or message.step >= 0:
             self.settle()             # else it may be the child that says so, before it has left our memory
-        cdef cmsghdr *rights = CMSG_FIRSTHDR(&header)
+        rights = CMSG_FIRSTHDR(&header)
         if rights is not NULL and rights.cmsg_type == SCM_RIGHTS and rights.cmsg_len == CMSG_LEN(sizeof(int)):
             fd = (<int *> CMSG_DATA(rights))[0]
+        if message.kind == MESSAGE_CLONED and self.introduced:
+            shut(fd)                  # both processes tell of the second
+            return self.receive()
         if message.kind == MESSAGE_CLONED:
-            self.second, fd = fd, -1
+            self.second, fd, self.introduced = fd, -1, True
         return (message.kind, message.step, message.error, message.tasks, message.user_us, message.system_us,
                 message.peak_kb, fd)
 

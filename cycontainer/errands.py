@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
 
+FOREVER: Final = float("inf")
 PATIENCE: Final = 10.0  # seconds: in a namespace where others live, they may stop our process
 
 
@@ -64,10 +65,13 @@ def _carry_out(errand: Errand, init: int, namespaces: tuple[int, ...], flags: in
 
 def _mount_of(errand: Errand, child: Child) -> int:
     steps = len(errand.attempts)
-    waiter = _wait.Waiter(child, -1, -1, -1, b"", PATIENCE)
+    # the first process is out of the reach of others: it says in any case that there is a second, which we have to end
+    waiter = _wait.Waiter(child, -1, -1, -1, b"", FOREVER)
     while True:
         event = waiter.wait()
-        message = child.receive() if event != _wait.DEADLINE else None
+        message = child.receive() if event != _wait.DEADLINE else ()
+        if message is None:
+            continue
         if not message:
             code = errno.ETIMEDOUT if event == _wait.DEADLINE else errno.ESRCH
             raise LaunchError("make a mount in another namespace", code, 0, steps)
@@ -79,4 +83,4 @@ def _mount_of(errand: Errand, child: Child) -> int:
             raise LaunchError(f"{attempt} (for a mount)", code, step + 1, steps)
         if kind == _clone.CLONED:
             adopt_second(child)
-            waiter.watch()
+            waiter = _wait.Waiter(child, -1, -1, -1, b"", PATIENCE)

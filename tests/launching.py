@@ -41,7 +41,6 @@ def launched(plan: Plan, duties: Mapping[str, Callable[[Child], None]] | None = 
         while (event := waiter.wait()) != _wait.ENDED:
             assert event == _wait.MESSAGE, "the launch took 20 seconds"
             message = child.receive()
-            assert message is not None
             if message and message[0] == _clone.ENDED:
                 ended = message
             elif message:

@@ -83,7 +83,10 @@ cdef long await_start(State *state) noexcept nogil:
 
 
 cdef long introduce_oneself(State *state) noexcept nogil:
-    """Give the launcher our pidfd, and wait until it has it: before, nobody would end us."""
+    """Give the launcher our pidfd, and wait until it has it: before, nobody would end us.
+
+    The first process does so, too: either may be killed before, and we be stopped by who lives where we are.
+    """
     cdef unsigned char answer
     cdef long result, pidfd = sys2(NR_pidfd_open, sys0(NR_getpid), 0)
     if pidfd < 0:
@@ -113,6 +116,7 @@ cdef long clone_on(State *state, long flags) noexcept nogil:
         return result
     if result == 0:
         return introduce_oneself(state)
+    send_message(state, MESSAGE_CLONED, 0, pidfd)
     entries[0].fd, entries[0].events = pidfd, POLLIN
     entries[1].fd, entries[1].events = state.sync, 0          # the launcher's end
     sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
