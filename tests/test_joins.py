@@ -8,12 +8,12 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from launching import document, plan_of, printed
+from launching import document, launched, plan_of, printed
 from ordinary import OrdinaryUser
 
 from cycontainer import errands
@@ -180,7 +180,7 @@ def test_a_joined_namespace_brings_its_sysctls(busybox_rootfs: str) -> None:
 
 # Stops whatever new process appears, and tells all that it can be looked into for.
 ATTACK = """
-import json, os, signal
+import json, os, signal, sys
 print(flush=True)
 known = {"1"}
 while True:
@@ -194,30 +194,61 @@ while True:
         except OSError:
             continue
         print(json.dumps(found), flush=True)
+        if sys.argv[1] == "go":
+            os.kill(int(pid), signal.SIGCONT)
         input()
 """
 
 
-@pytest.mark.root
-def test_an_errand_shows_nothing_of_the_host(busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root with all capabilities in a pid namespace that we join stops our process there, and looks into it."""
-    monkeypatch.setattr(errands, "PATIENCE", 0.3)
+@contextmanager
+def attacked(meanwhile: str) -> Iterator[tuple[int, Callable[[Callable[[], object]], Any]]]:
+    """Root with all capabilities in a pid namespace: its pid, and what it found in the process of a call that enters.
+
+    The process is stopped first; then it is on hold, or may go.
+    """
     command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-I", "-S", "-c", ATTACK]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as attacker:
+    with subprocess.Popen([*command, meanwhile], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as attacker:
         assert attacker.stdin and attacker.stdout
-        attacker.stdout.readline()
-        config = joining(busybox_rootfs, "true", inner_pid(attacker.pid), "pid")
+        output = attacker.stdout
+        output.readline()
+
+        def found_in(call: Callable[[], object]) -> Any:
+            while not select.select([output], [], [], 0)[0]:
+                call()
+            return json.loads(output.readline())
+
+        try:
+            yield inner_pid(attacker.pid), found_in
+        finally:
+            attacker.stdin.close()
+
+
+@pytest.mark.root
+def test_an_errand_shows_nothing_of_the_host(busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errands, "PATIENCE", 0.3)
+    with attacked("hold") as (pid, found_in):
+        config = joining(busybox_rootfs, "true", pid, "pid")
         host = current().replace(procfs_of_others=False)
         plan = compile_plan(read_config(without_limits(config), bundle="/"), host, Style(every_cgroup=False))
-        while not select.select([attacker.stdout], [], [], 0)[0]:
-            try_errand(plan)
-        links, fds, root, environment = json.loads(attacker.stdout.readline())
-        attacker.stdin.close()
+        links, fds, root, environment = found_in(lambda: try_errand(plan))
     assert not {name for name in links if name != "exe" and links[name] == os.readlink(f"/proc/self/ns/{name}")}
     assert "memfd:cycontainer-init" in links["exe"]
     assert not [link for link in fds if link.startswith("/") and link not in ("/", "/memfd:cycontainer-plan (deleted)")]
     assert (root, environment) == ([], "")
+
+
+@pytest.mark.root
+def test_a_process_that_joins_a_pid_namespace_shows_nothing_of_the_host(busybox_rootfs: str) -> None:
+    with attacked("go") as (pid, found_in), open("/dev/null", "w") as null:
+        config = joining(busybox_rootfs, "true", pid, "pid", sysctl={"net.ipv4.ip_forward": "1"})
+        plan = plan_of(config)  # with the host's procfs open, for a while
+        links, fds, root, environment = found_in(lambda: launched(plan, stdout=null.fileno()))
+    assert not {name for name in links if name != "exe" and links[name] == os.readlink(f"/proc/self/ns/{name}")}
+    assert "memfd:cycontainer-init" in links["exe"] or links["exe"] == "/bin/busybox"
+    # its socket to the launcher, for a moment a pidfd of itself, and what is the program's own
+    assert len([link for link in fds if not link.startswith(("socket:", "anon_inode:[pidfd]"))]) <= 3, fds
+    assert (sorted(root), environment in ("", "PATH=/bin\0")) == (sorted(os.listdir(busybox_rootfs)), True)
 
 
 def try_errand(plan: Plan) -> None:
@@ -286,3 +317,26 @@ def test_without_a_network_of_its_own_a_user_namespace_has_the_hosts_sysfs(
     devices = os.listdir("/sys/class/net")
     for words in (ordinary_user(run_in_the_hosts_network, busybox_rootfs), run_in_the_hosts_network(busybox_rootfs)):
         assert words.split() == ["1", *devices, "ro"]
+
+
+@pytest.mark.root
+def test_a_mount_is_mapped_as_the_joined_user_namespace_does(busybox_rootfs: str, tmp_path: object) -> None:
+    with open(f"{tmp_path}/file", "w") as file:
+        os.chown(file.fileno(), 7, 8)
+    os.chmod(str(tmp_path), 0o755)
+    with holder("--user") as pid:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write("0 100000 65536")
+        config = joining(busybox_rootfs, "stat -c %u:%g /run/file /bin/busybox", pid, "user")
+        config["mounts"].append(
+            {"destination": "/run", "type": "bind", "source": str(tmp_path), "options": ["bind", "idmap"]}
+        )
+        assert printed(plan_of(config)).split() == ["7:8", "65534:65534"]
+
+
+@pytest.mark.root
+def test_a_new_network_namespace_has_its_loopback_up(busybox_rootfs: str) -> None:
+    script = "cat /sys/class/net/lo/flags; ping -c 1 -W 5 127.0.0.1 > /dev/null && echo answers"
+    config = granted(document(busybox_rootfs, script), "CAP_NET_RAW")
+    assert printed(plan_of(config)).split() == ["0x9", "answers"]

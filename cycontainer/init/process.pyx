@@ -324,6 +324,7 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_WRITE_SLOT:
         return sys3(NR_write, slots + arg[0], plan + arg[1], arg[2])
     if step.op == OP_CLOSE_SLOTS:
+        sys1(NR_close, state.base + PLAN_DESCRIPTOR)      # what was opened after the plan was closed has its number
         return sys3(NR_close_range, slots + arg[0], 0xFFFFFFFF, 0)
     if step.op == OP_SYNC:
         return synchronise(state, arg[0])
