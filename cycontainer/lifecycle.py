@@ -27,15 +27,16 @@ from cycontainer.state import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Final, Self
 
+    from cycontainer.cgroup_events import Event
     from cycontainer.cgroups import Cgroup
-    from cycontainer.config import Config
-    from cycontainer.creation import Wishes
+    from cycontainer.config import Config, IntelRdt
     from cycontainer.execution import Program
     from cycontainer.process import Process
     from cycontainer.state import State
+    from cycontainer.stats import Stats
     from cycontainer.streams import Stream
 
 SIGKILL: Final = 9
@@ -90,14 +91,11 @@ class Container:
             LaunchError, CgroupError, HookError: what had been made until then is gone again.
         """
         from cycontainer.json_text import to_json
-        from cycontainer.streams import DEVNULL, Streams
+        from cycontainer.streams import Streams
 
         document = to_json(config).encode("utf-8", "surrogateescape")
-        streams = Streams()
         terminal = bool((config.get("process") or {}).get("terminal"))
-        try:
-            for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
-                streams.add(name, DEVNULL if terminal else stream)
+        with Streams.of((stdin, stdout, stderr), terminal=terminal) as streams:
             container = cls.create_from(
                 container_id,
                 document,
@@ -108,9 +106,7 @@ class Container:
                 pivot=pivot,
                 new_keyring=new_keyring,
             )
-            streams.ends = dict.fromkeys(streams.ends, -1)
-        finally:
-            streams.close()
+            streams.taken()
         return container
 
     @classmethod
@@ -299,17 +295,12 @@ class Container:
             LaunchError: a step failed; nothing is left.
         """
         from cycontainer.execution import Program
-        from cycontainer.streams import DEVNULL, Streams
+        from cycontainer.streams import Streams
 
         program: Program = Program(args=tuple(args), **keywords)
-        streams = Streams()
-        try:
-            for name, stream in (("stdin", stdin), ("stdout", stdout), ("stderr", stderr)):
-                streams.add(name, DEVNULL if program.terminal else stream)
+        with Streams.of((stdin, stdout, stderr), terminal=program.terminal) as streams:
             process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
-            streams.ends = dict.fromkeys(streams.ends, -1)
-        finally:
-            streams.close()
+            streams.taken()
         return process
 
     def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:
@@ -427,30 +418,50 @@ class Container:
 
         root = os.path.abspath(root) if root else default_root()
         wanted: RestoreOptions = RestoreOptions(**options)
-        streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        streams = stdin, stdout, stderr
         process = bring_back(root, container_id, config, os.fspath(image_path), wanted, bundle=bundle, streams=streams)
         return cls(container_id, root, process)
 
-    @classmethod
-    def restore_from(
-        cls,
-        container_id: str,
-        document: bytes,
-        image_path: str,
-        *,
-        root: str | None,
-        wishes: Wishes,
-        **options: Any,
-    ) -> Self:
-        """`restore` from the bytes of a config.json."""
-        from cycontainer.criu.container import bring_back_bundle
-        from cycontainer.criu.options import RestoreOptions
+    # --- its limits, and what it uses
 
-        root = os.path.abspath(root) if root else default_root()
-        wanted: RestoreOptions = RestoreOptions(**options)
-        return cls(
-            container_id, root, bring_back_bundle(root, container_id, document, image_path, wanted, wishes=wishes)
-        )
+    def update(self, resources: Mapping[str, Any], *, intel_rdt: IntelRdt | None = None) -> tuple[str, ...]:
+        """Change limits: all of them, or none. What is not given stays as it is.
+
+        Args:
+            resources: as `linux.resources` of a configuration has them.
+            intel_rdt: other schemata for its resctrl group, after the limits.
+
+        Returns:
+            What is obsolete and was ignored, a sentence each.
+
+        Raises:
+            ConfigError: a value is wrong, or cannot be had here.
+            CgroupError: the kernel refused a value; what was there before is put back.
+            ContainerNotRunning: it has ended.
+        """
+        from cycontainer.updating import update
+
+        with Directory.open(self.root, self.id):
+            return update(self._living(), resources, intel_rdt)
+
+    def stats(self) -> Stats:
+        """What its cgroups count now. Raises ContainerNotRunning, ContainerError (it has no cgroup), CgroupError."""
+        from cycontainer.stats import read_stats
+
+        return read_stats(self._cgroup(self._living()))
+
+    def events(self, interval: float | None = None) -> Iterator[Event]:
+        """What happens from now on, as it happens; it ends with the container.
+
+        Args:
+            interval: seconds after which what it uses is an event, too; None is never.
+
+        Raises:
+            ContainerNotRunning: it has ended.
+        """
+        from cycontainer.cgroup_events import events
+
+        return events(self._living(), interval)
 
     # --- with
 
@@ -461,6 +472,15 @@ class Container:
         self.delete(force=True)
 
     # --- details
+
+    def _living(self) -> State:
+        """The state of one that has not ended and has a cgroup."""
+        state = self._state()
+        if status_of(self.root, state) in ("stopped", "creating"):
+            raise ContainerNotRunning(self.id)
+        if not state.cgroups:
+            raise ContainerError(self.id, "the container has no cgroup")
+        return state
 
     def _cgroup(self, state: State) -> Cgroup:
         from cycontainer.deletion import open_cgroup

@@ -8,7 +8,8 @@ from cycontainer._fd import close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any, Final
+    from collections.abc import Iterable
+    from typing import IO, Any, Final, Self
 
     Stream = int | IO[Any] | None
 
@@ -24,6 +25,28 @@ class Streams:
         self.program: list[int] = []
         self.ends: dict[str, int] = {"stdin": -1, "stdout": -1, "stderr": -1}
         self._theirs: list[int] = []
+
+    @classmethod
+    def of(cls, streams: Iterable[Stream], *, terminal: bool) -> Self:
+        """stdin, stdout and stderr of a program, which a `terminal` takes the place of. To be used in a `with`."""
+        made = cls()
+        try:
+            for name, stream in zip(made.ends, streams):
+                made.add(name, DEVNULL if terminal else stream)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def taken(self) -> None:
+        """Our ends are another's now."""
+        self.ends = dict.fromkeys(self.ends, -1)
 
     def add(self, name: str, stream: Stream) -> None:
         if stream == STDOUT and name == "stderr":

@@ -9,10 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from glob import glob
+from pathlib import Path
 
 import pytest
 from elf import PT_INTERP, program_headers
 from guard import left_since, snapshot
+from oci_command import Oci
 from ordinary import OrdinaryUser
 
 from cycontainer.host import current
@@ -72,6 +74,14 @@ def busybox_rootfs() -> Iterator[str]:
             file.write(text)
     yield root
     shutil.rmtree(root)
+
+
+@pytest.fixture
+def oci(tmp_path: Path, busybox_rootfs: str) -> Iterator[Oci]:
+    """The real command, with a bundle and a root directory of the test's own; its containers are deleted."""
+    command = Oci(str(tmp_path), busybox_rootfs)
+    yield command
+    command.clean()
 
 
 def has_interpreter(path: str) -> bool:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,6 @@ from oci_command import BOOT, COMMAND, ROOT, Oci, gone
 from cycontainer.cli.__main__ import VERBS
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def oci(tmp_path: Path, busybox_rootfs: str) -> Iterator[Oci]:
-    command = Oci(str(tmp_path), busybox_rootfs)
-    yield command
-    command.clean()
 
 
 # --- a container's life

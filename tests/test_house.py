@@ -73,7 +73,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lifecycle": (
         *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("creation", "deletion", "errands", "execution", "launch_pad", "starting", "streams"),
+        *("creation", "deletion", "errands", "execution", "launch_pad", "starting", "streams", "updating"),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
     "faces": (

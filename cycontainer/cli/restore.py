@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+from cycontainer.cli.bundle import path_of
 from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.saving import OPTIONS, image_path, options_of
 from cycontainer.cli.verb import ONE_ID, Arguments, Option, Verb
 from cycontainer.creation import Wishes
+from cycontainer.criu.container import bring_back_bundle
+from cycontainer.criu.options import RestoreOptions
 from cycontainer.lifecycle import Container
 from cycontainer.read_config import read_bundle
 
@@ -45,19 +48,21 @@ def main(arguments: Arguments) -> int:
 
 def _restore(arguments: Arguments) -> Container:
     bundle = os.path.abspath(arguments.value("--bundle", "."))
-    return Container.restore_from(
-        arguments.operands[0],
-        read_bundle(bundle, "config.json"),
-        image_path(arguments),
-        root=arguments.root,
-        wishes=Wishes(
-            bundle=bundle,
-            console_socket=arguments.value("--console-socket"),
-            pid_file=os.path.abspath(arguments.value("--pid-file")) if arguments.given("--pid-file") else "",
-            detached=arguments.given("--detach"),
-            warn=arguments.warn,
-        ),
+    container = Container.handle(arguments.operands[0], root=arguments.root)
+    wishes = Wishes(
+        bundle=bundle,
+        console_socket=path_of(arguments, "--console-socket"),
+        pid_file=path_of(arguments, "--pid-file"),
+        detached=arguments.given("--detach"),
+        warn=arguments.warn,
+    )
+    options: RestoreOptions = RestoreOptions(
         **options_of(arguments, "tcp-close"),
         lsm_profile=arguments.value("--lsm-profile"),
         lsm_mount_context=arguments.value("--lsm-mount-context"),
     )
+    document = read_bundle(bundle, "config.json")
+    container.process = bring_back_bundle(
+        container.root, container.id, document, image_path(arguments), options, wishes=wishes
+    )
+    return container

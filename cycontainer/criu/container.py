@@ -48,23 +48,18 @@ def bring_back(
     options: RestoreOptions,
     *,
     bundle: str,
-    streams: Mapping[str, Stream],
+    streams: tuple[Stream, Stream, Stream],
 ) -> Process:
     """Restore a container with streams or a terminal of ours; see `Container.restore`."""
     from cycontainer.json_text import to_json
-    from cycontainer.streams import DEVNULL, Streams
+    from cycontainer.streams import Streams
 
     document = to_json(config).encode("utf-8", "surrogateescape")
-    opened = Streams()
     terminal = bool((config.get("process") or {}).get("terminal"))
-    try:
-        for name, stream in streams.items():
-            opened.add(name, DEVNULL if terminal else stream)
+    with Streams.of(streams, terminal=terminal) as opened:
         wishes = Wishes(bundle=os.path.abspath(bundle), descriptors=tuple(opened.program), ends=opened.ends)
         process = bring_back_bundle(root, container_id, document, image_path, options, wishes=wishes)
-        opened.ends = dict.fromkeys(opened.ends, -1)
-    finally:
-        opened.close()
+        opened.taken()
     return process
 
 

@@ -1,0 +1,56 @@
+"""Changing the limits of a container that runs. Lifecycle: it writes to cgroups and to a resctrl group."""
+
+from __future__ import annotations
+
+from cycontainer.deletion import open_cgroup
+from cycontainer.errors import ConfigError
+from cycontainer.host import current
+from cycontainer.node import Node
+from cycontainer.read_resources import read_resources
+from cycontainer.resources import compile_resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.config import IntelRdt
+    from cycontainer.state import State
+
+
+def update(state: State, resources: Mapping[str, Any], intel_rdt: IntelRdt | None) -> tuple[str, ...]:
+    """Write other limits; see `Container.update`. Returns warnings, a sentence each."""
+    if intel_rdt is not None and state.resctrl is None:
+        raise ConfigError("linux.intelRdt", "the container has no group of its own")
+    cgroup = open_cgroup(state)
+    wanted = read_resources(Node(_completed(resources, cgroup), "linux.resources"))
+    plan = compile_resources(wanted, current().cgroups, all_controllers=False)
+    cgroup.update(plan)
+    if intel_rdt is not None and state.resctrl is not None:
+        from cycontainer.intelrdt import update as update_group
+
+        update_group(state.resctrl, intel_rdt)
+    return plan.warnings
+
+
+def _completed(resources: Mapping[str, Any], cgroup: Cgroup) -> dict[str, Any]:
+    """With the memory limit that it has, where only that of memory and swap together is to change.
+
+    A limit of 0 is "not given", as engines write it; an unlimited memory takes the limit of swap with it, as in runc.
+    """
+    memory = resources.get("memory")
+    if not isinstance(memory, dict):
+        return dict(resources)
+    memory = {
+        name: value for name, value in memory.items() if value != 0 or name not in ("limit", "swap", "reservation")
+    }
+    if memory.get("limit") == -1:
+        memory.setdefault("swap", -1)
+    if memory.get("swap") is not None and memory.get("limit") is None:
+        from cycontainer.stats import read_stats
+
+        now = read_stats(cgroup).memory
+        if now is not None and now.memory.limit is not None:
+            memory["limit"] = now.memory.limit
+    return {**resources, "memory": memory}

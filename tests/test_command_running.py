@@ -1,0 +1,209 @@
+"""The verbs on a container that runs: ps, pause, resume, update, events."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oci_command import COMMAND, Oci, gone
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+
+
+def limit(oci: Oci, file: str) -> str:
+    """A file of the container's cgroup."""
+    with open(f"/sys/fs/cgroup/{file.partition('.')[0]}/cycontainer/one/{file}") as opened:
+        return opened.read().strip()
+
+
+# --- ps
+
+
+def test_ps_prints_the_lines_of_the_containers_processes(oci: Oci) -> None:
+    first = oci.start()
+    oci.leaving("exec", "--detach", "--pid-file", "pid", "one", "cat", "/dev/zero")
+    with open(f"{oci.bundle}/pid") as file:
+        second = int(file.read())
+    assert json.loads(oci.done("ps", "--format", "json", "one")) == sorted([first, second])
+    title, *lines = oci.done("ps", "one").splitlines()
+    place = title.split().index("PID")
+    assert sorted(int(line.split()[place]) for line in lines) == sorted([first, second])
+
+
+def test_ps_takes_options_of_ps1(oci: Oci) -> None:
+    pid = oci.start()
+    assert oci.done("ps", "one", "-e", "-o", "pid,comm").split() == ["PID", "COMMAND", str(pid), "sleep"]
+    assert oci("ps", "one", "--no-such-option").returncode == 1
+    done = oci("ps", "one", "-e", "-o", "comm")
+    assert done.returncode == 1 and "no column PID" in done.stderr
+
+
+def test_ps_of_a_stopped_container_prints_nobody(oci: Oci) -> None:
+    oci.end(oci.start())
+    assert len(oci.done("ps", "one").splitlines()) == 1
+    assert oci.done("ps", "-f", "json", "one") == "[]\n"
+    assert oci("ps", "two").returncode == 1
+
+
+def test_ps_works_without_a_path(oci: Oci) -> None:
+    oci.start()
+    assert len(oci.done("ps", "one", env={}).splitlines()) == 2
+
+
+# --- pause and resume
+
+
+def test_a_paused_container_waits_and_goes_on(oci: Oci) -> None:
+    pid = oci.start()
+    oci.done("pause", "one")
+    assert oci.state()["status"] == "paused"
+    done = oci("exec", "one", "true")
+    assert done.returncode == 255 and "cannot exec in a paused container" in done.stderr
+    assert oci("pause", "one").returncode == 1
+    done = oci("delete", "one")
+    assert done.returncode == 1 and "cannot delete container that is not stopped: paused" in done.stderr
+    oci.done("resume", "one")
+    assert oci.state()["status"] == "running"
+    done = oci("resume", "one")
+    assert done.returncode == 1 and "container not paused" in done.stderr
+    oci.end(pid)
+    done = oci("pause", "one")
+    assert done.returncode == 1 and "container not running" in done.stderr
+
+
+def test_exec_in_a_paused_container_waits_when_it_is_told_to(oci: Oci) -> None:
+    oci.start()
+    oci.done("pause", "one")
+    words = ["exec", "--ignore-paused", "one", "echo", "at last"]
+    with subprocess.Popen([*COMMAND, "--root", oci.states, *words], stdout=subprocess.PIPE) as waiting:
+        oci.done("resume", "one")
+        assert waiting.communicate(timeout=20)[0] == b"at last\n" and waiting.returncode == 0
+
+
+def test_a_paused_container_dies_of_sigkill(oci: Oci) -> None:
+    pidfd = os.pidfd_open(oci.start())
+    oci.done("pause", "one")
+    oci.done("kill", "one", "KILL")
+    gone(pidfd)
+
+
+def test_a_paused_container_is_deleted_by_force(oci: Oci) -> None:
+    oci.start()
+    oci.done("pause", "one")
+    oci.done("delete", "--force", "one")
+
+
+# --- update
+
+
+def test_update_changes_limits_by_options(oci: Oci) -> None:
+    oci.start()
+    oci.done("update", "one", "--memory", "50M", "--memory-swap", "60m", "--pids-limit", "20", "--cpu-share=512")
+    oci.done("update", "--cpu-period", "50000", "--cpu-quota", "20000", "--cpuset-cpus", "0", "one")
+    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "memory.memsw.limit_in_bytes")) == (
+        str(50 << 20),
+        str(60 << 20),
+    )
+    assert (limit(oci, "pids.max"), limit(oci, "cpu.shares"), limit(oci, "cpu.cfs_quota_us")) == ("20", "512", "20000")
+    assert limit(oci, "cpuset.cpus") == "0"
+
+
+@pytest.mark.parametrize(("memory", "swap"), [(200, 300), (20, 30), (200, -1), (20, 400)])
+def test_memory_and_swap_change_in_either_direction(oci: Oci, memory: int, swap: int) -> None:
+    oci.start()
+    oci.done("update", "--memory", "100M", "--memory-swap", "150M", "one")
+    oci.done("update", "--memory", f"{memory}M", "--memory-swap", f"{swap}M" if swap > 0 else "-1", "one")
+    assert limit(oci, "memory.limit_in_bytes") == str(memory << 20)
+    assert swap < 0 or limit(oci, "memory.memsw.limit_in_bytes") == str(swap << 20)
+
+
+def test_swap_alone_and_no_limit_at_all(oci: Oci) -> None:
+    oci.start()
+    oci.done("update", "--memory", "100M", "--memory-swap", "150M", "one")
+    oci.done("update", "--memory-swap", "120M", "one")
+    assert limit(oci, "memory.memsw.limit_in_bytes") == str(120 << 20)
+    oci.done("update", "--memory", "-1", "one")
+    assert int(limit(oci, "memory.memsw.limit_in_bytes")) > 1 << 60
+
+
+def test_update_reads_a_document(oci: Oci, tmp_path: Path) -> None:
+    oci.start()
+    document: dict[str, Any] = {"memory": {"limit": 64 << 20, "swap": 0}, "cpu": {"shares": 100, "cpus": ""}}
+    with open(tmp_path / "resources.json", "w") as file:
+        json.dump(document, file)
+    oci.done("update", "--resources", f"{tmp_path}/resources.json", "one")
+    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "cpu.shares")) == (str(64 << 20), "100")
+    done = subprocess.run(
+        [*COMMAND, "--root", oci.states, "update", "-r", "-", "one"], input=b'{"pids": {"limit": 33}}', check=True
+    )
+    assert done.returncode == 0 and limit(oci, "pids.max") == "33"
+
+
+def test_an_update_that_fails_changes_nothing(oci: Oci) -> None:
+    oci.start()
+    before = limit(oci, "memory.limit_in_bytes"), limit(oci, "pids.max")
+    for words in (
+        ("--pids-limit", "20", "--cpuset-cpus", "4000"),
+        ("--memory", "1Q"),
+        ("--memory", "x"),
+        ("--cpu-period", "5"),
+        ("--l3-cache-schema", "L3:0=f"),
+        ("--resources", "/no/such/file"),
+    ):
+        done = oci("update", *words, "one")
+        assert done.returncode == 1 and done.stderr.startswith("cycontainer: "), words
+    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "pids.max")) == before
+    assert oci.done("update", "--kernel-memory", "50M", "one") == ""
+
+
+# --- events
+
+
+def test_stats_are_printed_once(oci: Oci) -> None:
+    oci.start()
+    event = json.loads(oci.done("events", "--stats", "one"))
+    assert (event["type"], event["id"], event["data"]["pids"]["current"]) == ("stats", "one", 1)
+    assert event["data"]["memory"]["usage"]["usage"] > 0
+
+
+def test_events_come_at_their_intervals_until_the_end(oci: Oci) -> None:
+    pid = oci.start()
+    command = [*COMMAND, "--root", oci.states, "events", "--interval", "10ms", "one"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as events:
+        assert events.stdout is not None
+        for _ in range(3):
+            assert json.loads(events.stdout.readline())["type"] == "stats"
+        oci.end(pid)
+        events.stdout.read()
+        assert events.wait(20) == 0
+
+
+def test_out_of_memory_is_an_event(oci: Oci) -> None:
+    config = oci.config("sh", "-c", "while ! test -e /tmp/go; do sleep 0.01; done; head -c 100m /dev/zero | tail")
+    config["linux"]["resources"] = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+    config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    oci.write(config=config)
+    oci.start()
+    command = [*COMMAND, "--root", oci.states, "events", "--interval", "1ms", "one"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as events:
+        assert events.stdout is not None
+        assert json.loads(events.stdout.readline())["type"] == "stats"  # it watches
+        oci.done("exec", "one", "touch", "/tmp/go")
+        types = {json.loads(line)["type"] for line in events.stdout}
+        assert "oom" in types and events.wait(20) == 0
+
+
+@pytest.mark.parametrize("words", [("--interval", "0s"), ("--interval", "5"), ("--interval", "5x"), ("--interval", "")])
+def test_intervals_that_are_none(oci: Oci, words: tuple[str, ...]) -> None:
+    assert oci("events", *words, "one").returncode == 1
+
+
+def test_events_of_a_stopped_container_fail(oci: Oci) -> None:
+    oci.end(oci.start())
+    for words in ((), ("--stats",)):
+        done = oci("events", *words, "one")
+        assert done.returncode == 1 and "container not running" in done.stderr
