@@ -36,5 +36,5 @@ def main(arguments: Arguments) -> int:
         status_fd=arguments.number("--status-fd", 0, 1 << 20) if arguments.given("--status-fd") else -1,
     )
     if not arguments.given("--leave-running") and not arguments.given("--pre-dump"):
-        container.delete()
+        container.delete(force=True)  # whoever runs it in the foreground may have done it already
     return 0
