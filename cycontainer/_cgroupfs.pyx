@@ -48,11 +48,12 @@ cdef int make_parents(int root, const char *path) noexcept nogil:
 
 
 cdef int make_directory(Place *place) noexcept nogil:
-    """The directory and its parents; an existing one is taken when no process is in it."""
+    """The directory and its parents; an existing one is taken when no process is in it. The sticky bit, which means
+    nothing there, marks what we have made."""
     cdef int error = 0, _try
     cdef Numbers found
     for _try in range(MOST_TRIES):
-        error = 0 if mkdirat(place.root, place.path, 0o755) == 0 else -errno
+        error = 0 if mkdirat(place.root, place.path, 0o755 | S_ISVTX) == 0 else -errno
         if error != -ENOENT and error != -ENODEV:     # ENODEV: the parent is just being removed
             break
         error = make_parents(place.root, place.path)

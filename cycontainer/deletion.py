@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from cycontainer.errors import CgroupError, ContainerNotRunning, ContainerRunning, HookError, StateError
 from cycontainer.starting import open_first
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer.cgroups import Cgroup
-    from cycontainer.state import Directory, State
+    from cycontainer.state import CgroupPlace, Directory, State
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
 SIGKILL: Final = 9
@@ -119,6 +120,8 @@ def delete(directory: Directory, root: str, *, force: bool) -> None:
         status = status_of(root, state) if state.pid else "stopped"
         if status in ("running", "paused") and not force:
             raise ContainerRunning(state.id, f"cannot delete container that is not stopped: {status}")
+        if state.pid == 0:
+            state = state.replace(cgroups=tuple(place for place in state.cgroups if _is_ours(place)))
         kill_all(state)
         if state.cgroups:
             open_cgroup(state).destroy()
@@ -129,6 +132,14 @@ def delete(directory: Directory, root: str, *, force: bool) -> None:
         if "delete" in state.python:
             _last_hooks(directory, state)
     directory.remove()
+
+
+def _is_ours(place: CgroupPlace) -> bool:
+    """Whether we made a cgroup, which our creator may only have meant to make, and found another's: its sticky bit."""
+    try:
+        return bool(os.stat(place.mount + place.path).st_mode & stat.S_ISVTX)
+    except FileNotFoundError:
+        return False
 
 
 def _loaded(directory: Directory, *, force: bool) -> State | None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cycontainer.notify import Listener
     from cycontainer.state import Directory, State
 
+PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
 MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
 
 
@@ -120,7 +121,8 @@ def _read_to_end(fd: int, state: State, tell: Callable[[int], None] | None) -> b
     watch.register(fd, select.POLLIN)
     failed = b""
     while True:
-        watch.poll()
+        if not watch.poll(PATIENCE_MS):
+            raise LaunchError("wait for the init, which may be stopped", errno.ETIMEDOUT, 0, 0)
         message = os.read(fd, calcsize(MESSAGE))  # written whole: less than PIPE_BUF
         if not message:
             return failed

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from cycontainer.errors import ContainerError, ContainerExists, ContainerNotFound, ContainerNotRunning, ProgramError
+from cycontainer.host import current
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
+from cycontainer.state import CgroupPlace, Directory, State
 from cycontainer.streams import DEVNULL, PIPE
 
 pytestmark = pytest.mark.root
@@ -81,3 +84,30 @@ def test_a_paused_container_is_killed_and_deleted(busybox_rootfs: str, root: str
         container.resume()
         assert container.status == "running"
         container.pause()
+
+
+def intended(root: str, path: str) -> Directory:
+    """A container whose creator was killed after it had written down what it would make."""
+    directory = Directory.reserve(root, "half")
+    mount = next(each.mount for each in current().cgroups.v1 if "pids" in each.controllers)
+    place = CgroupPlace(mount=mount, controllers=("pids",), path=path)
+    directory.save(State(id="half", bundle="/", version="1.3.0", created="", owner=0, cgroups=(place,)))
+    return directory
+
+
+@pytest.mark.cgroup1
+def test_half_a_container_is_deleted_and_a_stranger_s_cgroup_left(root: str) -> None:
+    """A configuration may name any cgroup: what was only meant to be made there is not ours to kill."""
+    with subprocess.Popen(["sleep", "100"]) as stranger:
+        with intended(root, "/cycontainer-stranger") as directory:
+            loaded = directory.load()
+            assert loaded is not None
+            place = loaded.cgroups[0]
+            os.mkdir(place.mount + place.path)
+        with open(f"{place.mount}{place.path}/cgroup.procs", "w") as file:
+            file.write(str(stranger.pid))
+        Container("half", root).delete(force=True)
+        assert (stranger.poll(), os.listdir(root)) == (None, [])
+        stranger.kill()
+        stranger.wait()
+        os.rmdir(place.mount + place.path)

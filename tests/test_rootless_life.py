@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 
+from ordinary import OrdinaryUser
+
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
 from cycontainer.streams import DEVNULL, PIPE
-from ordinary import OrdinaryUser
 
 
 def config_for(rootfs: str, ids: tuple[int, int], *args: str) -> dict[str, object]:
