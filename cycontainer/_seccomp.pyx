@@ -1,8 +1,7 @@
 """Seccomp filters: libseccomp compiles a program for each architecture, and a prefix of ours joins them. Hot.
 
 The library is opened when the first filter is made: who needs none does not need it. Each architecture is compiled
-alone, because libseccomp takes twice as long for three together (18 ms, not 7). The prefix is, with what it is not
-needed for left out,
+alone: libseccomp takes twice as long for three together (18 ms, not 7). The prefix is, without what is not needed,
 
     load the architecture; for each one: jump to its part
     return KILL_PROCESS                                     no part is for this architecture
@@ -13,6 +12,8 @@ needed for left out,
           a call with several rules with conditions: ...    see `_own_calls`
           libseccomp's program
 
+and each part becomes a search tree (`_seccomp_tree.pyx`).
+
 Source: seccomp(2), seccomp_rule_add(3), runtime-spec config-linux.md "Seccomp".
 """
 
@@ -20,6 +21,7 @@ import errno as errno_names
 import os
 
 from cycontainer import _fd, tables
+from cycontainer._seccomp_tree import as_tree
 from cycontainer.errors import ConfigError, HostError
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
@@ -376,7 +378,7 @@ cdef dict _numbers(str architecture, names):
 
 
 cdef bytes _part(str architecture, uint32_t default, list flattened, dict numbers):
-    """What stands between the number's loading and libseccomp's program for an architecture, and that program."""
+    """What comes after the number's loading for an architecture, as a search tree."""
     start = b""
     last = _last_call(architecture, default, numbers)
     if last >= 0 and architecture in OWN_NUMBERS:
@@ -387,7 +389,24 @@ cdef bytes _part(str architecture, uint32_t default, list flattened, dict number
         start += _hidden_calls(default, flattened)
     own = _own_calls(architecture, flattened, numbers)
     start += b"".join([_alternatives(architecture, numbers[name], default, rules) for name, rules in own.items()])
-    return start + _compiled(architecture, default, [rule for rule in flattened if rule[1] not in own], numbers)
+    others = [rule for rule in flattened if rule[1] not in own]
+    plain = _plain_calls(architecture, others, numbers)
+    program = start + _compiled(architecture, default, [rule for rule in others if rule[1] not in plain], numbers)
+    answers = {numbers[name]: action for name, action in plain.items()}
+    tree = as_tree(program, _token("x86_64" if architecture == "x32" else architecture), answers)    # they share it
+    return tree if tree is not None else start + _compiled(architecture, default, others, numbers)
+
+
+cdef dict _plain_calls(str architecture, list flattened, dict numbers):
+    """What is done for the calls with one rule and no conditions: libseccomp takes 10 us for each, and is not asked."""
+    rules = {}
+    for rule in flattened:
+        rules.setdefault(numbers.get(rule[1], UNKNOWN_CALL), []).append(rule)
+    return {
+        each[0][1]: each[0][0] for number, each in rules.items()
+        if number >= 0 and len(each) == 1 and not each[0][2] and each[0][1] not in ("socketcall", "ipc")
+        and not _is_multiplexed(architecture, each[0][1])
+    }
 
 
 cdef int _last_call(str architecture, uint32_t default, dict numbers):

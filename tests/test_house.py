@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "_nsenter",
             "_plan",
             "_seccomp",
+            "_seccomp_tree",
             "_unix",
             "_wait",
         ),

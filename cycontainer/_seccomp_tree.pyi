@@ -1,0 +1,3 @@
+"""Search trees: a filter's program for one architecture, made shorter, that says the same."""
+
+def as_tree(program: bytes, architecture: int, answers: dict[int, int]) -> bytes | None: ...
