@@ -165,8 +165,7 @@ class _Run:
 
     def _supervise(self, child: Child) -> None:
         assert self.supervisor is not None  # a plan of ours notifies no one else
-        listener, child.listener = child.listener, -1
-        self.supervisor.begin(listener, lambda: kill(child))
+        self.supervisor.begin(child.listener, lambda: kill(child))
 
     def _last_words(self) -> None:
         """A report that came together with the end."""
@@ -231,7 +230,7 @@ def _supervisor(callables: Mapping[str, Callable[[Call], Answer]] | None) -> Sup
         return None
     from cycontainer.supervisor import Supervisor
 
-    return Supervisor(callables, current().machine)
+    return Supervisor(callables)
 
 
 def _make_cgroup(plan: Plan, path: str | None) -> Cgroup | None:

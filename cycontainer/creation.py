@@ -13,7 +13,7 @@ import time
 from cycontainer.compile import Style, compile_plan
 from cycontainer.confinement import notifies
 from cycontainer.console import hand_over
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, LaunchError, name_of
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.launch import launch
@@ -28,7 +28,7 @@ from cycontainer.users import with_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
     from cycontainer.plan import Plan
     from cycontainer.state import Directory
+    from cycontainer.supervisor import Answer, Call, Supervisor
 
 
 class Wishes(Record):
@@ -45,6 +46,7 @@ class Wishes(Record):
         bundle: the bundle's directory, absolute.
         descriptors: the program's 0, 1, 2 and so on; they stay the caller's. A terminal takes the place of these three.
         env: entries for its environment that replace the configuration's.
+        supervisor: system calls by their names, and what answers each.
         pivot, new_keyring: as `compile.Style` has them.
         pid_file: where its pid is written; "" is nowhere.
         ends: our ends of its pipes, by name (`streams.Streams`).
@@ -58,6 +60,7 @@ class Wishes(Record):
     bundle: str
     descriptors: tuple[int, ...] = (0, 1, 2)
     env: tuple[str, ...] = ()
+    supervisor: Mapping[str, Callable[[Call], Answer]] | None = None
     pivot: bool = True
     new_keyring: bool = True
     pid_file: str = ""
@@ -123,6 +126,14 @@ def make_cgroup(plan: Plan, state: State) -> Cgroup | None:
     return Cgroup.create(plan.cgroup, tuple(place.path for place in state.cgroups))
 
 
+def _supervisor(wishes: Wishes) -> Supervisor | None:
+    if not wishes.supervisor:
+        return None
+    from cycontainer.supervisor import Supervisor
+
+    return Supervisor(wishes.supervisor)
+
+
 def _launch(directory: Directory, config: Config, plan: Plan, wishes: Wishes, cgroup: Cgroup | None) -> Child:
     path = cgroup_path(config.linux.cgroups_path, directory.container_id)
     uid = config.process.user.uid if config.process else 0
@@ -159,9 +170,15 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         host = current()
         if wishes.notify:
             config = with_socket(config, directory.make_subdirectory("notify"))
-        style = Style(pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True)
+        supervisor = _supervisor(wishes)
+        calls = supervisor.calls if supervisor else ()
+        style = Style(
+            pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls
+        )  # fmt: skip
         plan = compile_plan(config, host, style)
         state = intend(config, host, plan, directory.container_id, wishes.bundle)
+        if calls:
+            state = state.replace(supervised=calls, python=(*state.python, "start"))
         tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
@@ -170,11 +187,17 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
             undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
         child = _launch(directory, config, plan, wishes, cgroup)
         process = Process(plan, child, plan.args)
+        process.supervisor = supervisor
         undo.later("kill the first process", process.abandon)
         if cgroup is not None:
             cgroup.release_tasks()
         duties = _Duties(directory, config, state, wishes, undo, devices)
-        settle(plan, child, duties.by_name(), until="created")
+        duties.supervisor = supervisor
+        try:
+            settle(plan, child, duties.by_name(), until="created")
+        except LaunchError:
+            process.raise_error()
+            raise
     return duties.state, process.with_ends(wishes.ends)
 
 
@@ -206,6 +229,7 @@ class _Duties:
     ) -> None:
         self.state, self._directory, self._config = state, directory, config
         self._wishes, self._undo, self._devices = wishes, undo, devices
+        self.supervisor: Supervisor | None = None
 
     def by_name(self) -> dict[str, Callable[[Child], None]]:
         return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created, "listener": self.listener}
@@ -237,10 +261,13 @@ class _Duties:
 
     def listener(self, child: Child) -> None:
         """Without no_new_privs the filter is loaded now, else at `start`."""
-        from cycontainer.seccomp_agent import tell_agent
+        from cycontainer.seccomp_agent import hand_over
 
         self._know(child)
-        tell_agent(self._config, self.state, "creating", child.pid, child.listener)
+        hand_over(
+            self._config, self.state, "creating",
+            pid=child.pid, listener=child.listener, supervisor=self.supervisor,
+        )  # fmt: skip
 
     def created(self, child: Child) -> None:
         """All is done: keep the state, so that whoever comes finds it; only then the init goes on to wait."""

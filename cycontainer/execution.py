@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.compile import compile_exec
+from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.errors import ConfigError, HookError, LaunchError
@@ -13,7 +13,7 @@ from cycontainer.host import current
 from cycontainer.json_text import to_json
 from cycontainer.launch import abandon, launch
 from cycontainer.node import Node
-from cycontainer.process import Process, settle
+from cycontainer.process import Process, settle, supervisor_of
 from cycontainer.read_config import parse
 from cycontainer.read_process import read_process
 from cycontainer.record import Record
@@ -24,13 +24,14 @@ from cycontainer.users import with_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Final
 
     from cycontainer._clone import Child
     from cycontainer.config import Config
     from cycontainer.plan import Plan
     from cycontainer.state import State
+    from cycontainer.supervisor import Supervisor
 
 
 _INHERITED: Final = {  # property of a process: its name in config.Process
@@ -79,12 +80,42 @@ class Program(Record):
     process: ProcessConfig | None = None
 
 
-def execute(config: Config, state: State, program: Program, descriptors: tuple[int, ...]) -> Process:
+def execute(
+    config: Config,
+    state: State,
+    program: Program,
+    descriptors: tuple[int, ...],
+    first: Process | None = None,
+) -> Process:
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
     process = process_of(config, program)
-    plan = compile_exec(config.replace(process=process), current(), _hierarchies(state))
+    plan = _compile(config.replace(process=process), state)
+    duties = _duties(config, state, "running", supervisor_of(state, first))
     env = with_home(plan.env, process.user.uid, config.root.path)
-    return _start(plan, config, state, descriptors, env=env, below=program.cgroup or {})
+    return _start(plan, state, descriptors, duties, env=env, below=program.cgroup or {})
+
+
+def _compile(config: Config, state: State) -> Plan:
+    return compile_exec(config, current(), _hierarchies(state), Style(supervised=state.supervised))
+
+
+def _duties(
+    config: Config, state: State, status: str, supervisor: Supervisor | None
+) -> dict[str, Callable[[Child], None]]:
+    """What an init beside the container's waits for."""
+
+    def share(child: Child) -> None:
+        if state.resctrl is not None:
+            from cycontainer.intelrdt import join
+
+            join(state.resctrl, child.pid)
+
+    def listener(child: Child) -> None:
+        from cycontainer.seccomp_agent import hand_over
+
+        hand_over(config, state, status, pid=child.pid, listener=child.listener, supervisor=supervisor)
+
+    return {"runtime": share, "listener": listener}
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
@@ -181,9 +212,9 @@ def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
 
 def _start(
     plan: Plan,
-    config: Config,
     state: State,
     descriptors: tuple[int, ...],
+    duties: Mapping[str, Callable[[Child], None]],
     *,
     env: tuple[str, ...],
     below: dict[str, str],
@@ -197,19 +228,8 @@ def _start(
         for fd in (first, *tasks):
             os.close(fd)
 
-    def share(child: Child) -> None:
-        if state.resctrl is not None:
-            from cycontainer.intelrdt import join
-
-            join(state.resctrl, child.pid)
-
-    def tell(child: Child) -> None:
-        from cycontainer.seccomp_agent import tell_agent
-
-        tell_agent(config, state, "running", child.pid, child.listener)
-
     try:
-        settle(plan, child, {"runtime": share, "listener": tell})
+        settle(plan, child, duties)
     except BaseException:
         abandon(child)
         child.close()
@@ -220,7 +240,7 @@ def _start(
 # --- hooks inside
 
 
-def run_start_hooks(config: Config, state: State, first: int) -> None:
+def run_start_hooks(config: Config, state: State, first: int, supervisor: Supervisor | None = None) -> None:
     """The startContainer hooks: programs of the container, which is not to be trusted, so confined as its own is.
 
     They are its root. Source: config.md, "StartContainer Hooks".
@@ -234,11 +254,12 @@ def run_start_hooks(config: Config, state: State, first: int) -> None:
         if own is not None:
             process = own.replace(args=process.args, env=hook.env, terminal=False, cwd="/", user=User())
         inner = config.replace(process=process, hooks=Hooks())
-        plan = compile_exec(inner, current(), _hierarchies(state)).replace(program=hook.path)
+        plan = _compile(inner, state).replace(program=hook.path)
+        duties = _duties(config, state, "created", supervisor)
         text = to_json(oci_state(state, "created")).encode()
         tasks = _open_tasks(state, {})
         try:
-            problem, output = run_program(plan, text, hook.timeout, (first, *tasks))
+            problem, output = run_program(plan, text, hook.timeout, (first, *tasks), duties)
         finally:
             for fd in tasks:
                 os.close(fd)

@@ -17,12 +17,15 @@ from cycontainer.state import oci_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Final
 
     from cycontainer._clone import Child
     from cycontainer.config import Config, Hook
     from cycontainer.plan import Plan
     from cycontainer.state import State
+
+    Duties = Mapping[str, Callable[[Child], None]]
 
 KINDS: Final = {  # name in the configuration: name in config.Hooks
     "prestart": "prestart",
@@ -64,13 +67,15 @@ def run_poststop(config: Config, state: State) -> None:
     run_hooks("poststop", config, state.replace(pid=0), "stopped", directory=state.bundle)
 
 
-def run_program(plan: Plan, text: bytes, timeout: int | None, first: tuple[int, ...]) -> tuple[str, str]:
+def run_program(
+    plan: Plan, text: bytes, timeout: int | None, first: tuple[int, ...], duties: Duties | None = None
+) -> tuple[str, str]:
     """Run a hook's plan with `text` on its standard input: how it failed ("" when it did not), and what it said."""
     files: list[int] = []
     try:
         files += [_fd.data_file(b"cycontainer-hook"), _fd.data_file(b"cycontainer-hook")]
         os.pwrite(files[0], text, 0)
-        problem = _run(plan, (files[0], files[1], files[1]), timeout, first)
+        problem = _run(plan, (files[0], files[1], files[1]), timeout, first, duties)
         size = os.fstat(files[1]).st_size
         output = os.pread(files[1], MOST_OUTPUT, max(0, size - MOST_OUTPUT))
     finally:
@@ -79,13 +84,15 @@ def run_program(plan: Plan, text: bytes, timeout: int | None, first: tuple[int, 
     return problem, output.decode("utf-8", "replace")
 
 
-def _run(plan: Plan, descriptors: tuple[int, ...], timeout: int | None, first: tuple[int, ...]) -> str:
+def _run(
+    plan: Plan, descriptors: tuple[int, ...], timeout: int | None, first: tuple[int, ...], duties: Duties | None
+) -> str:
     try:
         child = launch(plan, descriptors=descriptors, first=first)
     except LaunchError as error:
         return str(error)
     try:
-        return _wait_for(plan, child, timeout)
+        return _wait_for(plan, child, timeout, duties)
     except LaunchError as error:
         abandon(child)
         return str(error)
@@ -96,12 +103,12 @@ def _run(plan: Plan, descriptors: tuple[int, ...], timeout: int | None, first: t
         child.close()
 
 
-def _wait_for(plan: Plan, child: Child, timeout: int | None) -> str:
+def _wait_for(plan: Plan, child: Child, timeout: int | None, duties: Duties | None) -> str:
     waiter = _wait.Waiter(child, -1, -1, -1, b"", float("inf") if timeout is None else timeout)
     while (event := waiter.wait()) == _wait.MESSAGE:
         message = child.receive()
         if message:
-            attend(plan, child, message)
+            attend(plan, child, message, duties)
             waiter.watch()
     if event == _wait.DEADLINE:
         _kill_session(child.pid)

@@ -27,7 +27,7 @@ from cycontainer.state import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Final, Self
 
     from cycontainer.cgroup_events import Event
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cycontainer.state import State
     from cycontainer.stats import Stats
     from cycontainer.streams import Stream
+    from cycontainer.supervisor import Answer, Call
 
 SIGKILL: Final = 9
 
@@ -70,6 +71,7 @@ class Container:
         pass_fds: Sequence[int] = (),
         pivot: bool = True,
         new_keyring: bool = True,
+        supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
     ) -> Self:
         """Set a container up and leave it one `execve` short of its program; `start` lets it go.
 
@@ -84,6 +86,8 @@ class Container:
             pass_fds: more descriptors, which the program has as 3 and following.
             pivot: leave the host's root by pivot_root(2), which ramdisks cannot.
             new_keyring: start a session keyring.
+            supervisor: system calls by their names, and what answers each, as in `run`; it answers for those that this
+                object executes beside the program as well. No other program can start it, or execute anything in it.
 
         Raises:
             ConfigError: this host cannot do what `config` asks; nothing was touched.
@@ -105,6 +109,7 @@ class Container:
                 ends=streams.ends,
                 pivot=pivot,
                 new_keyring=new_keyring,
+                supervisor=supervisor,
             )
             streams.taken()
         return container
@@ -224,7 +229,7 @@ class Container:
             status = status_of(self.root, state)
             if status != "created":
                 raise ContainerError(self.id, f"cannot start a container in the {status} state")
-            listener = start(directory, state, service_manager)
+            listener = start(directory, state, service_manager, self.process)
         if listener is not None:
             listener.relay(in_background=in_background)
 
@@ -313,7 +318,7 @@ class Container:
             raise ContainerPaused(self.id, "cannot exec in a paused container")
         if status not in ("running", "created", "paused"):
             raise ContainerNotRunning(self.id, "cannot exec in a stopped container: container not running")
-        return execute(config or self.config, state, program, descriptors)
+        return execute(config or self.config, state, program, descriptors, self.process)
 
     def processes(self) -> Sequence[Any]:
         """All its processes, as `psutil.Process` objects."""

@@ -6,7 +6,7 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer.errors import LaunchError, WaitTimeout, name_of
+from cycontainer.errors import ContainerError, LaunchError, WaitTimeout, name_of
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.state import died_as_init
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.plan import Plan
+    from cycontainer.state import State
+    from cycontainer.supervisor import Supervisor
 
     Duties = Mapping[str, Callable[[Child], None]]
 
@@ -53,6 +55,18 @@ def _check_executed(child: Child) -> None:
         raise LaunchError(f"execute the program: the init died of {code}", 0, 0, 0)
 
 
+def supervisor_of(state: State, process: Process | None) -> Supervisor | None:
+    """What answers the system calls of a container whose first process this program has, if it started it.
+
+    Raises:
+        ContainerError: another program does.
+    """
+    supervisor = process.supervisor if process is not None else None
+    if state.supervised and supervisor is None:
+        raise ContainerError(state.id, "only the program that created the container answers its system calls")
+    return supervisor
+
+
 class Process:
     """A process of a container. It is our child, and its end is ours to hear.
 
@@ -63,6 +77,7 @@ class Process:
         stdin, stdout, stderr: files of bytes at our ends of its pipes; None where there is no pipe.
         terminal: the master of its terminal, this object's; -1 when it has none.
         returncode: the exit status, or minus the number of the signal that ended it; None until it is known.
+        supervisor: what answers its container's system calls, when it is a container's first; this object's.
     """
 
     def __init__(self, plan: Plan, child: Child, args: tuple[str, ...]) -> None:
@@ -70,7 +85,9 @@ class Process:
         self.args, self.pid, self.returncode = args, child.pid, None
         self.terminal = -1
         self.stdin, self.stdout, self.stderr = None, None, None
+        self.supervisor = None
 
+    supervisor: Supervisor | None
     returncode: int | None
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
@@ -111,7 +128,18 @@ class Process:
         Raises:
             WaitTimeout: it is still there.
             StatusUnknown: it has ended, and someone else took its status.
+            What a callable of its supervisor has raised, which ended it.
         """
+        code = self._wait(timeout)
+        self.raise_error()
+        return code
+
+    def raise_error(self) -> None:
+        """Raise what a callable of its supervisor has raised, if one has."""
+        if self.supervisor is not None:
+            self.supervisor.raise_error()
+
+    def _wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             limit = FOREVER if timeout is None else timeout
             waiter = _wait.Waiter(self._child, -1, -1, -1, b"", limit)
@@ -139,6 +167,7 @@ class Process:
         if event == _wait.DEADLINE:
             raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
         self.returncode = end_of(self._child, None)[0]
+        self.raise_error()
         return waiter.output()
 
     def _take(self, name: str) -> int:
@@ -181,6 +210,8 @@ class Process:
         if self.terminal >= 0:
             os.close(self.terminal)
         self.terminal = -1
+        if self.supervisor is not None:
+            self.supervisor.close()
         self._child.close()
 
     def abandon(self) -> None:
@@ -195,5 +226,5 @@ class Process:
     def __exit__(self, *_: object) -> None:
         if self.returncode is None and self._child.pidfd >= 0:
             kill(self._child)
-            self.wait()
+            self._wait()
         self.close()

@@ -9,6 +9,7 @@ import errno
 
 from cycontainer._fd import close_all
 from cycontainer._listener import get_descriptor
+from cycontainer.deletion import kill_all
 from cycontainer.errors import LaunchError
 from cycontainer.launch import open_gate
 from cycontainer.state import oci_state
@@ -21,8 +22,23 @@ if TYPE_CHECKING:
 
     from cycontainer.config import Config
     from cycontainer.state import State
+    from cycontainer.supervisor import Supervisor
 
 PATIENCE: Final = 10.0  # seconds that an agent gets to take what it is sent
+
+
+def hand_over(
+    config: Config, state: State, status: str, *, pid: int, listener: int, supervisor: Supervisor | None
+) -> None:
+    """Give the listener of process `pid`, which stays the caller's, to who answers for this container.
+
+    Raises:
+        LaunchError: the agent does not take it.
+    """
+    if supervisor is not None:
+        supervisor.begin(listener, lambda: kill_all(state))
+        return
+    tell_agent(config, state, status, pid, listener)
 
 
 def tell_agent(config: Config, state: State, status: str, pid: int, listener: int) -> None:
@@ -32,8 +48,7 @@ def tell_agent(config: Config, state: State, status: str, pid: int, listener: in
         LaunchError: nobody listens there, or takes it.
     """
     seccomp = config.linux.seccomp
-    if seccomp is None or not seccomp.listener_path:
-        raise LaunchError("its system calls are supervised by the program that made the container", errno.EPERM, 0, 0)
+    assert seccomp is not None
     document = process_state(oci_state(state, status), pid, seccomp.listener_metadata)
     send_listener(seccomp.listener_path, listener, document)
 

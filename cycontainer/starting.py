@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer.notify import Listener
+    from cycontainer.process import Process
     from cycontainer.state import Directory, State
 
 PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
 MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
 
 
-def start(directory: Directory, state: State, service_manager: str) -> Listener | None:
+def start(directory: Directory, state: State, service_manager: str, process: Process | None = None) -> Listener | None:
     """Let the program of a created container go; see `Container.start`. Returns who waits for its readiness."""
     if not os.path.isdir(f"{directory.path}/notify"):
         service_manager = ""  # its creator had none
@@ -36,8 +37,15 @@ def start(directory: Directory, state: State, service_manager: str) -> Listener 
     from cycontainer.execution import run_start_hooks
     from cycontainer.hooks import run_hooks
     from cycontainer.notify import Listener
+    from cycontainer.process import supervisor_of
     from cycontainer.read_config import parse, read_config
-    from cycontainer.seccomp_agent import tell_agent
+
+    supervisor = supervisor_of(state, process)
+
+    def tell(listener: int) -> None:
+        from cycontainer.seccomp_agent import hand_over
+
+        hand_over(config, state, "created", pid=state.pid, listener=listener, supervisor=supervisor)
 
     config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
     listener = None
@@ -45,14 +53,16 @@ def start(directory: Directory, state: State, service_manager: str) -> Listener 
     try:
         if service_manager:
             listener = Listener(f"{directory.path}/notify", service_manager, state.pid, first)
-        run_start_hooks(config, state, first)
-        release(directory, state, lambda listener: tell_agent(config, state, "created", state.pid, listener))
+        run_start_hooks(config, state, first, supervisor)
+        release(directory, state, tell)
         run_hooks("poststart", config, state, "running", directory=state.bundle)
     except BaseException as error:
         if listener is not None:
             listener.close()
         if isinstance(error, HookError):
             kill_all(state)
+        if supervisor is not None and isinstance(error, LaunchError):
+            supervisor.raise_error()
         raise
     finally:
         os.close(first)

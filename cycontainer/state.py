@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 VERSION: Final = "1"
 MAGIC: Final = "cycontainer-state"
-LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "python": 1}  # how many words follow these keys
+LENGTHS: Final = {
+    "cgroup": 3,
+    "annotation": 2,
+    "resctrl": 5,
+    "supervised": 1,
+    "python": 1,
+}  # how many words follow these keys
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
@@ -63,6 +69,7 @@ class State(Record):
         rootless: its user namespace is not the creator's.
         resctrl: its group there.
         rootfs: the container's root directory, absolute.
+        supervised: system calls that the program which created it answers.
         python: verbs that need more than this file and the kernel: "start", "delete".
     """
 
@@ -78,6 +85,7 @@ class State(Record):
     cgroups: tuple[CgroupPlace, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     resctrl: Group | None = None
+    supervised: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
 
 
@@ -123,6 +131,7 @@ def to_text(state: State) -> str:
         *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
         *[("annotation", *pair) for pair in state.annotations],
         *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
+        *[("supervised", name) for name in state.supervised],
         *[("python", verb) for verb in state.python],
     ]
     return "".join([" ".join(map(_escaped, line)) + "\n" for line in lines])
@@ -163,6 +172,7 @@ def from_text(text: str, container_id: str) -> State:
             cgroups=tuple([_place(*words) for words in many["cgroup"]]),
             annotations=tuple([(key, value) for key, value in many["annotation"]]),
             resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,
+            supervised=tuple([name for (name,) in many["supervised"]]),
             python=tuple([verb for (verb,) in many["python"]]),
         )
     except (KeyError, ValueError):

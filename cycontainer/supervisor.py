@@ -10,8 +10,9 @@ import os
 import select
 
 from cycontainer import _listener
+from cycontainer._fd import close_all
 from cycontainer._seccomp import call_names
-from cycontainer.errors import CallGone, ConfigError
+from cycontainer.errors import CallGone, ConfigError, Error
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -165,103 +166,148 @@ def _process_of(thread: int) -> int:
 
 
 class Supervisor:
-    """Answers the system calls of one container. `begin` once, `close` in any case.
+    """Answers the system calls of one container, whose processes may have several filters. `close` in any case.
 
     Attributes:
         calls: the names of the system calls that are answered.
         error: what a callable has raised; from then on every call fails with EPERM.
     """
 
-    def __init__(self, callables: Mapping[str, Callable[[Call], Answer]], machine: str) -> None:
+    def __init__(self, callables: Mapping[str, Callable[[Call], Answer]]) -> None:
         """Raises ConfigError: a name is no system call's."""
+        import threading
+
         self.calls, self.error = tuple(callables), None
         self._callables = dict(callables)
         try:
-            self._names = call_names(self.calls, machine)
+            self._names = call_names(self.calls, os.uname().machine)
         except KeyError as unknown:
-            raise ConfigError("supervisor", f"{unknown.args[0]} is no system call of {machine}") from None
-        self._listener = self._stop = -1
+            raise ConfigError("supervisor", f"{unknown.args[0]} is no system call here") from None
+        self._lock = threading.Lock()
+        self._listeners: dict[int, Callable[[], None]] = {}  # and what ends the container
+        self._wake = -1
         self._thread: threading.Thread | None = None
 
     error: BaseException | None
 
     def begin(self, listener: int, on_error: Callable[[], None]) -> None:
-        """Answer from now on, in a thread, until the last process of the container has ended.
+        """Answer this filter from now on, in a thread, until the last process that has it has ended.
 
         Args:
-            listener: of the container's filter; it becomes this object's.
+            listener: of the filter; it stays the caller's.
             on_error: called in the thread when a callable has raised: to end the container.
         """
         import threading
 
-        self._listener, self._stop = listener, os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(
-            target=self._serve, args=(on_error,), name="cycontainer supervisor", daemon=True
-        )
-        self._thread.start()
+        with self._lock:
+            self._listeners[os.dup(listener)] = on_error
+            if self._thread is not None:
+                os.eventfd_write(self._wake, 1)
+                return
+            if self._wake < 0:
+                self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+            self._thread = threading.Thread(target=self._serve, name="cycontainer supervisor", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Answer nothing any more: what still waits, or comes, fails with ENOSYS."""
-        if self._thread is None:
-            return
-        os.eventfd_write(self._stop, 1)
-        self._thread.join()
-        self._thread = None
-        os.close(self._listener)
-        os.close(self._stop)
+        with self._lock:
+            thread, ours = self._thread, list(self._listeners)
+            self._listeners.clear()
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        if thread is not None:
+            thread.join()
+        close_all(ours)
+        if self._wake >= 0:
+            os.close(self._wake)
+        self._wake = -1
 
     def raise_error(self) -> None:
         """Raise what a callable has raised, if one has."""
         if self.error is not None:
             raise self.error
 
-    def _serve(self, on_error: Callable[[], None]) -> None:
-        watch = select.poll()
-        watch.register(self._listener, select.POLLIN)
-        watch.register(self._stop, select.POLLIN)
-        while True:
-            events = dict(watch.poll())
-            if self._stop in events or not events[self._listener] & select.POLLIN:
-                return  # POLLHUP: nobody has the filter any more
-            received = _listener.receive(self._listener)
-            if received is None:
-                continue
-            if self.error is None:
-                with _Kept(self):
-                    self._ask(received)
-                if self.error is None:
-                    continue
-                on_error()
-            self._answer(received[0], Errno(code=errno.EPERM))
+    def _watched(self) -> list[int]:
+        """The listeners; when there are none left, the thread is over."""
+        with self._lock:
+            if not self._listeners:
+                self._thread = None
+            return list(self._listeners)
 
-    def _ask(self, received: tuple[int, int, int, int, tuple[int, ...]]) -> None:
+    def _serve(self) -> None:
+        while listeners := self._watched():
+            watch = select.poll()
+            for fd in (*listeners, self._wake):
+                watch.register(fd, select.POLLIN)
+            events = dict(watch.poll())
+            if events.pop(self._wake, 0):
+                os.eventfd_read(self._wake)
+                continue
+            for listener, event in events.items():
+                if event & select.POLLIN:
+                    self._take(listener)
+                else:
+                    self._drop(listener)  # POLLHUP: nobody has the filter any more
+
+    def _drop(self, listener: int) -> None:
+        with self._lock:
+            ours = self._listeners.pop(listener, None) is not None
+        if ours:
+            os.close(listener)
+
+    def _take(self, listener: int) -> None:
+        received = _listener.receive(listener)
+        if received is None:
+            return
+        if self.error is None:
+            with _Kept(self):
+                self._ask(listener, received)
+            if self.error is None:
+                return
+            self._end(listener)
+        self._answer(listener, received[0], Errno(code=errno.EPERM))
+
+    def _end(self, listener: int) -> None:
+        """End the container; what goes wrong with that is a note on what a callable has raised."""
+        with self._lock:
+            end = self._listeners.get(listener)
+        try:
+            if end is not None:
+                end()
+        except (OSError, Error) as failure:
+            assert self.error is not None
+            self.error.add_note(f"could not end the container: {failure}")
+
+    def _ask(self, listener: int, received: tuple[int, int, int, int, tuple[int, ...]]) -> None:
         """Answer one call as its callable says. What i386 hides in `socketcall` and `ipc` is refused."""
         name = self._names.get(received[2:4], "")
         try:
-            call = Call(self._listener, name, received)
-            self._answer(received[0], self._callables[name](call) if name else Errno(code=errno.ENOSYS))
+            call = Call(listener, name, received)
+            self._answer(listener, received[0], self._callables[name](call) if name else Errno(code=errno.ENOSYS))
         except CallGone:
             return
 
-    def _answer(self, call: int, answer: Answer) -> None:
+    def _answer(self, listener: int, call: int, answer: Answer) -> None:
         if isinstance(answer, Continue):
-            _listener.let_go_on(self._listener, call)
+            _listener.let_go_on(listener, call)
         elif isinstance(answer, Errno):
-            _listener.answer(self._listener, call, 0, answer.code)
+            _listener.answer(listener, call, 0, answer.code)
         elif isinstance(answer, Value):
-            _listener.answer(self._listener, call, answer.number, 0)
+            _listener.answer(listener, call, answer.number, 0)
         elif isinstance(answer, Descriptor):
-            self._give(call, answer)
+            _give(listener, call, answer)
         else:
             raise TypeError(f"a supervisor's callable must return Continue, Errno, Value or Descriptor, not {answer!r}")
 
-    def _give(self, call: int, answer: Descriptor) -> None:
-        try:
-            _listener.add_descriptor(self._listener, call, answer.fd, answer.close_on_exec)
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                raise  # it is none of ours
-            _listener.answer(self._listener, call, 0, error.errno or errno.EIO)  # EMFILE: the caller has too many
+
+def _give(listener: int, call: int, answer: Descriptor) -> None:
+    try:
+        _listener.add_descriptor(listener, call, answer.fd, answer.close_on_exec)
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise  # it is none of ours
+        _listener.answer(listener, call, 0, error.errno or errno.EIO)  # EMFILE: the caller has too many
 
 
 class _Kept:

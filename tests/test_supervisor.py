@@ -5,12 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from launching import document
 from ordinary import OrdinaryUser
 
 from cycontainer import Call, CallGone, ConfigError, Continue, Descriptor, Errno, LaunchError, Value, run
+from cycontainer.errors import HookError
+from cycontainer.lifecycle import Container
+from cycontainer.streams import DEVNULL, PIPE
 from cycontainer.supervisor import Answer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -165,7 +173,7 @@ def test_what_the_init_needs_is_never_asked_about(name: str) -> None:
 
 
 def test_an_unknown_system_call_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no-such-call is no system call"):
+    with pytest.raises(ConfigError, match="no-such-call is no system call here"):
         run(["true"], supervisor={"no-such-call": lambda call: Continue()})
 
 
@@ -194,3 +202,114 @@ def test_an_ordinary_user_can_supervise(ordinary_user: OrdinaryUser) -> None:
 
 def number_seven(call: Call) -> Answer:
     return Value(number=7)
+
+
+# --- a container
+
+
+def mkdir_refused(call: Call) -> Answer:
+    return Errno(code=errno.EXDEV)
+
+
+@pytest.fixture
+def container(busybox_rootfs: str, tmp_path: Path, no_new_privileges: bool) -> Iterator[Container]:
+    config = document(busybox_rootfs, "mkdir /dev/shm/x; read x; mkdir /dev/shm/y; read x")
+    config["process"]["noNewPrivileges"] = no_new_privileges
+    with Container.create(
+        "supervised", config, root=f"{tmp_path}/states", stdin=PIPE, stdout=PIPE, stderr=PIPE,
+        supervisor={"mkdir": mkdir_refused},
+    ) as container:  # fmt: skip
+        yield container
+
+
+both = pytest.mark.parametrize("no_new_privileges", [True, False])
+
+
+@pytest.mark.root
+@both
+def test_a_container_and_what_is_executed_in_it_are_supervised(container: Container) -> None:
+    container.start()
+    assert container.process is not None and container.process.stderr is not None
+    assert b"Invalid cross-device link" in container.process.stderr.readline()
+    for _ in range(2):
+        with container.exec(["mkdir", "/dev/shm/z"], stdin=DEVNULL, stderr=PIPE) as process:
+            assert b"Invalid cross-device link" in process.communicate()[1]
+    assert container.process.stdin is not None
+    container.process.stdin.write(b"\n")
+    container.process.stdin.flush()
+    assert b"Invalid cross-device link" in container.process.stderr.readline()
+
+
+@pytest.mark.root
+@both
+def test_no_other_program_starts_a_supervised_container_or_executes_in_it(container: Container) -> None:
+    command = [sys.executable, "-m", "cycontainer", "--root", container.root]
+    for words in (["start", "supervised"], ["exec", "supervised", "true"]):
+        done = subprocess.run([*command, *words], capture_output=True, text=True)
+        assert done.returncode and "only the program that created the container answers" in done.stderr
+    container.start()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_a_callable_that_raises_ends_its_container(
+    busybox_rootfs: str, tmp_path: Path, no_new_privileges: bool
+) -> None:
+    def raises(call: Call) -> Answer:
+        raise ZeroDivisionError("a fault of the callable")
+
+    config = document(busybox_rootfs, "mkdir /dev/shm/x; sleep 100")
+    config["process"]["noNewPrivileges"] = no_new_privileges
+    with Container.create(
+        "faulty", config, root=f"{tmp_path}/states", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL,
+        supervisor={"mkdir": raises},
+    ) as container:  # fmt: skip
+        container.start()
+        with pytest.raises(ZeroDivisionError, match="a fault of the callable"):
+            container.wait(20)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("no_new_privileges", "call"), [(True, "execve"), (False, "setresuid")])
+def test_a_callable_that_raises_before_the_program_is_there_is_raised(
+    busybox_rootfs: str, tmp_path: Path, no_new_privileges: bool, call: str
+) -> None:
+    def raises(call: Call) -> Answer:
+        raise ZeroDivisionError("a fault of the callable")
+
+    config = document(busybox_rootfs)
+    config["process"]["noNewPrivileges"] = no_new_privileges
+    with (
+        pytest.raises(ZeroDivisionError, match="a fault of the callable"),
+        Container.create(
+            "faulty", config, root=f"{tmp_path}/states", stdin=DEVNULL, supervisor={call: raises}
+        ) as container,
+    ):
+        container.start()
+    assert not os.path.exists(f"{tmp_path}/states/faulty")
+
+
+@pytest.mark.root
+def test_a_supervised_containers_hook_inside_is_supervised(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = document(busybox_rootfs, "true")
+    hook = {"path": "/bin/mkdir", "args": ["mkdir", "/dev/shm/hook"]}
+    config["hooks"] = {"startContainer": [hook]}
+    with (
+        Container.create(
+            "hooked", config, root=f"{tmp_path}/states", stdin=DEVNULL, supervisor={"mkdir": mkdir_refused}
+        ) as container,
+        pytest.raises(HookError, match="Invalid cross-device link"),
+    ):
+        container.start()
+
+
+@pytest.mark.root
+def test_a_supervisor_ends_with_its_container(busybox_rootfs: str, tmp_path: Path) -> None:
+    before = threading.active_count()
+    with Container.create(
+        "ends", document(busybox_rootfs, "true"), root=f"{tmp_path}/states", stdin=DEVNULL,
+        supervisor={"mkdir": mkdir_refused},
+    ) as container:  # fmt: skip
+        container.start()
+        container.wait(20)
+    assert threading.active_count() == before
