@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
+NO_PROGRAM: Final = ("/",)  # the arguments of who waits for a start that never comes
 
 
 class Style(Record):
@@ -310,7 +311,8 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
         plan.fork()
     plan.fresh_signals()
     program_step = len(plan.attempts)
-    plan.look_up()
+    if process.args != NO_PROGRAM:
+        plan.look_up()
     if style.wait_for_start:
         scope.synchronise(plan, "created", "let the launcher keep the state")
         plan.await_start()

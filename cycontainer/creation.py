@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import time
 
-from cycontainer.compile import Style, compile_plan
+from cycontainer.compile import NO_PROGRAM, Style, compile_plan
+from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
 from cycontainer.console import hand_over
 from cycontainer.errors import ConfigError, LaunchError, name_of
@@ -96,7 +97,7 @@ def intend(config: Config, host: Host, plan: Plan, container_id: str, bundle: st
     paths = where(config.linux.cgroups_path, container_id, host.cgroups)
     hooks = config.hooks
     needs = (
-        ("start", hooks.start_container or hooks.poststart or notifies(config.linux.seccomp)),
+        ("start", not config.process or hooks.start_container or hooks.poststart or notifies(config.linux.seccomp)),
         ("delete", hooks.poststop or config.linux.intel_rdt),
     )
     return State(
@@ -132,6 +133,11 @@ def _supervisor(wishes: Wishes) -> Supervisor | None:
     from cycontainer.supervisor import Supervisor
 
     return Supervisor(wishes.supervisor)
+
+
+def _with_process(config: Config) -> Config:
+    """A container may be created without a process, and cannot be started then: config.md, "Process"."""
+    return config if config.process else config.replace(process=ProcessConfig(args=NO_PROGRAM, no_new_privileges=True))
 
 
 def _launch(directory: Directory, config: Config, plan: Plan, wishes: Wishes, cgroup: Cgroup | None) -> Child:
@@ -175,7 +181,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         style = Style(
             pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls
         )  # fmt: skip
-        plan = compile_plan(config, host, style)
+        plan = compile_plan(_with_process(config), host, style)
         state = intend(config, host, plan, directory.container_id, wishes.bundle)
         if calls:
             state = state.replace(supervised=calls, python=(*state.python, "start"))

@@ -19,6 +19,7 @@ from cycontainer.state import (
     container_ids,
     default_root,
     is_alive,
+    is_frozen,
     load,
     load_config,
     oci_state,
@@ -229,6 +230,8 @@ class Container:
             status = status_of(self.root, state)
             if status != "created":
                 raise ContainerError(self.id, f"cannot start a container in the {status} state")
+            if is_frozen(state):
+                raise ContainerPaused(self.id, "cannot start a paused container")
             listener = start(directory, state, service_manager, self.process)
         if listener is not None:
             listener.relay(in_background=in_background)

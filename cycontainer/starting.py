@@ -10,7 +10,7 @@ import os
 from struct import calcsize, unpack
 
 from cycontainer._clone import LISTENER
-from cycontainer.errors import ContainerNotRunning, HookError, LaunchError, ProgramError
+from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
 from cycontainer.state import died_as_init, start_time_of
 
 TYPE_CHECKING = False
@@ -48,6 +48,8 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
         hand_over(config, state, "created", pid=state.pid, listener=listener, supervisor=supervisor)
 
     config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
+    if config.process is None:
+        raise ContainerError(state.id, "cannot start a container without a process")
     listener = None
     first = open_first(state)
     try:

@@ -111,3 +111,21 @@ def test_half_a_container_is_deleted_and_a_stranger_s_cgroup_left(root: str) -> 
         stranger.kill()
         stranger.wait()
         os.rmdir(place.mount + place.path)
+
+
+def test_without_a_process_it_is_created_and_cannot_be_started(busybox_rootfs: str, root: str) -> None:
+    config = config_of(busybox_rootfs)
+    del config["process"]
+    with Container.create("one", config, root=root, stdin=DEVNULL) as container:
+        assert container.status == "created"
+        with pytest.raises(ContainerError, match="cannot start a container without a process"):
+            container.start()
+        with container.exec(["/bin/hostname"], stdin=DEVNULL, stdout=PIPE) as process:
+            assert process.communicate()[0] == b"cycontainer\n"
+
+
+def test_a_paused_container_cannot_be_started(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "true"), root=root, stdin=DEVNULL) as container:
+        container.pause()
+        with pytest.raises(ContainerError, match="paused"):
+            container.start()
