@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 
-from cycontainer.errors import ConfigError
+from cycontainer.errors import ConfigError, shown
+from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
-    from typing import Final
+    from typing import Any, Final
 
 # Of the host's root, when that is the container's: what is private or secret, and so empty.
 PRIVATE: Final = (
@@ -29,42 +31,46 @@ PRIVATE: Final = (
 
 
 def directory(value: str | PathLike[str], name: str) -> str:
-    text = os.fspath(value)
-    if "\0" in text:
-        raise ConfigError(name, "holds a NUL")
-    return os.path.abspath(text)
+    return os.path.abspath(_text(name, value))
 
 
 def user_ids(user: int | str | None, rootfs: str | None) -> tuple[int | None, int | None]:
     """Ids of `user`: a number, "uid:gid", or a name in the container's passwd."""
     if user is None:
         return None, None
-    if isinstance(user, int) and not isinstance(user, bool):
+    if type(user) is int and 0 <= user <= MOST_ID:
         return user, user
-    if isinstance(user, str):
+    if isinstance(user, str) and user:
         uid, colon, gid = user.partition(":")
-        if uid.isascii() and uid.isdigit() and (not colon or (gid.isascii() and gid.isdigit())):
-            return int(uid), int(gid) if colon else int(uid)
-        from cycontainer.users import look_up
+        if not uid.isdigit() and not colon:
+            from cycontainer.users import look_up
 
-        return look_up(user, rootfs or "/")
-    raise ConfigError("user", f"must be a number, a name or uid:gid, not {user!r}")
+            return look_up(user, rootfs or "/")
+        ids = [_id(uid), _id(gid if colon else uid)]
+        if None not in ids:
+            return ids[0], ids[1]
+    raise ConfigError("user", f"must be a uid, a name or uid:gid, not {shown(user)}")
 
 
-def check_number(name: str, value: object, least: float) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least):
-        raise ConfigError(name, f"must be a number from {least:g} up, not {value!r}")
+def _id(digits: str) -> int | None:
+    fits = digits.isascii() and digits.isdigit() and len(digits) <= 10 and int(digits) <= MOST_ID
+    return int(digits) if fits else None
+
+
+def check_number(name: str, value: object, least: float, most: float) -> None:
+    if value is not None and (type(value) not in (int, float) or not least <= value <= most):  # type: ignore[operator]  # a number
+        raise ConfigError(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    if value is not None and (type(value) is not int or value < least):
+        raise ConfigError(name, f"must be an integer from {least} up, not {shown(value)}")
 
 
 def program_arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
     if isinstance(args, (str, bytes)) or not args:
         raise ConfigError("args", "must be a list: the program and its arguments")
-    texts = tuple(os.fsdecode(arg) for arg in args)
-    for place, text in enumerate(texts):
-        if "\0" in text:
-            raise ConfigError(f"args[{place}]", "holds a NUL")
-        if len(text) >= 131072:
-            raise ConfigError(f"args[{place}]", "is longer than execve takes, 131071 bytes")
+    texts = tuple([_text(f"args[{place}]", arg) for place, arg in enumerate(args)])
     if not texts[0]:
         raise ConfigError("args[0]", "is empty: there is no program to look up")
     return texts
@@ -73,13 +79,63 @@ def program_arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
 def environment_entries(env: Mapping[str, str] | None) -> tuple[str, ...] | None:
     if env is None:
         return None
-    entries = tuple(f"{name}={value}" for name, value in env.items())
-    for name, entry in zip(env, entries, strict=True):
-        if not name or "=" in name or "\0" in entry:
-            raise ConfigError(f"env[{name!r}]", "a name is not empty and without =, and nothing holds a NUL")
-        if len(entry) >= 131072:
-            raise ConfigError(f"env[{name!r}]", "is longer than execve takes, 131071 bytes")
+    if not hasattr(env, "items"):
+        raise ConfigError("env", f"must be a dict, not {shown(env)}")
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
+            raise ConfigError(f"env[{shown(name)}]", "a name is text, not empty and without =, and a value is text")
+    entries = tuple([_text(f"env[{shown(name)}]", f"{name}={value}") for name, value in env.items()])
+    if sum([len(os.fsencode(entry)) + 9 for entry in entries]) > MAX_STRINGS:  # 9: a NUL and a pointer
+        raise ConfigError("env", f"is larger than execve takes, {MAX_STRINGS} bytes")
     return entries
+
+
+def _text(path: str, value: object) -> str:
+    """A string or path as execve takes it."""
+    try:
+        text = os.fsdecode(value)  # type: ignore[arg-type]  # what it is shows itself
+        size = len(os.fsencode(text))
+    except TypeError:
+        raise ConfigError(path, f"must be text, not {shown(value)}") from None
+    except UnicodeEncodeError:
+        raise ConfigError(path, "holds half of a surrogate pair") from None
+    if "\0" in text:
+        raise ConfigError(path, "holds a NUL")
+    if size >= MAX_ARG_STRLEN:
+        raise ConfigError(path, f"is longer than execve takes, {MAX_ARG_STRLEN - 1} bytes")
+    return text
+
+
+def input_bytes(value: object, encoding: str | None, errors: str | None) -> bytes:
+    """What the program is to read; and whether there is such an encoding, before anything is printed in it."""
+    for path, name, look_up in (("encoding", encoding, codecs.lookup), ("errors", errors, codecs.lookup_error)):
+        try:
+            look_up(name) if name is not None else None
+        except LookupError:
+            raise ConfigError(path, f"there is none that is called {name!r}") from None
+    try:
+        if isinstance(value, str):
+            return value.encode(encoding or "utf-8", errors or "strict")
+        return b"" if value is None else bytes(memoryview(value))  # type: ignore[arg-type]  # what it is shows itself
+    except UnicodeEncodeError as error:
+        raise ConfigError("input", f"cannot be encoded: {error}") from None
+    except TypeError:
+        raise ConfigError("input", f"must be bytes or text, not {shown(value)}") from None
+
+
+def mount_entries(mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(mounts, (str, bytes)) or hasattr(mounts, "keys"):
+        raise ConfigError("mounts", "must be a list of dicts")
+    for place, mount in enumerate(mounts):
+        if not hasattr(mount, "keys"):
+            raise ConfigError(f"mounts[{place}]", f"must be a dict, not {shown(mount)}")
+    return [dict(mount) for mount in mounts]
+
+
+def path_list(paths: Sequence[str], name: str) -> tuple[str, ...]:
+    if isinstance(paths, (str, bytes)):
+        raise ConfigError(name, f"must be a list, not {shown(paths)}")
+    return tuple(paths)
 
 
 def private_directories() -> tuple[str, ...]:

@@ -242,9 +242,9 @@ cdef class PlanWriter:
         attributes.set, attributes.clear, attributes.propagation, attributes.userns = 0, 0, propagation, 0
         self._step(OP_SET_PROPAGATION, attempt, self._block((<char *> &attributes)[:sizeof(attributes)]), flags)
 
-    def enter_root(self):
-        """The source, a detached mount, becomes the root, attached over /."""
-        self._step(OP_ROOT, "attach the root")
+    def enter_root(self, str path not None=""):
+        """The source, a detached mount, becomes the root, attached over /. `path`: what it is called in words."""
+        self._step(OP_ROOT, f"attach the root {path}".rstrip())
 
     def enter_root_at(self, str path not None):
         """The source, a detached mount, becomes the root, attached at `path` of the host: hooks look for it there."""
@@ -254,9 +254,10 @@ cdef class PlanWriter:
         """The source becomes the root where it is, in a mount namespace that is not ours."""
         self._step(OP_ROOT, "use the root", 1)
 
-    def take_tree(self, str path not None, long flags):
+    def take_tree(self, str path not None, long flags, str target not None=""):
         """The source is what `path` is on the host: open_tree(2) with `flags`; OPEN_TREE_CLONE copies its mounts."""
-        self._step(OP_SOURCE_TREE, f"take the file tree {path}", self._text(path), flags)
+        cdef str purpose = f" for {target}" if target else ""
+        self._step(OP_SOURCE_TREE, f"take the file tree {path}{purpose}", self._text(path), flags)
 
     def keep(self, str what not None, long place):
         """Keep the source for `take_kept`: its path leads nowhere any more when it is needed."""
@@ -284,22 +285,22 @@ cdef class PlanWriter:
         """The source is the container's directory in the cgroup hierarchy at `prefix`."""
         self._step(OP_SOURCE_CGROUP, f"take the cgroup below {prefix}", self._text(prefix))
 
-    def open_file_system(self, str kind not None):
-        """The source is a new context: fsopen(2)."""
-        self._step(OP_FS_OPEN, f"open a {kind} file system", self._text(kind))
+    def open_file_system(self, str kind not None, str target not None):
+        """The source is a new context: fsopen(2). `target`: what it is for, in words; so with the next three."""
+        self._step(OP_FS_OPEN, f"open a {kind} file system for {target}", self._text(kind))
 
-    def set_file_system(self, str key not None, str value):
+    def set_file_system(self, str key not None, str value, str target not None):
         """fsconfig(2): a flag when `value` is None."""
-        cdef str attempt = key if value is None else f"{key}={value}"
-        self._step(OP_FS_SET, f"set its option {attempt}", self._text(key), 0 if value is None else self._text(value))
+        cdef str attempt = f"set option {key if value is None else f'{key}={value}'} of the file system for {target}"
+        self._step(OP_FS_SET, attempt, self._text(key), 0 if value is None else self._text(value))
 
-    def set_file_system_namespace(self, str key not None, long slot):
+    def set_file_system_namespace(self, str key not None, long slot, str target not None):
         """fsconfig(2): the namespace that is open in `slot`."""
-        self._step(OP_FS_SET_SLOT, f"set its option {key}", self._text(key), slot)
+        self._step(OP_FS_SET_SLOT, f"set option {key} of the file system for {target}", self._text(key), slot)
 
-    def mount_file_system(self, str kind not None, long attributes):
+    def mount_file_system(self, str kind not None, long attributes, str target not None):
         """The context becomes a detached mount: fsmount(2)."""
-        self._step(OP_FS_MOUNT, f"make the {kind} file system", attributes)
+        self._step(OP_FS_MOUNT, f"make the {kind} file system for {target}", attributes)
 
     def set_label(self, str path not None, str label not None):
         """The SELinux label of the source's top directory, with the NUL that it is kept with."""

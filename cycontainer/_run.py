@@ -7,9 +7,13 @@ import time
 
 from cycontainer import _wait
 from cycontainer._arguments import (
+    check_count,
     check_number,
     directory,
     environment_entries,
+    input_bytes,
+    mount_entries,
+    path_list,
     private_directories,
     program_arguments,
     user_ids,
@@ -27,6 +31,7 @@ from cycontainer.streams import DEVNULL as DEVNULL
 from cycontainer.streams import PIPE as PIPE
 from cycontainer.streams import STDOUT as STDOUT
 from cycontainer.streams import Streams
+from cycontainer.tables import MOST_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +77,7 @@ def _compile(
     from cycontainer.read_config import read_config
 
     privileged = host.privileged and host.uid == 0
-    extra = [dict(mount) for mount in mounts]
+    extra = mount_entries(mounts)
     attributes = ATTR_NOSUID | ATTR_NODEV
     if config is not None:
         document_ = overlay(config, options, list(args), extra)
@@ -103,7 +108,8 @@ def _plan_for(
 ) -> Plan:
     """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
     host = current()
-    key = (options, repr(mounts) if mounts else "", id(config) if config is not None else None, host)
+    place = os.getcwd() if config is not None else os.environ.get("HOME")  # of relative paths; what is private
+    key = (options, repr(mounts) if mounts else "", id(config) if config is not None else None, place, host)
     kept = _prepared.get(key)
     if kept is not None and kept.config == config:
         return kept.plan
@@ -123,12 +129,10 @@ class _Run:
     """One container from its launch to its end."""
 
     def __init__(
-        self, plan: Plan, child: Child, streams: Streams, data: bytes, timeout: float, supervisor: Supervisor | None
+        self, plan: Plan, child: Child, args: tuple[str, ...], waiter: _wait.Waiter, supervisor: Supervisor | None
     ) -> None:
-        ends = streams.ends
-        self.plan, self.child, self.supervisor = plan, child, supervisor
-        self.waiter = _wait.Waiter(child, ends["stdout"], ends["stderr"], ends["stdin"], data, timeout)
-        streams.ends = dict.fromkeys(ends, -1)  # the waiter's now
+        self.plan, self.child, self.args, self.supervisor = plan, child, args, supervisor
+        self.waiter = waiter
         self.ended: tuple[int, ...] | None = None
         self.timed_out = False
         self.processes = 1  # that the init has gone through
@@ -158,10 +162,14 @@ class _Run:
         if message[0] == ENDED:
             self.ended = message
             return
-        attend(self.plan, self.child, message, {"listener": self._supervise})
+        attend(self._plan_of(message), self.child, message, {"listener": self._supervise})
         if message[0] == CLONED:
             self.processes += 1
             self.waiter.watch()
+
+    def _plan_of(self, message: tuple[int, ...]) -> Plan:
+        """A failure is told of the program of this run, not of the one that the plan was made for."""
+        return self.plan.replace(args=self.args) if message[0] == FAILED else self.plan
 
     def _supervise(self, child: Child) -> None:
         assert self.supervisor is not None  # a plan of ours notifies no one else
@@ -174,7 +182,7 @@ class _Run:
             if message[0] == ENDED:
                 self.ended = message
             elif message[0] == FAILED:
-                attend(self.plan, self.child, message)
+                attend(self._plan_of(message), self.child, message)
             message = self.child.receive()
 
 
@@ -202,7 +210,7 @@ def _execute(
             streams.launched()
             if cgroup is not None:
                 cgroup.release_tasks()
-            run = _Run(plan, child, streams, data, timeout, supervisor)
+            run = _Run(plan, child, args, _waiter(child, streams, data, timeout), supervisor)
         run.finish()
         child.settled()
         end = end_of(child, run.ended)
@@ -223,6 +231,11 @@ def _execute(
             if cgroup is not None:
                 cgroup.destroy()
     return run, end, peak, bool(kills)
+
+
+def _waiter(child: Child, streams: Streams, data: bytes, timeout: float) -> _wait.Waiter:
+    ends, streams.ends = streams.ends, dict.fromkeys(streams.ends, -1)  # the waiter's now
+    return _wait.Waiter(child, ends["stdout"], ends["stderr"], ends["stdin"], data, timeout)
 
 
 def _supervisor(callables: Mapping[str, Callable[[Call], Answer]] | None) -> Supervisor | None:
@@ -342,13 +355,10 @@ def run(
     """
     started = time.monotonic()
     arguments, environment = program_arguments(args), environment_entries(env)
-    for name, value, least in (
-        ("timeout", timeout, 0),
-        ("cpus", cpus, 0.01),
-        ("memory", memory, 4096),
-        ("pids", pids, 1),
-    ):
-        check_number(name, value, least)
+    check_number("timeout", timeout, 0, FOREVER)
+    check_number("cpus", cpus, 0.01, MOST_NUMBER)
+    check_count("memory", memory, 4096)
+    check_count("pids", pids, 1)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
     root = None if rootfs is None else directory(rootfs, "rootfs")
@@ -356,20 +366,14 @@ def run(
     options = Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
-        masked_paths=tuple(masked_paths), supervised=tuple(supervisor or ()), private=(),
+        masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
     )  # fmt: skip
     plan = _plan_for(options, arguments, mounts, config)
     answering = _supervisor(supervisor)
     if environment is None and config is None:
         environment = ENVIRONMENT
     decode = text or encoding is not None or errors is not None
-    data = (
-        b""
-        if input is None
-        else input.encode(encoding or "utf-8", errors or "strict")
-        if isinstance(input, str)
-        else bytes(input)
-    )
+    data = input_bytes(input, encoding, errors)
     streams = Streams()
     try:
         with HeldSignals():

@@ -115,6 +115,7 @@ class Hooks(Record):
 class Namespace(Record):
     type: str  # a key of tables.NAMESPACES: "mount", "pid", "network", "ipc", "uts", "user", "cgroup", "time"
     path: str | None = None  # absolute: join that one; None: a new one
+    place: int = 0  # in linux.namespaces, from 0: where an error is
 
 
 class Device(Record):

@@ -31,7 +31,9 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
+
+LONGEST_SHOWN: Final = 60  # letters of a value that an error quotes
 
 
 def name_of(code: int) -> str:
@@ -42,6 +44,23 @@ def name_of(code: int) -> str:
 def printable(text: str) -> str:
     """`text` on one line, with control characters and lone surrogates escaped: it may be hostile."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: JSON's words, and short however large or deep it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= 128 else "a number of more than 38 digits"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return "an object"
+    return "an array" if isinstance(value, list | tuple) else f"a Python {type(value).__name__}"
 
 
 class Error(Exception):
@@ -82,9 +101,12 @@ class LaunchError(Error):
         self.attempt, self.errno, self.step, self.steps = attempt, code, step, steps
 
     def __str__(self) -> str:
-        reason = f": {name_of(self.errno)}" if self.errno else ""
+        return self._told(self.attempt)
+
+    def _told(self, what: str, *, whose: str = "") -> str:
+        reason = f": {name_of(self.errno)}{whose}" if self.errno else ""
         place = f"; step {self.step} of {self.steps}" if self.step else ""
-        return printable(f"{self.attempt}{reason}{place}")
+        return printable(f"{what}{reason}{place}")
 
 
 class ProgramError(LaunchError):
@@ -100,6 +122,10 @@ class ProgramError(LaunchError):
         super().__init__(attempt, code, step, steps)
         self.args = (attempt, code, step, steps, program, found)
         self.program, self.found = program, found
+
+    def __str__(self) -> str:
+        lost = self.found and self.errno == errno.ENOENT
+        return self._told(f"{self.attempt} {self.program}".rstrip(), whose=" of its interpreter" if lost else "")
 
     @property
     def status(self) -> int:

@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer import _clone, _fd, _nsenter, _plan, _wait
-from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown
+from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown, name_of
 from cycontainer.init_process import abandon as abandon
 from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
@@ -49,8 +49,9 @@ def _open_namespaces(plan: Plan) -> list[int]:
             opened.append(_nsenter.open_namespace(os.fsencode(namespace.path), NAMESPACES[namespace.type][0]))
         except OSError as error:
             _fd.close_all(opened)
-            what = f"no {namespace.type} namespace" if error.errno == errno.EINVAL else error.strerror
-            raise ConfigError(f"linux.namespaces ({namespace.type}).path", f"{namespace.path}: {what}") from None
+            no = error.errno == errno.EINVAL
+            what = f"is no {namespace.type} namespace" if no else f"cannot be opened: {name_of(error.errno or 0)}"
+            raise ConfigError(f"linux.namespaces[{namespace.place}].path", f"{namespace.path} {what}") from None
     return opened
 
 
@@ -116,7 +117,9 @@ def launch(
             raise HostError(
                 "clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp"
             ) from None
-        raise LaunchError(f"start the first process ({error.strerror})", code, 0, len(plan.attempts)) from None
+        kinds = [kind for kind, (flag, _) in NAMESPACES.items() if plan.clone_flags & flag]
+        new = f" in new {', '.join(kinds)} namespaces" if kinds else ""
+        raise LaunchError(f"start the first process{new} ({error.strerror})", code, 0, len(plan.attempts)) from None
     finally:
         _fd.close_all((*namespaces, *made, *((plan_fd,) if plan_fd >= 0 else ())))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cycontainer.errors import ConfigError
+from cycontainer.errors import LONGEST_SHOWN, ConfigError, shown
+from cycontainer.tables import MOST_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,27 +13,7 @@ if TYPE_CHECKING:
 INT64: Final = 2**63 - 1
 UINT32: Final = 2**32 - 1
 UINT64: Final = 2**64 - 1
-MOST_ID: Final = 2**32 - 2  # the last is (uid_t) -1, "no change"
 PATH_MAX: Final = 4095  # linux/limits.h, less the NUL
-MOST_NUMBER: Final = 8191  # NR_CPUS goes no higher, MAX_NUMNODES not so far
-LONGEST_SHOWN: Final = 60
-
-
-def shown(value: object) -> str:
-    """A value as an error quotes it: JSON's words, and short however large or deep it is."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."
-    if isinstance(value, int):
-        return str(value) if value.bit_length() <= 128 else "a number of more than 38 digits"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, dict):
-        return "an object"
-    return "an array" if isinstance(value, list | tuple) else f"a Python {type(value).__name__}"
 
 
 def member(path: str, key: str) -> str:

@@ -10,8 +10,8 @@ import os
 import stat
 
 from cycontainer.config import Config, Hook, Hooks, Mount, Root
-from cycontainer.errors import ConfigError, name_of
-from cycontainer.node import Node, shown
+from cycontainer.errors import ConfigError, name_of, shown
+from cycontainer.node import Node
 from cycontainer.read_linux import read_id_maps, read_linux
 from cycontainer.read_process import read_args, read_env, read_process
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cycontainer.config import Device, IdMap, IntelRdt, Linux, MemoryPolicy, Namespace
-from cycontainer.errors import ConfigError
-from cycontainer.node import MOST_ID, PATH_MAX, UINT32, Node, shown
+from cycontainer.errors import ConfigError, shown
+from cycontainer.node import PATH_MAX, UINT32, Node
 from cycontainer.read_resources import read_interface, read_resources
 from cycontainer.read_seccomp import read_seccomp
 from cycontainer.tables import (
@@ -12,6 +12,7 @@ from cycontainer.tables import (
     DEVICE_MINOR,
     MEMORY_POLICIES,
     MEMORY_POLICY_FLAGS,
+    MOST_ID,
     NAMESPACES,
     PERSONALITIES,
 )
@@ -78,13 +79,14 @@ def read_linux(node: Node) -> Linux:
 
 def _read_namespaces(node: Node) -> tuple[Namespace, ...]:
     found: dict[str, Namespace] = {}
-    for entry in node.array():
+    for place, entry in enumerate(node.array()):
         kind = entry["type"].text()
         if kind not in NAMESPACES:
             raise entry["type"].error(f"unknown namespace {shown(kind)}; one of {', '.join(NAMESPACES)}")
         if kind in found:
             raise entry["type"].error(f"the {kind} namespace is there twice")
-        found[kind] = Namespace(type=kind, path=entry["path"].path_text() if entry["path"].os_text("") else None)
+        path = entry["path"].path_text() if entry["path"].os_text("") else None
+        found[kind] = Namespace(type=kind, path=path, place=place)
     return tuple(found.values())
 
 

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from cycontainer.config import Capabilities, Process, Rlimit, Scheduler, User
-from cycontainer.node import INT64, MOST_ID, UINT64
-from cycontainer.tables import CAPABILITIES, IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULERS, capability_mask
+from cycontainer.node import INT64, UINT64
+from cycontainer.tables import (
+    CAPABILITIES,
+    IO_CLASSES,
+    MAX_ARG_STRLEN,
+    MAX_STRINGS,
+    MOST_ID,
+    RLIMITS,
+    SCHEDULER_FLAGS,
+    SCHEDULERS,
+    capability_mask,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,8 +22,6 @@ if TYPE_CHECKING:
 
     from cycontainer.node import Node
 
-MAX_ARG_STRLEN: Final = 128 << 10  # one string with its NUL, execve(2)
-MAX_STRINGS: Final = 2 << 20  # all of them with their pointers: a quarter of the usual 8 MiB of stack, execve(2)
 NGROUPS_MAX: Final = 65536  # linux/limits.h
 WINSIZE_MAX: Final = 65535  # ioctl_tty(2), struct winsize
 LEAST_RUNTIME_NS: Final = 1024  # sched(7), "SCHED_DEADLINE"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
-from cycontainer.node import INT64, UINT32, UINT64, shown
+from cycontainer.errors import shown
+from cycontainer.node import INT64, UINT32, UINT64
 from cycontainer.tables import DEVICE_MAJOR, DEVICE_MINOR
 
 TYPE_CHECKING = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cycontainer.config import Seccomp, SyscallArgument, SyscallRule
-from cycontainer.node import UINT32, UINT64, shown
+from cycontainer.errors import shown
+from cycontainer.node import UINT32, UINT64
 from cycontainer.tables import FILTER_FLAGS, NEVER_NOTIFIED, SECCOMP_ACTIONS, SECCOMP_ARCHITECTURES, SECCOMP_OPERATORS
 
 TYPE_CHECKING = False

@@ -85,7 +85,7 @@ def add_root(plan: PlanWriter, config: Config, scope: Scope, trees: dict[int, Tr
     if has_early_hooks(config):
         plan.enter_root_at(config.root.path)
     else:
-        plan.enter_root()
+        plan.enter_root(config.root.path)
 
 
 def has_early_hooks(config: Config) -> bool:
@@ -123,16 +123,17 @@ def _add_new_file_system(
     plan: PlanWriter, mount: Mount, options: Options, attributes: int, *, pid_slot: int | None = None, label: str = ""
 ) -> None:
     """Make a file system, detached. `pid_slot`: of the pid namespace that a procfs is to show."""
-    plan.open_file_system(mount.type)
+    target = mount.destination
+    plan.open_file_system(mount.type, target)
     if pid_slot is not None:
-        plan.set_file_system_namespace("pidns", pid_slot)
+        plan.set_file_system_namespace("pidns", pid_slot, target)
     if mount.source:
-        plan.set_file_system("source", mount.source)
+        plan.set_file_system("source", mount.source, target)
     for key, value in options.data:
-        plan.set_file_system(key, value)
+        plan.set_file_system(key, value, target)
     if label and mount.type not in LABELLED_OTHERWISE:
-        plan.set_file_system("context", label)
-    plan.mount_file_system(mount.type, attributes)
+        plan.set_file_system("context", label, target)
+    plan.mount_file_system(mount.type, attributes, target)
     if label and mount.type == "mqueue":
         plan.set_label(mount.destination, label)
 
@@ -202,8 +203,8 @@ def _add_empty_root(plan: PlanWriter) -> None:
     plan.unshare(", ".join(kinds), sum(NAMESPACES[kind][0] for kind in kinds))
     plan.set_session()
     plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
-    plan.open_file_system("tmpfs")
-    plan.mount_file_system("tmpfs", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    plan.open_file_system("tmpfs", "an empty root")
+    plan.mount_file_system("tmpfs", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, "an empty root")
     plan.enter_root()
     plan.pivot()
 

@@ -5,6 +5,7 @@ The document is the runtime-spec's, so that the same reader checks it, and a per
 
 from __future__ import annotations
 
+from cycontainer.errors import ConfigError, shown
 from cycontainer.record import Record
 from cycontainer.spec import DEFAULT_MOUNTS, MASKED_PATHS, READONLY_PATHS
 from cycontainer.version import SPEC
@@ -141,19 +142,32 @@ def document(
 
 def overlay(config: dict[str, Any], options: Options, args: list[str], mounts: list[dict[str, Any]]) -> dict[str, Any]:
     """The caller's own configuration, with what the keywords say put over it."""
-    process = {"cwd": "/", **config.get("process", {}), "args": args}
+    if type(config) is not dict:
+        raise ConfigError("config", "must be a dict")
+    process = {"cwd": "/", **_section(config, "process"), "args": args}
     if options.cwd is not None:
         process["cwd"] = options.cwd
     if options.uid is not None:
-        process["user"] = {**process.get("user", {}), "uid": options.uid, "gid": options.gid or 0}
-    linux = dict(config.get("linux", {}))
-    resources = dict(linux.get("resources", {}))
+        process["user"] = {**_section(process, "user", "process."), "uid": options.uid, "gid": options.gid or 0}
+    linux = _section(config, "linux")
+    resources = dict(_section(linux, "resources", "linux."))
     for name, value in _resources(options).items():
-        resources[name] = {**resources.get(name, {}), **value}
+        resources[name] = {**_section(resources, name, "linux.resources."), **value}
     result = {**config, "process": process, "linux": {**linux, "resources": resources}}
-    result["mounts"] = [*config.get("mounts", []), *mounts]
+    given = config.get("mounts")
+    result["mounts"] = (
+        [*given, *mounts] if type(given) is list else given or mounts
+    )  # else the reader says what is wrong
     if options.rootfs is not None:
-        result["root"] = {**config.get("root", {}), "path": options.rootfs}
+        result["root"] = {**_section(config, "root"), "path": options.rootfs}
     if options.hostname is not None:
         result["hostname"] = options.hostname
     return result
+
+
+def _section(parent: dict[str, Any], name: str, above: str = "") -> dict[str, Any]:
+    """An object of the caller's configuration; an empty one when it is missing."""
+    section = parent.get(name)
+    if section is not None and type(section) is not dict:
+        raise ConfigError(f"{above}{name}", f"must be an object, not {shown(section)}")
+    return section or {}

@@ -59,7 +59,7 @@ def take_bind(plan: PlanWriter, mount: Mount, options: Options, scope: Scope, tr
     if tree is not None:
         scope.take(plan, tree)
     else:
-        plan.take_tree(mount.source, OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0))
+        plan.take_tree(mount.source, OPEN_TREE_CLONE | (AT_RECURSIVE if options.recursive else 0), mount.destination)
     _cut_off(plan, mount.destination, slave=bool(options.propagation))
 
 
@@ -136,9 +136,9 @@ def pad_errand() -> Errand:
     plan = PlanWriter()
     plan.unshare("mount", NAMESPACES["mount"][0])
     plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
-    plan.open_file_system("tmpfs")
-    plan.set_file_system("nr_inodes", "1")
-    plan.mount_file_system("tmpfs", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC)
+    plan.open_file_system("tmpfs", "an empty root")
+    plan.set_file_system("nr_inodes", "1", "an empty root")
+    plan.mount_file_system("tmpfs", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC, "an empty root")
     plan.enter_root()
     plan.pivot()
     plan.synchronise("let the launcher open the launch pad")

@@ -67,6 +67,6 @@ def look_up(name: str, rootfs: str) -> tuple[int, int]:
         raise ConfigError("user", f"{name}: the image's /etc/passwd: {error.strerror}") from None
     for line in lines:
         fields = line.split(":")
-        if fields[0] == name and len(fields) >= 4 and fields[2].isdecimal() and fields[3].isdecimal():
+        if fields[0] == name and len(fields) >= 4 and all(id_.isdecimal() and len(id_) <= 10 for id_ in fields[2:4]):
             return int(fields[2]), int(fields[3])
     raise ConfigError("user", f"{name}: no such user in the image's /etc/passwd")

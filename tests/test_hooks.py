@@ -109,7 +109,7 @@ def test_a_hook_that_takes_too_long_is_killed_with_what_it_started(busybox_rootf
 def test_a_missing_hook_is_told(busybox_rootfs: str, tmp_path: Path) -> None:
     config = config_of(busybox_rootfs, "true")
     config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
-    with pytest.raises(HookError, match="hook #0: look up the program: ENOENT"):
+    with pytest.raises(HookError, match="hook #0: look up the program /no/such/hook: ENOENT"):
         Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL)
 
 

@@ -55,7 +55,7 @@ def test_a_label_that_nobody_would_enforce_is_refused(path: str, options: dict[s
         ("confine with AppArmor profile some-profile", {"apparmorProfile": "some-profile"}),
         ("confine with AppArmor profile unconfined", {"apparmorProfile": "unconfined"}),
         ("set the label of new keys", {"selinuxLabel": "system_u:system_r:container_t:s0"}),
-        ("set its option context=a:b:c:s0:c1,c2", {"mount_label": "a:b:c:s0:c1,c2"}),
+        ("set option context=a:b:c:s0:c1,c2 of the file system for /dev", {"mount_label": "a:b:c:s0:c1,c2"}),
     ],
 )
 def test_a_label_that_the_kernel_refuses_stops_the_start(

@@ -140,7 +140,7 @@ def test_options_of_the_file_system_reach_it(busybox_rootfs: str) -> None:
 @pytest.mark.root
 def test_an_option_that_a_file_system_does_not_know_is_named(busybox_rootfs: str) -> None:
     data = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["nonsense=1"]}
-    with pytest.raises(LaunchError, match="set its option nonsense=1: EINVAL"):
+    with pytest.raises(LaunchError, match="set option nonsense=1 of the file system for /data: EINVAL"):
         run(["true"], rootfs=busybox_rootfs, mounts=[data])
 
 

@@ -11,7 +11,7 @@ from cycontainer.console import hand_over, size_of
 from cycontainer.creation import write_pid_file
 from cycontainer.execution import Program, read_program
 from cycontainer.lifecycle import Container
-from cycontainer.node import MOST_ID
+from cycontainer.tables import MOST_ID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ SECTIONS: Final = frozenset(
 )
 MOUNTING: Final = (  # how the attempts begin that make the file tree
     *("attach ", "copy the image's ", "find ", "keep mounts ", "label ", "link ", "make ", "mask ", "mount "),
-    *("open a ", "set its option ", "set the mount options ", "set the propagation ", "take the "),
+    *("open a ", "set option ", "set the mount options ", "set the propagation ", "take the "),
 )
 
 
