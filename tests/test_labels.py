@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from launching import document, launched, plan_of, printed
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.host import current
+from cycontainer.lifecycle import Container
 from cycontainer.plan import Plan
 from cycontainer.read_config import read_config
+from cycontainer.streams import DEVNULL, PIPE
 
 KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING = 0, -3
 CAP_SYS_ADMIN = 21
@@ -102,6 +105,7 @@ def test_a_container_has_a_session_keyring_of_its_own() -> None:
 PROFILE = """
 profile cycontainer-test flags=(attach_disconnected) {
   file,
+  signal,
   deny /tmp/forbidden w,
 }
 """
@@ -141,3 +145,33 @@ def test_unconfined_is_a_profile(busybox_rootfs: str) -> None:
     config = document(busybox_rootfs, "cat /proc/self/attr/current")
     config["process"]["apparmorProfile"] = "unconfined"
     assert printed(plan_of(config)) == "unconfined\n"
+
+
+@pytest.mark.apparmor
+@pytest.mark.root
+def test_exec_is_confined_as_its_container_is_or_as_it_is_asked(
+    busybox_rootfs: str, profile: str, tmp_path: Path
+) -> None:
+    config = document(busybox_rootfs, "sleep 100", resources={})
+    config["process"]["apparmorProfile"] = profile
+    command = ["cat", "/proc/self/attr/current"]
+    with Container.create("confined", config, root=f"{tmp_path}/states", stdin=DEVNULL) as container:
+        container.start()
+        for asked, found in (("", f"{profile} (enforce)\n"), ("unconfined", "unconfined\n")):
+            with container.exec(command, apparmor_profile=asked, stdin=DEVNULL, stdout=PIPE) as process:
+                assert process.communicate()[0].decode() == found
+        with pytest.raises(LaunchError, match="AppArmor profile no-such-profile: ENOENT"):
+            container.exec(command, apparmor_profile="no-such-profile", stdin=DEVNULL)
+
+
+@pytest.mark.root
+def test_exec_with_a_label_that_nobody_would_enforce_is_refused(busybox_rootfs: str, tmp_path: Path) -> None:
+    if {"apparmor", "selinux"} & set(current().lsms):
+        pytest.skip("this kernel has the security module")
+    config = document(busybox_rootfs, "sleep 100", resources={})
+    with Container.create("labelled", config, root=f"{tmp_path}/states", stdin=DEVNULL) as container:
+        container.start()
+        with pytest.raises(ConfigError, match="this kernel has no AppArmor"):
+            container.exec(["true"], stdin=DEVNULL, apparmor_profile="some-profile")
+        with pytest.raises(ConfigError, match="this kernel has no SELinux"):
+            container.exec(["true"], stdin=DEVNULL, selinux_label="a:b:c:s0")
