@@ -6,8 +6,9 @@ cycontainer made it.
 """
 
 from libc.stdlib cimport free
-from libc.string cimport memcpy, strcmp, strlen
+from libc.string cimport memcpy, strlen, strstr
 
+from cycontainer._bpf cimport attach_devices
 from cycontainer._cgrouptree cimport (LONGEST, Numbers, collect, nap, now_us, open_directory, read_file, remove_below,
                                       write_file)
 from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP,
@@ -23,13 +24,16 @@ cdef enum:
 # --- one hierarchy's directory ----------------------------------------------------------------------------------------
 
 cdef int open_root(Place *place) noexcept nogil:
+    """1 for v2, 0 for v1, or a negative errno."""
     cdef filesystem status
     place.root = openat(AT_FDCWD, place.mount, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
     if place.root < 0:
         return -errno
     if fstatfs(place.root, &status) < 0:
         return -errno
-    return 0 if status.f_type == CGROUP_MAGIC or status.f_type == CGROUP2_MAGIC else -EOPNOTSUPP
+    if status.f_type == CGROUP2_MAGIC:
+        return 1
+    return 0 if status.f_type == CGROUP_MAGIC else -EOPNOTSUPP
 
 
 cdef int make_parents(int root, const char *path) noexcept nogil:
@@ -110,40 +114,146 @@ cdef int inherit(Place *place) noexcept nogil:
     return min(error, 0)
 
 
+# --- v2: controllers -------------------------------------------------------------------------------------------------
+
+cdef bint has_word(const char *text, const char *word, size_t length) noexcept nogil:
+    """Whether `word` is one of those in `text`, between blanks."""
+    cdef const char *at = strstr(text, word)
+    while at is not NULL:
+        if (at == text or (at - 1)[0] == c' ') and (at[length] in (c'\n', c' ', 0)):
+            return True
+        at = strstr(at + 1, word)
+    return False
+
+
+cdef size_t next_word(const char **at, char *word, size_t room) noexcept nogil:
+    """Take the next of the words between blanks; its length, 0 at the end."""
+    cdef size_t length = 0
+    while at[0][0] == c' ':
+        at[0] += 1
+    while at[0][0] and at[0][0] != c' ' and length + 1 < room:
+        word[length] = at[0][0]
+        at[0] += 1
+        length += 1
+    word[length] = 0
+    return length
+
+
+cdef bint has_all(const char *text, const char *words) noexcept nogil:
+    cdef char word[32]
+    cdef size_t length = next_word(&words, word, sizeof(word))
+    while length > 0:
+        if not has_word(text, word, length):
+            return False
+        length = next_word(&words, word, sizeof(word))
+    return True
+
+
+cdef int enable_in(int directory, Place *place, Failure *failure) noexcept nogil:
+    """Hand the controllers that are wanted on to what is below `directory`. What is only wanted may be refused."""
+    cdef char enabled[512]
+    cdef char word[32]
+    cdef const char *words = place.wanted
+    cdef int error
+    cdef size_t length
+    cdef long got = read_file(directory, b"cgroup.subtree_control", enabled, sizeof(enabled))
+    if got < 0:
+        return <int> got
+    word[0] = c'+'
+    length = next_word(&words, word + 1, sizeof(word) - 1)
+    while length > 0:
+        if not has_word(enabled, word + 1, length):
+            error = write_file(directory, b"cgroup.subtree_control", word, length + 1)
+            if error < 0 and has_word(place.needed, word + 1, length):
+                memcpy(failure.value, word, length + 2)
+                return error
+        length = next_word(&words, word + 1, sizeof(word) - 1)
+    return 0
+
+
+cdef int enable(Place *place, Failure *failure) noexcept nogil:
+    """From the mount down, every parent hands the controllers on, unless the cgroup has them already."""
+    cdef char offered[512]
+    cdef char prefix[LONGEST]
+    cdef int parent, error = 0
+    cdef size_t index, length = strlen(place.path)
+    cdef long got = read_file(place.directory, b"cgroup.controllers", offered, sizeof(offered))
+    if got < 0 or has_all(offered, place.wanted):
+        return <int> min(got, 0)
+    memcpy(prefix, place.path, length + 1)
+    for index in range(length):
+        if index > 0 and prefix[index] != c'/':
+            continue
+        prefix[index] = 0
+        parent = open_directory(place.root, prefix) if index > 0 else open_directory(place.root, b".")
+        error = enable_in(parent, place, failure) if parent >= 0 else parent
+        prefix[index] = place.path[index]
+        if parent >= 0:
+            close(parent)
+        if error < 0:
+            failure.file, failure.above = b"cgroup.subtree_control", <long> index
+            return error
+    return 0
+
+
+# --- limits ------------------------------------------------------------------------------------------------------------
+
+cdef int write_one(Place *place, int index, Failure *failure) noexcept nogil:
+    """One value, if it is due: an alternative is when the file of the one before is missing."""
+    cdef Write *each = &place.writes[index]
+    cdef int error
+    if each.done:
+        return 0
+    error = write_file(place.directory, each.file, each.value, each.length)
+    if error == -ENOENT and index + 1 < place.count and each[1].instead:
+        error = 0
+        if each[1].file[0]:
+            error = write_file(place.directory, each[1].file, each[1].value, each[1].length)
+            each = &each[1]
+    if error < 0:
+        failure.file, failure.write = each.file, each
+    return error
+
+
 cdef int write_all(Place *place, Failure *failure) noexcept nogil:
     """The values in their order. What is refused as invalid may only be so beside another file's old value (memory and
     memory with swap, quota and burst, shares of an idle group): it is tried again as long as others go through."""
     cdef int index, error, first = -1
     cdef bint some = True         # were written in this round
-    cdef Write *each
+    cdef Failure other
     for index in range(place.count):
-        place.writes[index].done = False
+        place.writes[index].done = place.writes[index].instead
     while some and first != 0:
         some, first = False, 0
         for index in range(place.count):
-            each = &place.writes[index]
-            error = 0 if each.done else write_file(place.directory, each.file, each.value, each.length)
+            error = write_one(place, index, failure if first == 0 else &other)
             if error == 0:
-                some, each.done = some or not each.done, True
-                continue
-            if first == 0:
-                first, failure.file, failure.write = error, each.file, each
-            if error != -EINVAL:
-                failure.file, failure.write = each.file, each
+                some, place.writes[index].done = some or not place.writes[index].done, True
+            elif error != -EINVAL:
+                if first != 0:
+                    failure.file, failure.write = other.file, other.write
                 return error
+            elif first == 0:
+                first = error
     return first
 
 
 cdef int make_place(Place *place, Failure *failure) noexcept nogil:
-    """Directory, limits, and a descriptor through which the init enters."""
+    """Directory, limits, and for v1 a descriptor through which the init enters."""
     cdef int error = open_root(place)
     if error >= 0:
-        error = make_directory(place)
+        error = make_directory(place) if (error == 1) == place.unified else -EOPNOTSUPP
     if error >= 0 and place.cpuset:
         error = inherit(place)
+    if error >= 0 and place.unified:
+        error = enable(place, failure)
     if error >= 0:
         error = write_all(place, failure)
-    if error < 0:
+    if error >= 0 and place.devices is not NULL:
+        error = attach_devices(place.directory, place.devices, place.devices_length)
+        if error < 0:
+            failure.file = b"(its device program)"
+    if error < 0 or place.unified:
         return error
     failure.file = b"tasks"
     place.tasks = openat(place.directory, failure.file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
@@ -154,7 +264,7 @@ cdef int make_all(Place *places, int count, Failure *failure) noexcept nogil:
     """Every hierarchy's, or none: what was made is gone again after a failure."""
     cdef int index, error = 0
     for index in range(count):
-        failure.place, failure.file, failure.write = index, NULL, NULL
+        failure.place, failure.file, failure.write, failure.above, failure.value[0] = index, NULL, NULL, -1, 0
         error = make_place(&places[index], failure)
         if error < 0:
             break

@@ -1,12 +1,13 @@
 """Holding and killing what is in a cgroup. Hot; GIL-free."""
 
 from libc.stdlib cimport free
-from libc.string cimport strcmp
+from libc.string cimport strcmp, strlen, strstr
 
 from cycontainer._cgroupfs cimport Place
 from cycontainer._cgrouptree cimport Numbers, collect, holds, nap, now_us, read_file, write_file
-from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ESRCH, POLLIN, SIGKILL, SYS_pidfd_open,
-                               SYS_pidfd_send_signal, close, errno, getpid, poll, pollfd, syscall)
+from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ENOENT, ESRCH, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, POLLIN,
+                               POLLPRI, SIGKILL, SYS_pidfd_open, SYS_pidfd_send_signal, close, errno, getpid, openat,
+                               poll, pollfd, pread, syscall)
 
 cdef enum:
     AT_ONCE = 256                 # processes that are killed together
@@ -50,9 +51,63 @@ cdef void await_opened(pollfd *batch, int count, long deadline) noexcept nogil:
         close(batch[index].fd)
 
 
-# --- holding and killing -----------------------------------------------------------------------------------------
+# --- v2: one file freezes, one kills, and a third tells of it --------------------------------------------------------
 
-cdef int freeze_place(Place *place, long deadline) noexcept nogil:
+cdef bint tells(const char *text, const char *key, char value) noexcept nogil:
+    """Whether a line "key 0" or "key 1" of cgroup.events has this value."""
+    cdef const char *at = strstr(text, key)
+    return at is not NULL and at[strlen(key)] == c' ' and at[strlen(key) + 1] == value
+
+
+cdef int await_event(int directory, const char *key, char value, long deadline) noexcept nogil:
+    """Until cgroup.events says so: the kernel wakes us at each change. -EBUSY at the deadline; a cgroup that goes
+    meanwhile is empty, and no one in it runs."""
+    cdef char text[256]
+    cdef pollfd entry
+    cdef long got, left
+    cdef int error = 0
+    entry.fd, entry.events = openat(directory, b"cgroup.events", O_RDONLY | O_CLOEXEC | O_NOFOLLOW), POLLPRI
+    if entry.fd < 0:
+        return 0 if errno == ENOENT or errno == ENODEV else -errno
+    while True:
+        got = pread(entry.fd, text, sizeof(text) - 1, 0)
+        if got < 0:
+            error = 0 if errno == ENODEV else -errno
+            break
+        text[got] = 0
+        if tells(text, key, value):
+            break
+        left = deadline - now_us()
+        if left <= 0:
+            error = -EBUSY
+            break
+        poll(&entry, 1, <int> (left // 1000 + 1))
+    close(entry.fd)
+    return error
+
+
+cdef int freeze_unified(Place *place, long deadline) noexcept nogil:
+    cdef int error = write_file(place.directory, b"cgroup.freeze", b"1", 1)
+    return await_event(place.directory, b"frozen", c'1', deadline) if error >= 0 else error
+
+
+cdef int thaw_place(Place *place) noexcept nogil:
+    if place.unified:
+        return write_file(place.directory, b"cgroup.freeze", b"0", 1)
+    return write_file(place.directory, b"freezer.state", b"THAWED", 6)
+
+
+cdef int kill_unified(Place *place, long deadline) noexcept nogil:
+    """All of them at once, the frozen and those just being forked too."""
+    cdef int error = write_file(place.directory, b"cgroup.kill", b"1", 1)
+    if error == -ENOENT or error == -ENODEV:
+        return 0
+    return await_event(place.directory, b"populated", c'0', deadline) if error >= 0 else error
+
+
+# --- v1 ----------------------------------------------------------------------------------------------------------------
+
+cdef int freeze_v1(Place *place, long deadline) noexcept nogil:
     """Wait until all are frozen; -EBUSY at the deadline. v1 may get stuck half-way: thaw for a moment, begin again."""
     cdef char state[32]
     cdef long got, length = 100, round = 0
@@ -72,6 +127,10 @@ cdef int freeze_place(Place *place, long deadline) noexcept nogil:
             nap(100)
             error = write_file(place.directory, b"freezer.state", b"FROZEN", 6) if error >= 0 else error
     return error
+
+
+cdef int freeze_place(Place *place, long deadline) noexcept nogil:
+    return freeze_unified(place, deadline) if place.unified else freeze_v1(place, deadline)
 
 
 cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
@@ -120,7 +179,7 @@ cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, l
         if length > 0:
             write_file(pids.directory, b"pids.max", b"0", 1)
     if freezer is not NULL:       # as far as it gets: a process that cannot be frozen can still be killed
-        freeze_place(freezer, min(deadline, now_us() + 100000))
+        freeze_v1(freezer, min(deadline, now_us() + 100000))
     error = collect_all(places, count, found)
     if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
         error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
@@ -136,7 +195,7 @@ cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
     """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
     cdef Numbers found, members
     cdef long length = 100
-    cdef int error
+    cdef int error, index
     found.items, found.count, found.room = NULL, 0, 0
     members.items, members.count, members.room = NULL, 0, 0
     error = collect_all(places, count, &found)
@@ -146,7 +205,11 @@ cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
         elif now_us() > deadline:
             error = -EBUSY
         else:
-            error = kill_held(places, count, &found, &members, deadline)
+            for index in range(count):
+                if places[index].unified and places[index].directory >= 0 and error >= 0:
+                    error = kill_unified(&places[index], deadline)
+            if error >= 0 and not places[0].unified:
+                error = kill_held(places, count, &found, &members, deadline)
         if error >= 0:
             length = nap(length)
             error = collect_all(places, count, &found)

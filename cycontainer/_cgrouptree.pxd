@@ -11,8 +11,7 @@ cdef long now_us() noexcept nogil
 cdef long nap(long us) noexcept nogil
 cdef int write_file(int directory, const char *file, const char *value, size_t length) noexcept nogil
 cdef long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil
-cdef void read_files(const int *directories, const char **files, long *lengths, int count, char *text,
-                     size_t room) noexcept nogil
+cdef list read_texts(list directories, list names)
 cdef int open_directory(int root, const char *path) noexcept nogil
 cdef int collect(int top, Numbers *found) noexcept nogil
 cdef int remove_below(int top, long deadline) noexcept nogil

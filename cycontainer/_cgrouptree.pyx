@@ -1,14 +1,15 @@
 """Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; GIL-free, by descriptor only."""
 
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, strcmp, strlen
 
 from cycontainer._sys cimport (AT_REMOVEDIR, CLOCK_MONOTONIC, DT_DIR, EBUSY, EINTR, ENODEV, ENOENT, ENOMEM, ENOTEMPTY,
-                               O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, SYS_getdents64, SYS_openat2,
-                               clock_gettime, close, errno, lseek, openat, ppoll, read, syscall, timespec, unlinkat,
-                               write)
+                               EOPNOTSUPP, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, SYS_getdents64,
+                               SYS_openat2, clock_gettime, close, errno, lseek, openat, ppoll, read, syscall, timespec,
+                               unlinkat, write)
 
 cdef enum:
+    READ_AT_ONCE = 262144         # bytes
     RESOLVE_WITHIN = 0x1 | 0x4    # RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
 
 cdef struct Entry:                # struct linux_dirent64, getdents64(2)
@@ -86,6 +87,33 @@ cdef void read_files(const int *directories, const char **files, long *lengths, 
         used += <size_t> max(lengths[index], 0)
 
 
+cdef list read_texts(list directories, list names):
+    """The text of each file, named in bytes and looked for in the directory beside it, or a negative errno."""
+    cdef int index, count = <int> len(names)
+    cdef long at = 0
+    cdef char *text = <char *> malloc(READ_AT_ONCE)
+    cdef int *places = <int *> calloc(<size_t> count + 1, sizeof(int))
+    cdef const char **files = <const char **> calloc(<size_t> count + 1, sizeof(char *))
+    cdef long *lengths = <long *> calloc(<size_t> count + 1, sizeof(long))
+    cdef list found = []
+    try:
+        if text is NULL or places is NULL or files is NULL or lengths is NULL:
+            raise MemoryError
+        for index in range(count):
+            places[index], files[index] = directories[index], <bytes> names[index]
+        with nogil:
+            read_files(places, files, lengths, count, text, READ_AT_ONCE)
+        for index in range(count):
+            found.append(text[at:at + lengths[index]] if lengths[index] >= 0 else lengths[index])
+            at += max(lengths[index], 0)
+    finally:
+        free(text)
+        free(places)
+        free(files)
+        free(lengths)
+    return found
+
+
 cdef int open_directory(int root, const char *path) noexcept nogil:
     """A descriptor of what is in the same file system; -ENOENT when it is missing."""
     cdef unsigned long how[3]
@@ -129,7 +157,8 @@ cdef int append(Numbers *numbers, long item) noexcept nogil:
 
 
 cdef int read_processes(int directory, Numbers *found) noexcept nogil:
-    """The pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none."""
+    """The pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none; those of
+    threads (v2) stand in the one above that is no such cgroup."""
     cdef char text[4096]
     cdef long got, index, pid = -1
     cdef int error = 0, fd = openat(directory, b"cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
@@ -144,7 +173,7 @@ cdef int read_processes(int directory, Numbers *found) noexcept nogil:
                 error = append(found, pid)
                 pid = -1
         got = read(fd, text, sizeof(text))
-    if got < 0 and errno != ENODEV:
+    if got < 0 and errno != ENODEV and errno != EOPNOTSUPP:
         error = -errno
     close(fd)
     return error

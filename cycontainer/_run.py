@@ -249,9 +249,10 @@ def _supervisor(callables: Mapping[str, Callable[[Call], Answer]] | None) -> Sup
 def _make_cgroup(plan: Plan, path: str | None) -> Cgroup | None:
     if path is None or plan.cgroup is None:
         return None
+    from cycontainer.cgroup_runs import run_paths
     from cycontainer.cgroups import Cgroup
 
-    return Cgroup.create(plan.cgroup, (path,) * len(plan.cgroup.hierarchies))
+    return Cgroup.create(plan.cgroup, run_paths(plan.cgroup, path, current().cgroups))
 
 
 def _cgroup_path(plan: Plan) -> str | None:

@@ -7,7 +7,7 @@ from libc.stdint cimport uint64_t
 cdef extern from "<errno.h>" nogil:
     int errno
     enum:
-        EAGAIN, EBADF, ECHILD, EINTR, EINVAL, ENOSYS, EPIPE
+        EAGAIN, EBADF, ECHILD, ECONNRESET, EINTR, EINVAL, ENOSYS, EPIPE
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
@@ -19,7 +19,7 @@ cdef extern from "<poll.h>" nogil:
         short events, revents
     int poll(pollfd *entries, unsigned long count, int timeout_ms)
     enum:
-        POLLIN, POLLOUT, POLLERR, POLLHUP
+        POLLIN, POLLOUT, POLLERR, POLLHUP, POLLPRI
 
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
@@ -123,7 +123,7 @@ cdef extern from "<sys/stat.h>" nogil:
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum:
-        SYS_getdents64, SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal
+        SYS_bpf, SYS_getdents64, SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal
 
 cdef extern from "<sys/vfs.h>" nogil:
     struct filesystem "statfs":
@@ -132,6 +132,7 @@ cdef extern from "<sys/vfs.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int getpid()
+    ssize_t pread(int fd, void *buffer, size_t size, long offset)
     long lseek(int fd, long offset, int whence)
     int unlinkat(int directory, const char *path, int flags)
 

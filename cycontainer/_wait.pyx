@@ -8,9 +8,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, realloc
 
 from cycontainer._clone cimport Child
-from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, EINTR, MSG_DONTWAIT, MSG_PEEK, POLLIN,
-                               POLLOUT, SYS_waitid, WEXITED, clock_gettime, close, errno, poll, pollfd, read, recv,
-                               rusage, siginfo_t, syscall, timespec, write)
+from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, MSG_DONTWAIT,
+                               MSG_PEEK, POLLIN, POLLOUT, WEXITED, SYS_waitid, clock_gettime, close, errno, poll,
+                               pollfd, read, recv, rusage, siginfo_t, syscall, timespec, write)
 
 from cycontainer.init.sys cimport NR_ioctl, sys3
 
@@ -130,20 +130,28 @@ cdef class Waiter:
                 result = self.drain(index)
                 if result < 0:
                     return result
-        if self.entries[SOCKET].revents and self.has_message():
-            return 1                  # MESSAGE
+        if self.entries[SOCKET].revents:
+            result = self.look_for_message()
+            if result != 0:
+                return result
         if self.entries[PIDFD].revents:
             # poll may have looked at the socket just before the last message, which came before this end
-            return 1 if self.entries[SOCKET].fd >= 0 and self.has_message() else self.finish()
+            result = self.look_for_message() if self.entries[SOCKET].fd >= 0 else 0
+            return result if result != 0 else self.finish()
         return 0
 
-    cdef bint has_message(self) noexcept nogil:
-        """Whether the socket has a packet; at its end, look no more: the program was executed, or init is gone."""
+    cdef int look_for_message(self) noexcept nogil:
+        """1 (MESSAGE) when the socket has a packet, 0, or a negative errno. At its end, look no more: the program was
+        executed, or init is gone."""
         cdef char byte
-        if recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0:
-            return True
-        self.entries[SOCKET].fd = -1
-        return False
+        cdef ssize_t got = recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+        if got > 0:
+            return 1
+        if got < 0 and errno != EAGAIN and errno != ECONNRESET:
+            return -errno             # EINTR too: it is asked again
+        if got == 0 or errno != EAGAIN:
+            self.entries[SOCKET].fd = -1
+        return 0
 
     cdef int finish(self) noexcept nogil:
         """The process has ended: what it wrote is in the pipes, take that and wait for no one else."""

@@ -5,6 +5,8 @@ It reads /proc/self/mountinfo and /proc/self/cgroup. Sources: cgroups(7), proc(5
 
 from __future__ import annotations
 
+import os
+
 from cycontainer.record import Record
 
 
@@ -14,6 +16,7 @@ class Hierarchy(Record):
     controllers: tuple[str, ...]  # v1: "memory", or "cpu", "cpuacct", or "name=systemd"; v2: what its root offers
     mount: str  # where it is mounted: "/sys/fs/cgroup/memory"
     own: str  # the caller's own cgroup in it, absolute from the mount: "/user.slice"; "/" also when it is not below
+    delegated: bool = False  # v2: this caller may make cgroups beside its own, and nowhere else
 
 
 class CgroupLayout(Record):
@@ -22,6 +25,11 @@ class CgroupLayout(Record):
     mode: str  # "v1", "hybrid" (v1 controllers and a cgroup2 mount beside them), "v2", "none"
     v1: tuple[Hierarchy, ...] = ()
     v2: Hierarchy | None = None
+
+    @property
+    def all(self) -> tuple[Hierarchy, ...]:
+        """Every hierarchy, v1's first; for `Cgroup.open`."""
+        return (*self.v1, self.v2) if self.v2 else self.v1
 
 
 class _Mount(Record):
@@ -50,7 +58,7 @@ def read_layout(mountinfo: str, own: str, offered: str | None = None) -> CgroupL
         if mount is None:
             continue
         if not names:
-            v2 = Hierarchy(controllers=_offered(mount, offered), mount=mount.point, own=_below(mount.root, path) or "/")
+            v2 = _unified(mount.point, _below(mount.root, path) or "/", offered)
         else:
             v1.append(Hierarchy(controllers=controllers, mount=mount.point, own=_below(mount.root, path) or "/"))
     mode = "hybrid" if v1 and v2 else "v1" if v1 else "v2" if v2 else "none"
@@ -130,10 +138,14 @@ def _below(root: str, path: str) -> str | None:
     return path[len(root.rstrip("/")) :]
 
 
-def _offered(mount: _Mount, text: str | None) -> tuple[str, ...]:
-    if text is None:
+def _unified(mount: str, own: str, offered: str | None) -> Hierarchy:
+    """The v2 hierarchy: what it offers depends on where this caller may make cgroups."""
+    beside = f"{mount}{own.rpartition('/')[0]}"
+    everywhere = os.access(f"{mount}/cgroup.procs", os.W_OK)
+    delegated = not everywhere and all(os.access(path, os.W_OK) for path in (beside, f"{beside}/cgroup.procs"))
+    if offered is None:
         try:
-            text = _read(f"{mount.point}/cgroup.controllers")
+            offered = _read(f"{beside if delegated else mount}/cgroup.controllers")
         except FileNotFoundError:
-            text = ""  # below the root of a threaded or foreign tree: nothing that we could use
-    return tuple(text.split())
+            offered = ""  # below the root of a threaded or foreign tree: nothing that we could use
+    return Hierarchy(controllers=tuple(offered.split()), mount=mount, own=own, delegated=delegated)

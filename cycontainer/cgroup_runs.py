@@ -11,7 +11,8 @@ from cycontainer.errors import CgroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cycontainer.cgroup_layout import CgroupLayout
+    from cycontainer.cgroup_layout import CgroupLayout, Hierarchy
+    from cycontainer.resources import CgroupPlan
 
 NOT_NOW = (errno.EBUSY, errno.EPERM, errno.EACCES, errno.EROFS)
 
@@ -40,6 +41,16 @@ def run_path() -> str:
     return f"/cycontainer-{run_name()}"
 
 
+def run_paths(plan: CgroupPlan, path: str, layout: CgroupLayout) -> tuple[str, ...]:
+    """That in each of the plan's hierarchies: below what is delegated to this user, if that is all it has."""
+    top = {each.mount: _top(each) for each in layout.all}
+    return tuple([top[each.mount] + path for each in plan.hierarchies])
+
+
+def _top(hierarchy: Hierarchy) -> str:
+    return hierarchy.own.rpartition("/")[0] if hierarchy.delegated else ""
+
+
 def _is_abandoned(name: str, namespace: int) -> bool:
     """Whether it is a run's of our pid namespace, whose owner no longer exists."""
     parts = name.split("-")
@@ -59,22 +70,10 @@ def sweep(layout: CgroupLayout) -> list[str]:
 
     What is not ours to remove, or still busy, is left for another time. Raises OSError, CgroupError.
     """
-    found: set[str] = set()
     swept: list[str] = []
-    namespace = os.stat("/proc/self/ns/pid").st_ino
-    for mount, base in [(each.mount, base) for each in layout.v1 for base in ("cycontainer-", "cycontainer/")]:
-        directory, _, prefix = f"{mount}/{base}".rpartition("/")
-        if os.path.isdir(directory) and os.access(directory, os.R_OK):
-            found.update(
-                [
-                    f"/{base}{name.removeprefix(prefix)}"
-                    for name in os.listdir(directory)
-                    if name.startswith(prefix) and _is_abandoned(name.removeprefix(prefix), namespace)
-                ]
-            )
-    for path in sorted(found):
+    for path in sorted(_abandoned(layout)):
         try:
-            cgroup = Cgroup.open(layout.v1, (path,) * len(layout.v1))
+            cgroup = Cgroup.open(layout.all, tuple([_top(each) + path for each in layout.all]))
             cgroup.kill()
             cgroup.destroy()
             swept.append(path)
@@ -82,3 +81,16 @@ def sweep(layout: CgroupLayout) -> list[str]:
             if error.errno not in NOT_NOW:
                 raise
     return swept
+
+
+def _abandoned(layout: CgroupLayout) -> set[str]:
+    found: set[str] = set()
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    for top, base in [
+        (each.mount + _top(each), base) for each in layout.all for base in ("cycontainer-", "cycontainer/")
+    ]:
+        directory, _, prefix = f"{top}/{base}".rpartition("/")
+        names = os.listdir(directory) if os.path.isdir(directory) and os.access(directory, os.R_OK) else ()
+        runs = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+        found.update([f"/{base}{name}" for name in runs if _is_abandoned(name, namespace)])
+    return found

@@ -3,40 +3,31 @@
 Each verb is one call with the GIL released, by descriptors only.
 """
 
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 
+from cycontainer._bpf cimport attach_devices
 from cycontainer._cgroupfs cimport PATIENCE_US, Failure, Place, Write, make_all, open_root, remove_place, write_all
-from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all
-from cycontainer._cgrouptree cimport LONGEST, Numbers, now_us, open_directory, read_file, read_files, write_file
-from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close, getpid
+from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all, thaw_place
+from cycontainer._cgrouptree cimport Numbers, now_us, open_directory, read_file, read_texts, write_file
+from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close, getpid, read, write
 
 import os
 
-from cycontainer.errors import CgroupError, ConfigError
+from cycontainer.cgroup_place import check_path, hand_over
+from cycontainer.errors import CgroupError
 
-cdef enum:
-    READ_AT_ONCE = 262144         # bytes
-
+cdef tuple FREEZERS = ("freezer.state", "cgroup.freeze")      # v1's, v2's
 
 # --- what Python sees ----------------------------------------------------------------------------------------------
 
-def check_path(str path not None) -> str:
-    """`path`, below a hierarchy's mount, without a slash in front. Raises ConfigError for what could lead away."""
-    parts = path.removeprefix("/").split("/")
-    if "\0" in path or "" in parts or "." in parts or ".." in parts:
-        raise ConfigError("linux.cgroupsPath", f"{path!r} must be names between slashes, none of them empty, . or ..")
-    if len(path.encode(errors="surrogateescape")) >= LONGEST:
-        raise ConfigError("linux.cgroupsPath", f"is longer than {LONGEST - 1} bytes")
-    return path.removeprefix("/")
-
-
 cdef class Cgroup:
-    """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories, and closes them.
+    """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories.
 
     Attributes:
         paths: the directories, a path for each hierarchy.
         unified: all of it is in one cgroup v2 hierarchy.
-        tasks: descriptors of their `tasks` files, open for the init to write "0" to; see `release_tasks`.
+        birthplace: descriptor of the v2 directory, for clone3; -1 without one.
+        tasks: descriptors of v1's `tasks` files, open for the init to write "0" to; see `release_tasks`.
     """
 
     cdef readonly tuple paths, tasks
@@ -47,11 +38,12 @@ cdef class Cgroup:
     cdef int _in_use              # by how many calls without the GIL: another's descriptors are not closed
     cdef bint _updating
     cdef readonly bint unified
+    cdef readonly int birthplace
 
     def __cinit__(self):
         self.paths, self.tasks, self._controllers, self._texts = (), (), (), ()
         self._places, self._writes, self._count, self._updating = NULL, NULL, 0, False
-        self._in_use, self.unified = 0, False
+        self._in_use, self.unified, self.birthplace = 0, False, -1
 
     def __dealloc__(self):
         self._close()
@@ -67,6 +59,7 @@ cdef class Cgroup:
                 if fd >= 0:
                     close(fd)
             place.root = place.directory = place.tasks = -1
+        self.birthplace = -1
 
     cdef int _lay_out(self, tuple hierarchies, tuple paths) except -1:
         """A Place for each hierarchy; nothing is opened yet."""
@@ -92,6 +85,29 @@ cdef class Cgroup:
         self._count = len(paths)
         return 0
 
+    cdef void _mark_unified(self, int index) noexcept:
+        cdef Place *place = &self._places[index]
+        place.unified = True
+        place.cpuset = place.freezer = place.pids = False
+        self.unified = self._count == 1
+
+    cdef int _demand(self, tuple hierarchies) except -1:
+        """What v2 is to do beside writing values; the texts are kept."""
+        cdef Place *place
+        cdef bytes wanted, needed, devices
+        for index, hierarchy in enumerate(hierarchies):
+            place = &self._places[<int> index]
+            if not hierarchy.unified:
+                continue
+            self._mark_unified(<int> index)
+            wanted, needed = " ".join(hierarchy.controllers).encode(), " ".join(hierarchy.needed).encode()
+            devices = hierarchy.devices
+            self._texts = (*self._texts, wanted, needed, devices)
+            place.wanted, place.needed = wanted, needed
+            if devices:
+                place.devices, place.devices_length = devices, len(devices)
+        return 0
+
     cdef int _fill_in(self, dict wanted) except -1:
         """The writes of each place, whose bytes the caller keeps: {place: ((file, value), ...)}."""
         cdef int index, at = 0
@@ -107,12 +123,17 @@ cdef class Cgroup:
                 if b"/" in file or b"\0" in file:
                     raise ValueError(f"{file!r} is no file of a cgroup")
                 each = &self._writes[at]
-                each.file, each.value, each.length = file, value, len(value)
+                each.instead = file[:1] == b"|"
+                each.file, each.value, each.length = (<const char *> file) + each.instead, value, len(value)
                 at += 1
         return 0
 
     cdef object _error(self, const Failure *failure, int code):
         path, value = self.paths[failure.place], None
+        if failure.above >= 0:
+            mount, path = self._texts[failure.place]
+            path = os.fsdecode(mount + b"/" + path[:failure.above]).rstrip("/")
+            value = (<const char *> failure.value).decode()
         if failure.file is not NULL:
             path = f"{path}/{failure.file.decode()}"
         if failure.write is not NULL:
@@ -136,18 +157,36 @@ cdef class Cgroup:
         cgroup._lay_out(plan.hierarchies, paths)
         wanted = {index: hierarchy.writes for index, hierarchy in enumerate(plan.hierarchies)}
         cgroup._fill_in(wanted)
+        cgroup._demand(plan.hierarchies)
         with nogil:
             error = make_all(cgroup._places, cgroup._count, &failure)
         if error < 0:
             raise cgroup._error(&failure, error)
-        cgroup.tasks = tuple([cgroup._places[index].tasks for index in range(cgroup._count)])
+        cgroup.tasks = tuple([cgroup._places[index].tasks for index in range(cgroup._count)
+                              if not cgroup._places[index].unified])
+        cgroup._settle(plan.hierarchies)
         return cgroup
+
+    cdef int _settle(self, tuple hierarchies) except -1:
+        """Where a process may be born, and to whom v2's part is handed."""
+        cdef int index
+        for index in range(self._count):
+            if not self._places[index].unified:
+                continue
+            self.birthplace = self._places[index].directory
+            if hierarchies[index].owner is not None:
+                try:
+                    hand_over(self.birthplace, self.paths[index], hierarchies[index].owner)
+                except CgroupError:
+                    self.destroy()
+                    raise
+        return 0
 
     @staticmethod
     def open(tuple hierarchies not None, tuple paths not None) -> Cgroup:
         """One that exists. Where it is missing, or a part of it, there is nothing to kill and nothing to remove.
 
-        `hierarchies`: those of a CgroupPlan or of a CgroupLayout.
+        `hierarchies`: mount and controllers of each, of a CgroupPlan, a CgroupLayout or a State.
 
         Raises:
             CgroupError: a hierarchy cannot be opened, or is no cgroup file system.
@@ -159,10 +198,14 @@ cdef class Cgroup:
             error = open_root(&cgroup._places[index])
             if error < 0:
                 raise CgroupError(hierarchies[index].mount, -error)
+            if error == 1:
+                cgroup._mark_unified(index)
             error = open_directory(cgroup._places[index].root, cgroup._places[index].path)
             cgroup._places[index].directory = max(error, -1)
             if error < 0 and error != -ENOENT:
                 raise CgroupError(cgroup.paths[index], -error)
+            if cgroup._places[index].unified:
+                cgroup.birthplace = cgroup._places[index].directory
         return cgroup
 
     def release_tasks(self) -> None:
@@ -185,10 +228,12 @@ cdef class Cgroup:
 
         wanted = {}
         for hierarchy in plan.hierarchies:
-            if hierarchy.writes and hierarchy.controllers not in self._controllers:
+            index = self._mounted_at(hierarchy.mount)
+            if (hierarchy.writes or hierarchy.devices) and (index < 0 or self._places[<int> index].directory < 0):
                 raise CgroupError(hierarchy.mount, ENOENT)
             if hierarchy.writes:
-                wanted[self._controllers.index(hierarchy.controllers)] = hierarchy.writes
+                wanted[index] = hierarchy.writes
+        self._check_usage(plan.memory_check)
         if self._updating:                    # by another thread, which reads what would be freed now
             raise CgroupError(self.paths[0], EBUSY)
         self._updating = True
@@ -200,8 +245,39 @@ cdef class Cgroup:
             except CgroupError as error:
                 self._put_back({index: back for index, (_, back) in found.items()}, error)
                 raise
+            for hierarchy in plan.hierarchies:
+                if hierarchy.devices:         # last: it takes the place of the one before, or does nothing
+                    self._replace_devices(self._mounted_at(hierarchy.mount), hierarchy.devices)
         finally:
             self._updating = False
+
+    cdef int _replace_devices(self, int index, bytes program) except -1:
+        cdef int error, directory = self._places[index].directory
+        cdef const char *text = program
+        cdef size_t length = len(program)
+        self._in_use += 1
+        with nogil:
+            error = attach_devices(directory, text, length)
+        self._in_use -= 1
+        if error < 0:
+            raise CgroupError(f"{self.paths[index]} (its device program)", -error)
+        return 0
+
+    cdef int _mounted_at(self, str mount) except -2:
+        cdef int index
+        cdef bytes text = os.fsencode(mount)
+        for index in range(self._count):
+            if self._texts[index][0] == text:
+                return index
+        return -1
+
+    cdef int _check_usage(self, limit) except -1:
+        """`checkBeforeUpdate`: v2 would kill processes until the rest fits."""
+        for file in ("memory.current", "memory.usage_in_bytes") if limit is not None else ():
+            usage = self.read_all((file,))[0]
+            if usage is not None and int(usage) > limit:
+                raise CgroupError(f"{self.paths[self._place_of(file)]}/{file}", EBUSY, str(limit))
+        return 0
 
     cdef int _write_all(self, dict wanted) except -1:
         cdef Failure failure
@@ -210,7 +286,7 @@ cdef class Cgroup:
         self._in_use += 1
         with nogil:
             for index in range(self._count):
-                failure.place, failure.file, failure.write = index, NULL, NULL
+                failure.place, failure.file, failure.write, failure.above = index, NULL, NULL, -1
                 error = write_all(&self._places[index], &failure) if self._places[index].directory >= 0 else -ENOENT
                 if error < 0:
                     break
@@ -236,7 +312,7 @@ cdef class Cgroup:
         for index in range(self._count):
             if controller in self._controllers[index] or file in ("tasks", "cgroup.procs"):
                 return index
-        return -1
+        return self._count - 1 if self._count and self._places[self._count - 1].unified else -1
 
     cdef int _place_of(self, str file) except -1:
         cdef int index = self._find(file)
@@ -267,35 +343,20 @@ cdef class Cgroup:
         Raises:
             CgroupError: a file is there and cannot be read.
         """
-        cdef int index, count = len(files)
-        cdef char *text = <char *> malloc(READ_AT_ONCE)
-        cdef int *directories = <int *> calloc(<size_t> count + 1, sizeof(int))
-        cdef const char **names = <const char **> calloc(<size_t> count + 1, sizeof(char *))
-        cdef long *lengths = <long *> calloc(<size_t> count + 1, sizeof(long))
-        cdef long at = 0
-        cdef list kept = [file.encode() for file in files], found = []
+        cdef int place
+        cdef list directories = [], found
+        for file in files:
+            place = self._find(file)
+            directories.append(self._places[place].directory if place >= 0 else -1)
+        self._in_use += 1
         try:
-            if text is NULL or directories is NULL or names is NULL or lengths is NULL:
-                raise MemoryError
-            for index in range(count):
-                place = self._find(files[index])
-                names[index] = kept[index]
-                directories[index] = self._places[<int> place].directory if place >= 0 else -1
-            self._in_use += 1
-            with nogil:
-                read_files(directories, names, lengths, count, text, READ_AT_ONCE)
-            self._in_use -= 1
-            for index in range(count):
-                if lengths[index] < 0 and lengths[index] not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
-                    raise CgroupError(files[index], -lengths[index])
-                found.append(text[at:at + lengths[index]] if lengths[index] >= 0 else None)
-                at += max(lengths[index], 0)
+            found = read_texts(directories, [file.encode() for file in files])
         finally:
-            free(text)
-            free(directories)
-            free(names)
-            free(lengths)
-        return found
+            self._in_use -= 1
+        for index, text in enumerate(found):
+            if type(text) is int and text not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
+                raise CgroupError(files[index], -text)
+        return [text if type(text) is bytes else None for text in found]
 
     def write(self, str file not None, bytes value not None) -> None:
         """Write a value to a file. Raises CgroupError."""
@@ -315,16 +376,23 @@ cdef class Cgroup:
         return any([controller in names for names in self._controllers])
 
     def memory_peak(self) -> int | None:
-        """Bytes that were held at once at most; None without a memory hierarchy. Raises CgroupError."""
-        return int(self.read("memory.max_usage_in_bytes")) if self._has("memory") else None
+        """Bytes that were held at once at most; None without a memory controller, and on v2 before Linux 5.19.
+
+        Raises CgroupError.
+        """
+        for text in self.read_all(("memory.peak", "memory.max_usage_in_bytes")):
+            if text is not None:
+                return int(text)
+        return None
 
     def oom_kills(self) -> int | None:
-        """Processes that were killed for exceeding the memory limit, sub-cgroups' left out; None without a memory
-        hierarchy. Raises CgroupError."""
-        if not self._has("memory"):
-            return None
-        words = self.read("memory.oom_control").split()
-        return int(words[words.index(b"oom_kill") + 1])
+        """Processes that were killed for exceeding the memory limit; v1 leaves sub-cgroups' out. None without a memory
+        controller. Raises CgroupError."""
+        for text in self.read_all(("memory.events", "memory.oom_control")):
+            if text is not None:
+                words = text.split()
+                return int(words[words.index(b"oom_kill") + 1])
+        return None
 
     def processes(self) -> list[int]:
         """The pids that are in it, in any hierarchy and at any depth; 0 stands for those of another pid namespace.
@@ -366,7 +434,7 @@ cdef class Cgroup:
             CgroupError: EBUSY when one does not stop within two seconds (then all go on), EDEADLK when this process is
                 one of them, ENOENT without a freezer hierarchy.
         """
-        cdef int error, index = self._place_of("freezer.state")
+        cdef int error, index = self._freezer()
         cdef Place *place = &self._places[index]
         if os.getpid() in self.processes():
             raise CgroupError(self.paths[index], EDEADLK)
@@ -374,14 +442,28 @@ cdef class Cgroup:
         with nogil:
             error = freeze_place(place, now_us() + PATIENCE_US) if place.directory >= 0 else -ENOENT
             if error == -EBUSY:
-                write_file(place.directory, b"freezer.state", b"THAWED", 6)
+                thaw_place(place)
         self._in_use -= 1
         if error < 0:
-            raise CgroupError(f"{self.paths[index]}/freezer.state", -error, "FROZEN")
+            raise CgroupError(f"{self.paths[index]}/{FREEZERS[place.unified]}", -error, "1")
+
+    cdef int _freezer(self) except -1:
+        """The place that can freeze: v1's freezer, else v2's."""
+        cdef int index
+        for index in range(self._count):
+            if self._places[index].directory >= 0 and (self._places[index].unified or self._places[index].freezer):
+                return index
+        raise CgroupError("freezer.state", ENOENT)
 
     def thaw(self) -> None:
         """Let them go on. Raises CgroupError."""
-        self.write("freezer.state", b"THAWED")
+        cdef int error, index = self._freezer()
+        self._in_use += 1
+        with nogil:
+            error = thaw_place(&self._places[index])
+        self._in_use -= 1
+        if error < 0:
+            raise CgroupError(f"{self.paths[index]}/{FREEZERS[self._places[index].unified]}", -error, "0")
 
     def destroy(self) -> None:
         """Remove it with all that was made below, and the parents that were made for it. What is missing is fine.

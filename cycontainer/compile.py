@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from cycontainer import confinement, identity, rootfs, sources
 from cycontainer._plan import PlanWriter
+from cycontainer.config import Resources
 from cycontainer.errors import ConfigError
 from cycontainer.namespaces import Scope, add_namespaces, add_views, become_root, keeps_groups, scope_of
 from cycontainer.plan import Plan
 from cycontainer.record import Record
-from cycontainer.resources import compile_resources
+from cycontainer.resources import CgroupPlan, compile_resources
 from cycontainer.tables import NAMESPACES
 from cycontainer.trees import launcher_trees
 
@@ -66,10 +67,8 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     Raises:
         ConfigError: this host or this user cannot do what `config` asks, with the JSON path.
     """
-    cgroup = compile_resources(
-        config.linux.resources, host.cgroups, all_controllers=style.every_cgroup and _may_limit(host)
-    )
-    hierarchies = cgroup.hierarchies
+    cgroup = _compile_cgroup(config, host, style)
+    hierarchies = cgroup.v1
     ours = START_SLOTS if style.wait_for_start else 0
     scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
@@ -188,9 +187,44 @@ def _cgroup_prefixes(config: Config, host: Host, hierarchies: tuple[HierarchyPla
     return {each.mount: each.mount + own.get(each.mount, "") for each in hierarchies}
 
 
-def _may_limit(host: Host) -> bool:
-    """Whether this user may make cgroups in v1 hierarchies at all."""
-    return host.uid == 0 and host.initial_user_namespace
+def _compile_cgroup(config: Config, host: Host, style: Style) -> CgroupPlan:
+    """The cgroups that this caller can make: root, everywhere; others, where some are delegated to them."""
+    first = host.uid == 0 and host.initial_user_namespace
+    layout = host.cgroups
+    delegated = layout.v2 is not None and layout.v2.delegated
+    if not first and layout.mode == "v2" and not delegated:
+        _refuse_limits(config.linux.resources)
+        return CgroupPlan()
+    every = style.every_cgroup and (first or (layout.mode == "v2" and delegated))
+    owner = _owner(config) if first else None
+    return compile_resources(
+        config.linux.resources, layout, all_controllers=every, rootless=not first, owner=owner or None
+    )
+
+
+def _refuse_limits(resources: Resources) -> None:
+    """Device rules are no limits here: an ordinary user's container has no devices of its own."""
+    if resources.replace(devices=()) != Resources():
+        raise ConfigError(
+            "linux.resources",
+            "no cgroup is delegated to this user; systemd-run --user --scope -p Delegate=yes has one",
+        )
+
+
+def _owner(config: Config) -> int | None:
+    """Who gets the cgroup as its own: the program's user, where it may write there.
+
+    Source: config-linux.md, "Cgroup ownership"; cgroup-v2.rst, "Delegation".
+    """
+    new = any(namespace.type == "cgroup" and namespace.path is None for namespace in config.linux.namespaces)
+    mounts = [mount for mount in config.mounts if mount.type in ("cgroup", "cgroup2")]
+    if not new or not mounts or any("ro" in mount.options for mount in mounts) or config.process is None:
+        return None
+    uid, maps = config.process.user.uid, config.linux.uid_map
+    for line in maps:
+        if line.container <= uid < line.container + line.size:
+            return line.host + uid - line.container
+    return None if maps else uid
 
 
 def _check(config: Config, host: Host, scope: Scope, style: Style) -> None:

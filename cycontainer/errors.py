@@ -132,6 +132,29 @@ class ProgramError(LaunchError):
         return 127 if self.errno == errno.ENOENT else 126
 
 
+_ADVICE = (  # the files that it is about, () is any; the errno; what to do
+    (
+        ("cgroup.subtree_control",),
+        errno.EBUSY,
+        "processes are in that cgroup, so it cannot give controllers to those below: move them into one of their own",
+    ),
+    (("cgroup.subtree_control",), errno.EOPNOTSUPP, "it is a threaded cgroup, which takes no such controller"),
+    (("cgroup.subtree_control",), errno.ENOENT, "the cgroup above it does not hand that controller on"),
+    (("cgroup.subtree_control",), errno.EACCES, "that cgroup is not this user's: have its controllers delegated"),
+    (("cpuset.cpus", "cpuset.mems"), errno.ERANGE, "there is no such number on this machine"),
+    (("cpuset.cpus", "cpuset.mems"), errno.EACCES, "the cgroup above it does not have all of these"),
+    (("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), errno.EBUSY, "more than that is in use and stays so"),
+    (("memory.current", "memory.usage_in_bytes"), errno.EBUSY, "more than that is in use: checkBeforeUpdate"),
+    ((), errno.ENOENT, "this kernel, or the cgroup above, does not have it"),
+    ((), errno.EROFS, "the cgroup file system is mounted read-only here"),
+    ((), errno.EACCES, "that cgroup is not this user's: limits need root, or a delegated cgroup on v2"),
+    ((), errno.EDEADLK, "the calling process is in that cgroup itself"),
+    ((), errno.EBUSY, "processes are in that cgroup, or do not leave it"),
+    ((), errno.EOPNOTSUPP, "it is no cgroup of the kind that is expected there, or a threaded one"),
+    ((), errno.ENOSPC, "the number of cgroups is limited there: cgroup.max.descendants, cgroup.max.depth"),
+)
+
+
 class CgroupError(Error):
     """A cgroup's file or directory refused; the files before it keep their values.
 
@@ -147,7 +170,15 @@ class CgroupError(Error):
 
     def __str__(self) -> str:
         what = self.path if self.value is None else f"{self.path}: write {self.value!r}"
-        return printable(f"{what}: {name_of(self.errno)}")
+        return printable(f"{what}: {name_of(self.errno)}{self._advice()}")
+
+    def _advice(self) -> str:
+        """What to do, where that is known: by the file's last name, and the errno."""
+        file = self.path.rpartition("/")[2]
+        for names, code, text in _ADVICE:
+            if code == self.errno and (not names or file in names):
+                return f"; {text}"
+        return ""
 
 
 class ContainerError(Error):

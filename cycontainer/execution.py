@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+from cycontainer.cgroup_entry import entered, open_entry
 from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
-from cycontainer.errors import ConfigError, HookError, LaunchError
+from cycontainer.errors import ConfigError, HookError
 from cycontainer.hooks import run_program
 from cycontainer.host import current
 from cycontainer.json_text import to_json
@@ -17,7 +18,6 @@ from cycontainer.process import Process, settle, supervisor_of
 from cycontainer.read_config import parse
 from cycontainer.read_process import read_process
 from cycontainer.record import Record
-from cycontainer.resources import HierarchyPlan
 from cycontainer.starting import open_first
 from cycontainer.state import oci_state
 from cycontainer.users import with_home
@@ -96,7 +96,9 @@ def execute(
 
 
 def _compile(config: Config, state: State) -> Plan:
-    return compile_exec(config, current(), _hierarchies(state), Style(supervised=state.supervised))
+    return compile_exec(
+        config, current(), entered(state.cgroups, current().cgroups), Style(supervised=state.supervised)
+    )
 
 
 def _duties(
@@ -185,31 +187,6 @@ def read_program(data: bytes, own: ProcessConfig | None, warn: Callable[[str], N
     return process.replace(**changes)
 
 
-def _hierarchies(state: State) -> tuple[HierarchyPlan, ...]:
-    return tuple(HierarchyPlan(mount=place.mount, controllers=place.controllers) for place in state.cgroups)
-
-
-def _open_tasks(state: State, below: dict[str, str]) -> tuple[int, ...]:
-    """The `tasks` files of the container's cgroup, or of one below it, in each hierarchy; the caller's."""
-    known = {name for place in state.cgroups for name in place.controllers}
-    for name, path in below.items():
-        if name and name not in known:
-            raise ConfigError("cgroup", f"unknown controller {name}")
-        if ".." in path.split("/") or "\0" in path:
-            raise ConfigError("cgroup", f"bad sub cgroup path: {path}")
-    opened: list[int] = []
-    try:
-        for place in state.cgroups:
-            sub = next((below[name] for name in ("", *place.controllers) if name in below), "")
-            path = f"{place.mount}{place.path}/{sub.strip('/')}/tasks"
-            opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
-    except OSError as error:
-        for fd in opened:
-            os.close(fd)
-        raise LaunchError(f"open the cgroup {error.filename}", error.errno or 0, 0, 0) from None
-    return tuple(opened)
-
-
 def _start(
     plan: Plan,
     state: State,
@@ -220,13 +197,14 @@ def _start(
     below: dict[str, str],
 ) -> Process:
     first = open_first(state)
-    tasks: tuple[int, ...] = ()
     try:
-        tasks = _open_tasks(state, below)
-        child = launch(plan, descriptors=descriptors, env=env, first=(first, *tasks))
+        entry = open_entry(state.cgroups, below, state.pid, current().cgroups)
+        try:
+            child = launch(plan, descriptors=descriptors, env=env, first=(first,), cgroup=entry)
+        finally:
+            entry.close()
     finally:
-        for fd in (first, *tasks):
-            os.close(fd)
+        os.close(first)
 
     try:
         settle(plan, child, duties)
@@ -257,11 +235,10 @@ def run_start_hooks(config: Config, state: State, first: int, supervisor: Superv
         plan = _compile(inner, state).replace(program=hook.path)
         duties = _duties(config, state, "created", supervisor)
         text = to_json(oci_state(state, "created")).encode()
-        tasks = _open_tasks(state, {})
+        entry = open_entry(state.cgroups, {}, state.pid, current().cgroups)
         try:
-            problem, output = run_program(plan, text, hook.timeout, (first, *tasks), duties)
+            problem, output = run_program(plan, text, hook.timeout, (first,), duties, entry)
         finally:
-            for fd in tasks:
-                os.close(fd)
+            entry.close()
         if problem:
             raise HookError("startContainer", number, problem, output)

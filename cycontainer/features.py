@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
 
 OLDEST_SPEC: Final = "1.0.0"
-CGROUP: Final = {"v1": True, "v2": False, "systemd": False, "systemdUser": False, "rdma": True}
+CGROUP: Final = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
 ENABLED: Final = {"enabled": True}
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.config import Config, Hook
+    from cycontainer.launch import WaysIn
     from cycontainer.plan import Plan
     from cycontainer.state import State
 
@@ -68,14 +69,19 @@ def run_poststop(config: Config, state: State) -> None:
 
 
 def run_program(
-    plan: Plan, text: bytes, timeout: int | None, first: tuple[int, ...], duties: Duties | None = None
+    plan: Plan,
+    text: bytes,
+    timeout: int | None,
+    first: tuple[int, ...],
+    duties: Duties | None = None,
+    cgroup: WaysIn | None = None,
 ) -> tuple[str, str]:
     """Run a hook's plan with `text` on its standard input: how it failed ("" when it did not), and what it said."""
     files: list[int] = []
     try:
         files += [_fd.data_file(b"cycontainer-hook"), _fd.data_file(b"cycontainer-hook")]
         os.pwrite(files[0], text, 0)
-        problem = _run(plan, (files[0], files[1], files[1]), timeout, first, duties)
+        problem = _run(plan, (files[0], files[1], files[1]), timeout, first, duties, cgroup)
         size = os.fstat(files[1]).st_size
         output = os.pread(files[1], MOST_OUTPUT, max(0, size - MOST_OUTPUT))
     finally:
@@ -85,10 +91,15 @@ def run_program(
 
 
 def _run(
-    plan: Plan, descriptors: tuple[int, ...], timeout: int | None, first: tuple[int, ...], duties: Duties | None
+    plan: Plan,
+    descriptors: tuple[int, ...],
+    timeout: int | None,
+    first: tuple[int, ...],
+    duties: Duties | None,
+    cgroup: WaysIn | None,
 ) -> str:
     try:
-        child = launch(plan, descriptors=descriptors, first=first)
+        child = launch(plan, descriptors=descriptors, first=first, cgroup=cgroup)
     except LaunchError as error:
         return str(error)
     try:

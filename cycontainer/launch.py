@@ -19,9 +19,9 @@ from cycontainer.tables import NAMESPACES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Protocol
 
     from cycontainer._clone import Child
-    from cycontainer.cgroups import Cgroup
     from cycontainer.plan import Plan
 
 CLONE_NEWUSER = NAMESPACES["user"][0]
@@ -65,13 +65,24 @@ def _carry_out_errands(plan: Plan, namespaces: list[int], made: list[int]) -> No
             made.append(carry_out(errand, tuple(namespaces[kinds.index(kind)] for kind in errand.namespaces)))
 
 
+if TYPE_CHECKING:
+
+    class WaysIn(Protocol):
+        """What leads into a cgroup."""
+
+        @property
+        def tasks(self) -> tuple[int, ...]: ...
+        @property
+        def birthplace(self) -> int: ...
+
+
 def launch(
     plan: Plan,
     *,
     descriptors: tuple[int, ...],
     args: Sequence[str] | None = None,
     env: Sequence[str] | None = None,
-    cgroup: Cgroup | None = None,
+    cgroup: WaysIn | None = None,
     cgroup_path: str | None = None,
     first: tuple[int, ...] = (),
 ) -> Child:
@@ -80,7 +91,8 @@ def launch(
     Args:
         descriptors: the program's, as its 0, 1, 2 and so on; they stay the caller's.
         args, env: instead of the plan's.
-        cgroup: made for this launch; its `tasks` descriptors are the plan's next slots.
+        cgroup: a Cgroup that was made for this, or the Entry of one: its `tasks` descriptors are the plan's next slots,
+            its `birthplace` is the child's.
         cgroup_path: where it is, below each hierarchy's mount.
         first: descriptors for the plan's first slots: FIFOs of one that waits for start, or a pidfd to join.
 
@@ -108,7 +120,7 @@ def launch(
             descriptors,
             (*first, *tasks, *namespaces, *made, *pad),
             plan.clone_flags,
-            -1,
+            cgroup.birthplace if cgroup is not None else -1,
             bool(plan.clone_flags & CLONE_NEWUSER),
         )
     except OSError as error:

@@ -1,11 +1,8 @@
-"""Limits as files and values of cgroups. Compile; pure. Sources: config-linux.md "Control groups", cgroup-v1/*.rst.
-
-Each controller has a function that turns its part of `linux.resources` into writes, in the order the kernel wants them.
-A number that the kernel could not take as a limit (no shares, no period) is "not given", as engines mean it.
-"""
+"""Limits as what is written in each cgroup hierarchy, and where. Compile; pure. Source: config-linux.md, "cgroups"."""
 
 from __future__ import annotations
 
+from cycontainer.config import Cpu
 from cycontainer.errors import ConfigError
 from cycontainer.record import Record
 
@@ -13,247 +10,65 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources
-    from cycontainer.host import CgroupLayout
+    from cycontainer.config import Memory, Resources
+    from cycontainer.host import CgroupLayout, Hierarchy
+    from cycontainer.limits import Writes
 
 PATH: Final = "linux.resources"
-V2_LATER: Final = "limits on cgroup v2 come with the next version; this one knows those of v1"
+CORE: Final = "cgroup"  # files of that name are there without a controller
 LONGEST_NAME: Final = 255  # bytes, NAME_MAX
-
-# What every container may use, whatever its rules say: the init's own mknod needs it, and programs its devices.
-# Making any node is allowed, as by other runtimes: it gives no access. config-linux.md, "Default Devices".
-ALWAYS_ALLOWED: Final = (
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", 1, 3, "rwm"),  # null
-    ("c", 1, 5, "rwm"),  # zero
-    ("c", 1, 7, "rwm"),  # full
-    ("c", 1, 8, "rwm"),  # random
-    ("c", 1, 9, "rwm"),  # urandom
-    ("c", 5, 0, "rwm"),  # tty
-    ("c", 5, 1, "rwm"),  # console
-    ("c", 5, 2, "rwm"),  # ptmx
-    ("c", 136, None, "rwm"),  # the terminals of pts
-)
 
 
 class HierarchyPlan(Record):
-    """One hierarchy that the container has a cgroup in, and what is written there: file and value, in order."""
+    """One hierarchy that the container has a cgroup in.
+
+    Attributes:
+        mount: where it is mounted.
+        controllers: v1: its own; v2: those that the cgroup is to have, as far as its parents can give them.
+        writes: file and value, in order. A file that begins with "|" gets its value instead, where the one before it is
+            missing; with "|" alone, that is no error.
+        unified: it is cgroup v2: the container is born in it, and the init does nothing for it.
+        needed: v2: the controllers that must be had.
+        devices: v2: the program that decides about devices, or nothing.
+        owner: v2: the uid that gets the cgroup as its own, for delegation.
+    """
 
     mount: str
     controllers: tuple[str, ...]
     writes: tuple[tuple[bytes, bytes], ...] = ()
+    unified: bool = False
+    needed: tuple[str, ...] = ()
+    devices: bytes = b""
+    owner: int | None = None
 
 
 class CgroupPlan(Record):
-    """All of a container's cgroups. `warnings`: what was asked for and does not exist any more, a sentence each."""
+    """All of a container's cgroups.
+
+    Attributes:
+        hierarchies: v1's, whose places are the init's first slots, and then v2.
+        warnings: what was asked for and does not exist, a sentence each.
+        memory_check: an update to this limit is refused when more is in use.
+    """
 
     hierarchies: tuple[HierarchyPlan, ...] = ()
     warnings: tuple[str, ...] = ()
+    memory_check: int | None = None
 
-
-class _Writes(list[tuple[bytes, bytes]]):
-    """What one controller gets; `path` is that of the last property which asked for something."""
-
-    path = ""
-
-    def add(self, path: str, file: str, value: object) -> None:
-        if value is not None:
-            self.append((file.encode(), str(value).encode(errors="surrogateescape")))
-            self.path = path
-
-
-# --- one controller each
-
-
-def _memory(memory: Memory) -> _Writes:
-    writes = _Writes()
-    writes.add("memory.limit", "memory.limit_in_bytes", memory.limit)  # before memsw, which must not be below it
-    writes.add("memory.swap", "memory.memsw.limit_in_bytes", memory.swap or None)
-    writes.add("memory.reservation", "memory.soft_limit_in_bytes", memory.reservation)
-    writes.add("memory.kernelTCP", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp)
-    writes.add("memory.swappiness", "memory.swappiness", memory.swappiness)
-    if memory.disable_oom_killer is not None:
-        writes.add("memory.disableOOMKiller", "memory.oom_control", int(memory.disable_oom_killer))
-    return writes
-
-
-def _obsolete(memory: Memory | None) -> tuple[str, ...]:
-    found = []
-    if memory is not None and memory.kernel is not None:
-        found.append(f"{PATH}.memory.kernel is ignored: Linux has no limit of kernel memory any more")
-    if memory is not None and memory.use_hierarchy is False:
-        found.append(f"{PATH}.memory.useHierarchy is ignored: Linux always counts what is below")
-    return tuple(found)
-
-
-def _cpu(cpu: Cpu) -> _Writes:
-    writes = _Writes()
-    writes.add("cpu.shares", "cpu.shares", cpu.shares or None)
-    writes.add("cpu.period", "cpu.cfs_period_us", cpu.period_us or None)  # before the quota, which is judged by it
-    writes.add("cpu.quota", "cpu.cfs_quota_us", cpu.quota_us or None)
-    writes.add("cpu.burst", "cpu.cfs_burst_us", cpu.burst_us)  # after the quota, which it must not exceed
-    writes.add("cpu.realtimePeriod", "cpu.rt_period_us", cpu.realtime_period_us or None)
-    writes.add("cpu.realtimeRuntime", "cpu.rt_runtime_us", cpu.realtime_runtime_us or None)
-    writes.add("cpu.idle", "cpu.idle", cpu.idle)  # after the shares, which an idle group cannot be given
-    return writes
-
-
-def _cpuset(cpu: Cpu) -> _Writes:
-    writes = _Writes()
-    writes.add("cpu.cpus", "cpuset.cpus", cpu.cpus)
-    writes.add("cpu.mems", "cpuset.mems", cpu.mems)
-    return writes
-
-
-def _block_io(block: BlockIO) -> _Writes:
-    """BFQ's weights: CFQ, to which `leafWeight` and blkio.weight belonged, was removed in Linux 5.0."""
-    writes = _Writes()
-    if block.leaf_weight or any(device.leaf_weight for device in block.weight_devices):
-        raise ConfigError(
-            f"{PATH}.blockIO.leafWeight", "Linux has no such weight any more: it went with the CFQ scheduler"
-        )
-    writes.add("blockIO.weight", "blkio.bfq.weight", block.weight or None)
-    for device in block.weight_devices:
-        value = f"{device.major}:{device.minor} {device.weight}" if device.weight else None
-        writes.add("blockIO.weightDevice", "blkio.bfq.weight_device", value)
-    for name, throttles in (
-        ("read_bps", block.throttle_read_bps),
-        ("write_bps", block.throttle_write_bps),
-        ("read_iops", block.throttle_read_iops),
-        ("write_iops", block.throttle_write_iops),
-    ):
-        for each in throttles:
-            value = f"{each.major}:{each.minor} {each.rate}"
-            writes.add("blockIO.throttle", f"blkio.throttle.{name}_device", value)
-    return writes
-
-
-def _pids(limit: int) -> _Writes:
-    writes = _Writes()
-    writes.add("pids.limit", "pids.max", "max" if limit < 0 else limit)
-    return writes
-
-
-def _huge_pages(limits: tuple[tuple[str, int], ...]) -> _Writes:
-    writes = _Writes()
-    for size, limit in limits:
-        writes.add("hugepageLimits", f"hugetlb.{size}.limit_in_bytes", limit)
-    return writes
-
-
-def _network_class(number: int | None) -> _Writes:
-    writes = _Writes()
-    writes.add("network.classID", "net_cls.classid", number)
-    return writes
-
-
-def _network_priorities(priorities: tuple[tuple[str, int], ...]) -> _Writes:
-    writes = _Writes()
-    for name, priority in priorities:
-        if not name or name.split() != [name]:
-            raise ConfigError(f"{PATH}.network.priorities", f"{name!r} is no name of an interface")
-        writes.add("network.priorities", "net_prio.ifpriomap", f"{name} {priority}")
-    return writes
-
-
-def _rdma(limits: tuple[tuple[str, int | None, int | None], ...]) -> _Writes:
-    writes = _Writes()
-    for device, handles, objects in limits:
-        if not device or device.split() != [device]:
-            raise ConfigError(f"{PATH}.rdma", f"{device!r} is no name of a device")
-        asked = (("hca_handle", handles), ("hca_object", objects))
-        words = [f"{name}={number}" for name, number in asked if number is not None]
-        writes.add("rdma", "rdma.max", " ".join([device, *words]) if words else None)
-    return writes
-
-
-# --- devices
-
-_Number = tuple[str, "int | None", "int | None"]  # type, major, minor; None is every number
-
-
-def _contains(wide: _Number, narrow: _Number) -> bool:
-    return wide[0] == narrow[0] and all(a is None or a == b for a, b in zip(wide[1:], narrow[1:], strict=True))
-
-
-def _overlaps(one: _Number, other: _Number) -> bool:
-    pairs = zip(one[1:], other[1:], strict=True)
-    return one[0] == other[0] and all(a is None or b is None or a == b for a, b in pairs)
-
-
-class _DeviceRules:
-    """The rules in their order, folded: a default for all devices, and the exceptions from it.
-
-    The controller removes an exception only if it is given exactly the same numbers, and ignores all else in silence
-    (devcgroup, cgroup-v1/devices.rst). So what it could not do is refused here, and only the outcome is written.
-    """
-
-    def __init__(self) -> None:
-        self.default = False
-        self.exceptions: dict[_Number, set[str]] = {}
-
-    def apply(self, allow: bool, numbers: _Number, access: str, path: str) -> None:
-        if allow != self.default:
-            self.exceptions.setdefault(numbers, set()).update(access)
-            return
-        for other in tuple(self.exceptions):
-            if _contains(numbers, other):
-                self.exceptions[other] -= set(access)
-            elif _overlaps(numbers, other) and self.exceptions[other] & set(access):
-                raise ConfigError(path, "cgroup v1 cannot take a part out of what an earlier rule says of more devices")
-
-    def apply_rule(self, rule: DeviceRule, path: str) -> None:
-        if rule.type == "a" and (rule.major, rule.minor, rule.access) == (None, None, "rwm"):
-            self.default, self.exceptions = rule.allow, {}
-            return
-        for kind in "bc" if rule.type == "a" else rule.type:
-            self.apply(rule.allow, (kind, rule.major, rule.minor), rule.access, path)
-
-    def writes(self) -> _Writes:
-        writes = _Writes()
-        default, exception = ("devices.allow", "devices.deny") if self.default else ("devices.deny", "devices.allow")
-        writes.add("devices", default, "a")
-        for (kind, major, minor), access in self.exceptions.items():
-            numbers = ":".join("*" if number is None else str(number) for number in (major, minor))
-            letters = "".join(letter for letter in "rwm" if letter in access)
-            writes.add("devices", exception, f"{kind} {numbers} {letters}" if letters else None)
-        return writes
-
-
-def _devices(rules: tuple[DeviceRule, ...]) -> _Writes:
-    folded = _DeviceRules()  # nothing is allowed unless a rule says so
-    for index, rule in enumerate(rules):
-        folded.apply_rule(rule, f"{PATH}.devices[{index}]")
-    for kind, major, minor, access in ALWAYS_ALLOWED:
-        folded.apply(True, (kind, major, minor), access, f"{PATH}.devices")
-    return folded.writes()
-
-
-# --- all of it
-
-
-def _all_writes(resources: Resources, *, every_device_rule: bool) -> dict[str, _Writes]:
-    """What is written, by controller."""
-    memory, cpu, block_io = resources.memory, resources.cpu, resources.block_io
-    return {
-        "memory": _memory(memory) if memory else _Writes(),
-        "cpu": _cpu(cpu) if cpu else _Writes(),
-        "cpuset": _cpuset(cpu) if cpu else _Writes(),
-        "pids": _pids(resources.pids) if resources.pids is not None else _Writes(),
-        "devices": _devices(resources.devices) if resources.devices or every_device_rule else _Writes(),
-        "blkio": _block_io(block_io) if block_io else _Writes(),
-        "hugetlb": _huge_pages(resources.hugepages),
-        "net_cls": _network_class(resources.network_class),
-        "net_prio": _network_priorities(resources.network_priorities),
-        "rdma": _rdma(resources.rdma),
-    }
+    @property
+    def v1(self) -> tuple[HierarchyPlan, ...]:
+        return tuple([each for each in self.hierarchies if not each.unified])
 
 
 def compile_resources(
-    resources: Resources, layout: CgroupLayout, *, all_controllers: bool, rootless: bool = False
+    resources: Resources,
+    layout: CgroupLayout,
+    *,
+    all_controllers: bool,
+    rootless: bool = False,
+    owner: int | None = None,
 ) -> CgroupPlan:
-    """What `resources` come to on this layout: in each v1 hierarchy, or only where something is written.
+    """What `resources` come to on this layout: in each hierarchy, or only where something is written.
 
     With `all_controllers`, devices are denied where no rule allows them, as by other runtimes. A `rootless` caller
     cannot make devices, so their rules are left out: guarantees, 5.
@@ -263,21 +78,107 @@ def compile_resources(
     """
     if rootless:
         resources = resources.replace(devices=())
-    has_devices = any("devices" in hierarchy.controllers for hierarchy in layout.v1)
-    wanted = _all_writes(resources, every_device_rule=all_controllers and has_devices and not rootless)
-    if resources.unified and layout.v1:
-        raise ConfigError(f"{PATH}.unified", "needs a pure cgroup v2 machine; this one has v1 controllers")
+    v1 = frozenset(name for hierarchy in layout.v1 for name in hierarchy.controllers)
+    wanted: dict[str, Writes] = {}
+    if v1 or layout.v2 is None:
+        from cycontainer.resources_v1 import writes_v1
+
+        taken = resources if "devices" in v1 or layout.v2 is None else resources.replace(devices=())
+        wanted = writes_v1(taken, every_device_rule=all_controllers and "devices" in v1 and not rootless)
     plans = []
     for hierarchy in layout.v1:
         writes = [write for name in hierarchy.controllers for write in wanted.pop(name, ())]
         if writes or all_controllers:
             plan = HierarchyPlan(mount=hierarchy.mount, controllers=hierarchy.controllers, writes=tuple(writes))
             plans.append(plan)
-    _refuse_the_rest(wanted, resources, layout)
-    return CgroupPlan(hierarchies=tuple(plans), warnings=_obsolete(resources.memory))
+    warnings = _obsolete(resources.memory, v2=layout.v2 is not None and "memory" not in v1)
+    if layout.v2 is None:
+        _refuse(wanted, layout)
+        _refuse_unified(resources, v1)
+    else:
+        left = _left_for_v2(resources, v1)
+        every = all_controllers and (not v1 or bool(layout.v2.controllers))
+        unified = _unified(left, layout, v1, every=every, rootless=rootless)
+        plans += [unified.replace(owner=owner)] if unified else []
+    return CgroupPlan(hierarchies=tuple(plans), warnings=warnings, memory_check=_memory_check(resources.memory))
 
 
-def _refuse_the_rest(wanted: dict[str, _Writes], resources: Resources, layout: CgroupLayout) -> None:
+def _obsolete(memory: Memory | None, *, v2: bool) -> tuple[str, ...]:
+    found = []
+    if memory is not None and memory.kernel is not None:
+        found.append(f"{PATH}.memory.kernel is ignored: Linux has no limit of kernel memory any more")
+    if memory is not None and memory.use_hierarchy is False:
+        found.append(f"{PATH}.memory.useHierarchy is ignored: Linux always counts what is below")
+    if v2 and memory is not None and memory.swappiness is not None:
+        found.append(f"{PATH}.memory.swappiness is ignored: cgroup v2 has no such setting")
+    return tuple(found)
+
+
+def _memory_check(memory: Memory | None) -> int | None:
+    if memory is None or not memory.check_before_update or memory.limit is None or memory.limit < 0:
+        return None
+    return memory.limit
+
+
+def _left_for_v2(resources: Resources, v1: frozenset[str]) -> Resources:
+    """What no v1 controller has taken."""
+    cpu = resources.cpu
+    if cpu and "cpuset" in v1:
+        cpu = cpu.replace(cpus=None, mems=None)
+    if cpu and "cpu" in v1:
+        cpu = Cpu(cpus=cpu.cpus, mems=cpu.mems)
+    return resources.replace(
+        devices=() if "devices" in v1 else resources.devices,
+        memory=None if "memory" in v1 else resources.memory,
+        cpu=cpu,
+        pids=None if "pids" in v1 else resources.pids,
+        block_io=None if "blkio" in v1 else resources.block_io,
+        hugepages=() if "hugetlb" in v1 else resources.hugepages,
+        network_class=None if "net_cls" in v1 else resources.network_class,
+        network_priorities=() if "net_prio" in v1 else resources.network_priorities,
+        rdma=() if "rdma" in v1 else resources.rdma,
+    )
+
+
+def _unified(
+    resources: Resources, layout: CgroupLayout, v1: frozenset[str], *, every: bool, rootless: bool
+) -> HierarchyPlan | None:
+    """The v2 hierarchy's part; None where nothing is asked of it."""
+    from cycontainer.device_rules import device_program
+    from cycontainer.resources_v2 import writes_v2
+
+    assert layout.v2 is not None
+    wanted = {name: writes for name, writes in writes_v2(resources).items() if writes}
+    offered = layout.v2.controllers
+    missing = {name: writes for name, writes in wanted.items() if name not in offered and name != CORE}
+    if v1:
+        _refuse_unified(resources.replace(unified=tuple([pair for pair in resources.unified if _of(pair) in v1])), v1)
+    _refuse(missing, layout)
+    asked = bool(resources.devices) or (every and "devices" not in v1 and not rootless)
+    if not wanted and not asked and not every:
+        return None
+    needed = tuple([name for name in wanted if name != CORE])
+    return HierarchyPlan(
+        mount=layout.v2.mount,
+        controllers=offered if every else needed,
+        writes=tuple([write for writes in wanted.values() for write in writes]),
+        unified=True,
+        needed=needed,
+        devices=device_program(resources.devices) if asked else b"",
+    )
+
+
+def _of(pair: tuple[str, str]) -> str:
+    return pair[0].partition(".")[0]
+
+
+def _refuse_unified(resources: Resources, v1: frozenset[str]) -> None:
+    for key, _ in resources.unified:
+        reason = "needs a cgroup v2 controller; this machine has that of v1" if v1 else "needs a cgroup v2 machine"
+        raise ConfigError(f"{PATH}.unified.{key}", reason)
+
+
+def _refuse(wanted: dict[str, Writes], layout: CgroupLayout) -> None:
     """A confinement that cannot be had stops the start."""
     for name, writes in wanted.items():
         if not writes:
@@ -285,13 +186,11 @@ def _refuse_the_rest(wanted: dict[str, _Writes], resources: Resources, layout: C
         path = f"{PATH}.{writes.path}"
         if layout.mode == "none":
             raise ConfigError(path, "no cgroup file system is mounted here")
-        if layout.v2 is not None and (layout.mode == "v2" or name in layout.v2.controllers):
-            raise ConfigError(path, V2_LATER)
-        raise ConfigError(path, f"this machine has no {name} controller")
-    if resources.unified:
-        raise ConfigError(
-            f"{PATH}.unified", "limits on cgroup v2 come with the next version; this one knows those of v1"
-        )
+        raise ConfigError(path, f"this machine has no {name} controller{_advice(layout.v2)}")
+
+
+def _advice(v2: Hierarchy | None) -> str:
+    return f" that we may use; {v2.mount} offers {' '.join(v2.controllers) or 'none'}" if v2 else ""
 
 
 # --- where
@@ -305,27 +204,36 @@ def cgroup_path(asked: str, container_id: str) -> str:
     """
     path = f"/cycontainer/{container_id}" if not asked else asked if asked.startswith("/") else f"/{asked}"
     for name in path[1:].split("/"):
-        if (
-            name in ("", ".", "..")
-            or "\0" in name
-            or "\n" in name
-            or len(name.encode("utf-8", "surrogateescape")) > 255
-        ):
-            raise ConfigError(
-                "linux.cgroupsPath", f"{asked!r} must be names between slashes, none of them empty, . or .."
-            )
+        size = len(name.encode("utf-8", "surrogateescape"))
+        if name in ("", ".", "..") or "\0" in name or "\n" in name or size > LONGEST_NAME:
+            reason = f"{asked!r} must be names between slashes, none of them empty, . or .."
+            raise ConfigError("linux.cgroupsPath", reason)
     return path
 
 
 def where(asked: str, container_id: str, layout: CgroupLayout) -> dict[str, str]:
-    """The container's cgroup in each v1 hierarchy: {mount: path below it}.
+    """The container's cgroup in each hierarchy: {mount: path below it}.
 
-    Absolute: from the mount on. Relative: below the caller's own cgroup. Empty: /cycontainer/ID.
-    Source: config-linux.md, "Cgroups Path".
+    Absolute: from the mount on. Relative: v1, below the caller's own cgroup; v2, beside it, for a cgroup with processes
+    cannot give controllers to others. Empty: /cycontainer/ID; on v2, where the caller may only make cgroups beside its
+    own, cycontainer-ID there. Source: config-linux.md, "Cgroups Path"; cgroup-v2.rst, "No Internal Process Constraint".
 
     Raises:
         ConfigError: `linux.cgroupsPath` could lead elsewhere.
     """
     path = cgroup_path(asked, container_id)
     relative = bool(asked) and not asked.startswith("/")
-    return {each.mount: each.own.rstrip("/") + path if relative else path for each in layout.v1}
+    found = {each.mount: each.own.rstrip("/") + path if relative else path for each in layout.v1}
+    if layout.v2 is not None:
+        beside = layout.v2.own.rpartition("/")[0]
+        found[layout.v2.mount] = path
+        if relative:
+            found[layout.v2.mount] = beside + path
+        elif layout.v2.delegated and not asked:
+            found[layout.v2.mount] = f"{beside}/cycontainer-{container_id}"
+    return found
+
+
+def paths_of(plan: CgroupPlan, places: dict[str, str]) -> tuple[str, ...]:
+    """The paths for `Cgroup.create`, of what `where` found."""
+    return tuple([places[each.mount] for each in plan.hierarchies])

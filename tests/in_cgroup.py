@@ -41,9 +41,14 @@ def cgroup_of(plan: CgroupPlan, path: str = PATH) -> Iterator[Cgroup]:
 @contextmanager
 def process_in(cgroup: Cgroup, code: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Python program which enters the cgroup before it does anything; it prints a line when it is ready."""
-    enter = "".join(f"import os; os.write({fd}, b'0'); " for fd in cgroup.tasks)
+    entries = [*cgroup.tasks]
+    if cgroup.birthplace >= 0:
+        entries.append(os.open("cgroup.procs", os.O_WRONLY, dir_fd=cgroup.birthplace))
+    enter = "".join(f"import os; os.write({fd}, b'0'); " for fd in entries)
     program = [sys.executable, "-I", "-S", "-c", f"{enter}\nprint(flush=True)\n{code}"]
-    with subprocess.Popen(program, pass_fds=cgroup.tasks, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(program, pass_fds=entries, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        for fd in entries[len(cgroup.tasks) :]:
+            os.close(fd)
         try:
             assert process.stdout and process.stdout.readline()
             yield process

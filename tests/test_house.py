@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "_unix",
             "_wait",
         ),
-        *("cgroup_restore", "cgroups"),
+        *("cgroup_place", "cgroup_restore", "cgroups"),
     ),
     "model": (
         *("cgroup_layout", "config", "host", "node", "seccomp_profile", "spec"),
@@ -70,9 +70,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "mount_options",
             "sources",
         ),
+        *("device_rules", "limits", "resources_v1", "resources_v2"),
     ),
     "lifecycle": (
-        *("cgroup_runs", "stats", "stats_json", "cgroup_events"),
+        *("cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *("creation", "deletion", "errands", "execution", "launch_pad", "starting", "streams", "updating"),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),

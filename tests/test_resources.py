@@ -9,8 +9,9 @@ import pytest
 
 from cycontainer.cgroup_layout import CgroupLayout, Hierarchy
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources
+from cycontainer.device_rules import ALWAYS_ALLOWED
 from cycontainer.errors import ConfigError
-from cycontainer.resources import ALWAYS_ALLOWED, compile_resources, where
+from cycontainer.resources import compile_resources, where
 
 ROOT = "/sys/fs/cgroup"
 
@@ -23,6 +24,11 @@ def v1(*names: str, own: str = "/") -> CgroupLayout:
 
 USUAL = v1("memory", "cpu,cpuacct", "cpuset", "pids", "devices", "blkio", "freezer", "name=systemd")
 V2 = CgroupLayout(mode="v2", v2=Hierarchy(controllers=("memory", "pids"), mount=ROOT, own="/"))
+HYBRID = CgroupLayout(
+    mode="hybrid",
+    v1=v1("memory", "cpu").v1,
+    v2=Hierarchy(controllers=("hugetlb", "pids"), mount=f"{ROOT}/unified", own="/"),
+)
 NONE = CgroupLayout(mode="none")
 
 
@@ -67,13 +73,18 @@ MISSING: list[tuple[Resources, CgroupLayout, str]] = [
         "linux.resources.devices: this machine has no devices",
     ),
     (Resources(rdma=(("mlx", 1, None),)), USUAL, "linux.resources.rdma: this machine has no rdma controller"),
-    (Resources(unified=(("memory.max", "1"),)), USUAL, "linux.resources.unified: needs a pure cgroup v2 machine"),
-    (
-        Resources(pids=1),
-        V2,
-        "linux.resources.pids.limit: limits on cgroup v2 come with the next version; this one knows",
-    ),
-    (Resources(unified=(("memory.max", "1"),)), V2, "linux.resources.unified: limits on cgroup v2 come with the next"),
+    (Resources(unified=(("memory.max", "1"),)), USUAL, "linux.resources.unified.memory.max: needs a cgroup v2"),
+    (Resources(unified=(("memory.max", "1"),)), HYBRID, "linux.resources.unified.memory.max: needs a cgroup v2"),
+    (Resources(unified=(("misc.max", "a 1"),)), V2, "linux.resources.unified.misc.max: this machine has no misc"),
+    (Resources(unified=(("memory.max", "1"),)), NONE, "linux.resources.unified.memory.max: needs a cgroup v2"),
+    (Resources(cpu=Cpu(shares=5)), V2, "linux.resources.cpu.shares: this machine has no cpu controller that we may"),
+    (Resources(cpu=Cpu(cpus="0")), HYBRID, "linux.resources.cpu.cpus: this machine has no cpuset controller"),
+    (Resources(cpu=Cpu(realtime_period_us=5)), V2, "linux.resources.cpu.realtimeRuntime: cgroup v2 has no"),
+    (Resources(memory=Memory(disable_oom_killer=True)), V2, "linux.resources.memory.disableOOMKiller: cgroup v2"),
+    (Resources(memory=Memory(kernel_tcp=5)), V2, "linux.resources.memory.kernelTCP: cgroup v2 has no"),
+    (Resources(network_class=1), V2, "linux.resources.network.classID: needs the net_cls"),
+    (Resources(network_priorities=(("lo", 1),)), V2, "linux.resources.network.priorities: needs the net_prio"),
+    (Resources(block_io=BlockIO(leaf_weight=10)), V2, "linux.resources.blockIO.leafWeight: Linux has no such"),
     (
         Resources(memory=Memory(limit=1)),
         NONE,
@@ -97,10 +108,11 @@ def test_a_limit_that_cannot_be_had_is_refused_by_its_path(
     assert str(failure.value).startswith(text)
 
 
-@pytest.mark.parametrize("layout", [V2, NONE])
+@pytest.mark.parametrize("layout", [USUAL, HYBRID, V2, NONE])
 def test_without_a_limit_any_machine_will_do(layout: CgroupLayout) -> None:
-    for everywhere in (True, False):
-        assert compile_resources(Resources(), layout, all_controllers=everywhere).hierarchies == ()
+    assert compile_resources(Resources(), layout, all_controllers=False).hierarchies == ()
+    every = compile_resources(Resources(), layout, all_controllers=True).hierarchies
+    assert [each.mount for each in every] == [each.mount for each in layout.all]
 
 
 def test_what_linux_no_longer_has_is_ignored_with_a_warning() -> None:
