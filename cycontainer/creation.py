@@ -7,6 +7,7 @@ start:  a byte to the FIFO that the init reads, and what comes back: the end (it
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -14,7 +15,7 @@ from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
 from cycontainer.console import hand_over
-from cycontainer.errors import ConfigError, LaunchError, name_of
+from cycontainer.errors import ConfigError, ContainerPaused, LaunchError, name_of
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.launch import launch
@@ -23,7 +24,7 @@ from cycontainer.notify import with_socket
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
 from cycontainer.resources import cgroup_path, where
-from cycontainer.state import CgroupPlace, State, start_time_of
+from cycontainer.state import CgroupPlace, State, is_frozen, start_time_of
 from cycontainer.undo import Undo
 from cycontainer.users import with_home
 
@@ -191,6 +192,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         cgroup = make_cgroup(plan, state)
         if cgroup is not None:
             undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+        _check_thawed(state)
         child = _launch(directory, config, plan, wishes, cgroup)
         process = Process(plan, child, plan.args)
         process.supervisor = supervisor
@@ -201,10 +203,30 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         duties.supervisor = supervisor
         try:
             settle(plan, child, duties.by_name(), until="created")
-        except LaunchError:
+        except LaunchError as error:
             process.raise_error()
+            _explain(error, config, cgroup)
             raise
     return duties.state, process.with_ends(wishes.ends)
+
+
+def _check_thawed(state: State) -> None:
+    """In a cgroup that someone has frozen, the init would stop for good as soon as it enters.
+
+    Raises:
+        ContainerPaused: it is frozen.
+    """
+    if is_frozen(state):
+        raise ContainerPaused(state.id, "container's cgroup unexpectedly frozen")
+
+
+def _explain(error: LaunchError, config: Config, cgroup: Cgroup | None) -> None:
+    """Add what else is known of why a step failed."""
+    cpu = config.linux.resources.cpu
+    if error.attempt == "set the scheduler" and error.errno == errno.EPERM and cpu is not None and cpu.cpus:
+        error.add_note("process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)")
+    if cgroup is not None and cgroup.oom_kills():
+        error.add_note("container init was OOM-killed (memory limit too low?)")
 
 
 def check_terminal(config: Config, wishes: Wishes) -> None:

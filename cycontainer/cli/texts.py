@@ -27,7 +27,7 @@ MOUNTING: Final = (  # how the attempts begin that make the file tree
 def message_of(verb: str, error: Error | OSError) -> str:
     """An error of a verb on one line, or, where criu has spoken, on several."""
     notes = "".join([f"; {printable(note)}" for note in getattr(error, "__notes__", ())])  # what could not be undone
-    return PREFIXES.get(verb, "") + _text(error) + notes
+    return PREFIXES.get(verb, "") + _text(error, verb) + notes
 
 
 def reason(code: int) -> str:
@@ -36,13 +36,13 @@ def reason(code: int) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _text(error: Error | OSError) -> str:
+def _text(error: Error | OSError, verb: str) -> str:
     if isinstance(error, ProgramError):
         return printable(_program(error))
     if isinstance(error, LaunchError):
         return printable(_launch(error))
     if isinstance(error, CgroupError):
-        return printable(_cgroup(error))
+        return printable(_cgroup(error, verb))
     if isinstance(error, ConfigError):
         return _config(error)
     return printable(_system(error)) if isinstance(error, OSError) else str(error)
@@ -62,6 +62,8 @@ def _program(error: ProgramError) -> str:
 
 
 def _launch(error: LaunchError) -> str:
+    if error.attempt in ("find or make /proc", "find or make /sys") and error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return f"unable to start container process: {error.attempt[13:]} must be mounted on ordinary directory"
     kind = "error mounting: " if error.attempt.startswith(MOUNTING) else ""
     why = f": {reason(error.errno)}" if error.errno else ""
     place = (
@@ -70,9 +72,17 @@ def _launch(error: LaunchError) -> str:
     return f"unable to start container process: {kind}{error.attempt}{why}{place}"
 
 
-def _cgroup(error: CgroupError) -> str:
+def _cgroup(error: CgroupError, verb: str) -> str:
+    file = error.path.rpartition("/")[2]
+    if error.errno == errno.EBUSY and file in ("memory.current", "memory.usage_in_bytes"):
+        return f"rejecting memory limit {error.value}: more is in use"
+    if error.errno == errno.EBUSY and error.value is None and verb in ("create", "run"):
+        return f"container's cgroup is not empty: {error.path}"
     what = f"write {error.value!r} to {error.path}" if error.value is not None else error.path
-    return f"unable to apply cgroup configuration: {what}: {reason(error.errno)}"
+    text = f"unable to apply cgroup configuration: {what}: {reason(error.errno)}"
+    if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
+        return f"rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {text}"
+    return text
 
 
 def _config(error: ConfigError) -> str:

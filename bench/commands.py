@@ -1,0 +1,154 @@
+"""Times each verb of the command beside runc's and crun's, interleaved: wall-clock and CPU milliseconds.
+
+    python bench/commands.py [--rounds N] [--only state,kill,...]
+
+As root. It goes into a mount namespace without /sys/fs/cgroup/unified, which crun refuses beside v1. The command runs
+as the compiled one executes it: `python3 -I -S`. Each figure is the least and the median of all rounds; "python3" is
+the bare interpreter, which no verb in Python can be below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import workload
+
+ROOT = os.path.dirname(workload.HERE)
+BOOT = f"import sys; sys.path.insert(0, {ROOT!r}); from cycontainer.cli.__main__ import run_command; run_command()"
+PYTHON = os.path.realpath(sys.executable)
+VERBS = ("state", "list", "kill", "ps", "create", "start", "exec", "delete", "delete --force", "run")
+QUIET = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+
+Figures = dict[str, list[tuple[float, float]]]
+
+
+def call(words: list[str]) -> tuple[float, float]:
+    """Wall-clock and CPU milliseconds of one call, that of what it waited for included. It must succeed."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    pid = os.posix_spawn(words[0], words, os.environ, file_actions=QUIET)
+    status = os.waitpid(pid, 0)[1]
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if status:
+        raise SystemExit(f"{' '.join(words)}: {os.waitstatus_to_exitcode(status)}")
+    return wall * 1e3, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
+
+
+class Runtime:
+    """One runtime with a root directory of its own, and a container that runs for the verbs that look at one."""
+
+    def __init__(self, name: str, command: list[str], directory: str, bundle: str) -> None:
+        self.name, self.bundle = name, bundle
+        self.bench, self.one, self.two, self.three = (f"{name}-{word}" for word in ("bench", "one", "two", "three"))
+        self.command = [*command, "--root", f"{directory}/{name}"]
+        self.times: Figures = {}
+
+    def __call__(self, *words: str) -> tuple[float, float]:
+        return call([*self.command, *words])
+
+    def create(self, container_id: str) -> tuple[float, float]:
+        return self("create", "--bundle", self.bundle, container_id)
+
+    def keep(self, verb: str, figures: tuple[float, float]) -> None:
+        self.times.setdefault(verb, []).append(figures)
+
+    def round(self, wanted: set[str]) -> None:
+        """Each verb once."""
+        looks: dict[str, tuple[str, ...]] = {
+            "state": ("state", self.bench),
+            "list": ("list",),
+            "kill": ("kill", self.bench, "WINCH"),
+            "ps": ("ps", "--format", "json", self.bench),
+            "exec": ("exec", self.bench, "/bin/true"),
+        }
+        for verb, words in looks.items():
+            if verb in wanted:
+                self.keep(verb, self(*words))
+        if wanted & {"create", "start", "delete --force"}:
+            self.keep("create", self.create(self.one))
+            self.keep("start", self("start", self.one))
+            self.keep("delete --force", self("delete", "--force", self.one))
+        if "delete" in wanted:
+            self.create(self.two)
+            self.keep("delete", self("delete", self.two))
+
+
+def make_bundle(path: str, rootfs: str, *args: str) -> str:
+    """A bundle of the benchmark's container with another program, and a cgroup by its id."""
+    config = workload.config(rootfs, "")
+    del config["linux"]["cgroupsPath"]
+    config["process"]["args"] = list(args)
+    os.mkdir(path)
+    with open(f"{path}/config.json", "w") as file:
+        json.dump(config, file)
+    return path
+
+
+def commands() -> dict[str, list[str]]:
+    found = {"cycontainer": [PYTHON, "-I", "-S", "-c", BOOT]}
+    for name in ("runc", "crun"):
+        path = shutil.which(name)
+        if path:
+            found[name] = [path]
+    return found
+
+
+def table(runtimes: list[Runtime], bare: list[tuple[float, float]]) -> str:
+    lines = ["| verb | " + " | ".join(f"{each.name}: min, median, CPU" for each in runtimes) + " |"]
+    lines.append("|---" * (len(runtimes) + 1) + "|")
+    shown: Callable[[list[tuple[float, float]]], str] = lambda times: (  # noqa: E731  # one line, used twice
+        f"{min(wall for wall, _ in times):.1f}, {statistics.median(wall for wall, _ in times):.1f}, "
+        f"{min(cpu for _, cpu in times):.1f}"
+    )
+    for verb in VERBS:
+        if verb in runtimes[0].times:
+            lines.append(f"| {verb} | " + " | ".join(shown(each.times[verb]) for each in runtimes) + " |")
+    return "\n".join([*lines, f"| python3 -I -S -c pass | {shown(bare)} |" + " |" * (len(runtimes) - 1)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", default=",".join(VERBS))
+    options = parser.parse_args()
+    wanted = set(options.only.split(","))
+    if "CYCONTAINER_BENCH" not in os.environ:
+        alone = 'umount /sys/fs/cgroup/unified 2> /dev/null; exec "$@"'
+        environment = {**os.environ, "CYCONTAINER_BENCH": "inside"}
+        os.execvpe("unshare", ["unshare", "-m", "sh", "-c", alone, "sh", sys.executable, *sys.argv], environment)
+    directory = tempfile.mkdtemp(prefix="commands-")
+    runtimes: list[Runtime] = []
+    try:
+        rootfs = f"{directory}/rootfs"
+        workload.make_rootfs(rootfs)
+        sleeping = make_bundle(f"{directory}/sleeping", rootfs, "/bin/busybox", "sleep", "1000")
+        done = make_bundle(f"{directory}/done", rootfs, "/bin/true")
+        runtimes = [Runtime(name, command, directory, sleeping) for name, command in commands().items()]
+        for runtime in runtimes:
+            runtime.create(runtime.bench)
+            runtime("start", runtime.bench)
+        bare = []
+        for _ in range(options.rounds):
+            bare.append(call([PYTHON, "-I", "-S", "-c", "pass"]))
+            for runtime in runtimes:
+                runtime.round(wanted)
+                if "run" in wanted:
+                    runtime.keep("run", runtime("run", "--bundle", done, runtime.three))
+        print(table(runtimes, bare))
+    finally:
+        for runtime in runtimes:
+            for container_id in (runtime.bench, runtime.one, runtime.two, runtime.three):
+                call(["/bin/sh", "-c", '"$@" || true', "sh", *runtime.command, "delete", "--force", container_id])
+        shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    main()
