@@ -103,9 +103,14 @@ def make_rootfs(path: str) -> None:
 
 def make_bundle(path: str, rootfs: str, cgroups_path: str) -> str:
     """An OCI bundle at `path`; returns it."""
+    return write_bundle(path, config(rootfs, cgroups_path))
+
+
+def write_bundle(path: str, document: dict[str, Any]) -> str:
+    """An OCI bundle with that configuration at `path`; returns it."""
     os.makedirs(path)
     with open(os.path.join(path, "config.json"), "w") as file:
-        json.dump(config(rootfs, cgroups_path), file)
+        json.dump(document, file)
     return path
 
 

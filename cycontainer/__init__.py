@@ -8,15 +8,19 @@ if TYPE_CHECKING:
     from cycontainer._run import PIPE as PIPE
     from cycontainer._run import STDOUT as STDOUT
     from cycontainer._run import run as run
+    from cycontainer.criu.snapshot import Snapshot as Snapshot
     from cycontainer.errors import CallGone as CallGone
     from cycontainer.errors import CgroupError as CgroupError
+    from cycontainer.errors import CheckpointError as CheckpointError
     from cycontainer.errors import ConfigError as ConfigError
+    from cycontainer.errors import CriuError as CriuError
     from cycontainer.errors import Error as Error
     from cycontainer.errors import HostError as HostError
     from cycontainer.errors import LaunchError as LaunchError
     from cycontainer.errors import ProgramError as ProgramError
     from cycontainer.errors import RunError as RunError
     from cycontainer.errors import StatusUnknown as StatusUnknown
+    from cycontainer.lifecycle import Container as Container
     from cycontainer.supervisor import Call as Call
     from cycontainer.supervisor import Continue as Continue
     from cycontainer.supervisor import Descriptor as Descriptor
@@ -26,12 +30,16 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("Result", "Usage"), "cycontainer._result"),
     **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "run"), "cycontainer._run"),
+    "Container": "cycontainer.lifecycle",
+    "Snapshot": "cycontainer.criu.snapshot",
     **dict.fromkeys(("Call", "Continue", "Descriptor", "Errno", "Value"), "cycontainer.supervisor"),
     **dict.fromkeys(
         (
             "CallGone",
             "CgroupError",
+            "CheckpointError",
             "ConfigError",
+            "CriuError",
             "Error",
             "HostError",
             "LaunchError",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cycontainer.cgroup_events import Event
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config, IntelRdt
+    from cycontainer.criu.snapshot import Snapshot
     from cycontainer.execution import Program
     from cycontainer.process import Process
     from cycontainer.state import State
@@ -379,7 +380,7 @@ class Container:
             CheckpointError: it has processes that came in by `exec`; `without_exec` leaves these out.
             CriuError: criu cannot save it. After any of these it runs on, or is paused, as before; no image is left.
         """
-        from cycontainer.criu.container import checkpoint_container
+        from cycontainer.criu.checkpoint import checkpoint_container
         from cycontainer.criu.options import CheckpointOptions
 
         wanted: CheckpointOptions = CheckpointOptions(**options)
@@ -387,11 +388,21 @@ class Container:
             checkpoint_container(self.root, self._state(), self.config, os.fspath(image_path), wanted)
 
     def pre_dump(self, image_path: str | os.PathLike[str], **options: Any) -> None:
-        """Save its memory while it runs on, so that a later checkpoint with this as its `parent_path` is short.
-
-        Args, Raises: as `checkpoint`. HostError: this kernel cannot track what changes.
-        """
+        """`checkpoint` of the memory alone, while it runs on: one with this as its `parent_path` will be shorter."""
         self.checkpoint(image_path, pre_dump=True, **options)
+
+    def snapshot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> Snapshot:
+        """Save it to be restored many times, each time as a new container; it runs on.
+
+        Args:
+            path: a directory that is made; None is one in the directory for temporary files.
+            options: as in `checkpoint`; leave_running=False ends it.
+
+        Raises: as `checkpoint`; nothing is left then.
+        """
+        from cycontainer.criu.snapshot import Snapshot
+
+        return Snapshot.take(self, path, **options)
 
     @classmethod
     def restore(

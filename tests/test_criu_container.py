@@ -148,8 +148,11 @@ def test_mount_points_are_made_in_a_fresh_root(busybox_rootfs: str, top: str) ->
     roots = [f"{top}/root-{number}" for number in range(2)]
     for each in roots:
         subprocess.run(["cp", "-a", busybox_rootfs, each], check=True)
+        os.rmdir(f"{each}/tmp")
     config = config_of(roots[0])
-    volume = {"destination": "/a/b/c", "type": "bind", "source": f"{top}", "options": ["bind"]}
+    os.symlink(top, f"{top}/link")
+    volume = {"destination": "/a/b/c", "type": "bind", "source": f"{top}/link", "options": ["bind"]}
+    config["mounts"].pop()  # its /tmp
     config["mounts"] += [volume, {"destination": "/d", "type": "tmpfs", "source": "tmpfs", "options": []}]
     with Obedient.start("one", config, f"{top}/states") as first:
         first.do("echo x >/d/x")

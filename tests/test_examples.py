@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from glob import glob
@@ -52,6 +53,14 @@ def test_the_build_leaves_nothing_but_its_result() -> None:
         "beside the sources: nothing",
         "on this machine: nothing",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.criu
+def test_a_container_moves_to_another_host() -> None:
+    (line,) = printed("live_migration")
+    assert re.fullmatch(r"it counted to 3 here and to 4 there; it stood still for \d+ ms", line)
 
 
 def test_every_example_is_run() -> None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer.criu.externals import View, binds_of, external_mounts, kinds_of, namespace_words, standard_files
+from cycontainer.criu.externals import (
+    View,
+    binds_of,
+    external_mounts,
+    kinds_of,
+    namespace_words,
+    refuse_mapped_mounts,
+    standard_files,
+)
 from cycontainer.criu.images import Directory, Note, write_note
 from cycontainer.criu.network import choose_lock, unlock
 from cycontainer.criu.options import (
@@ -22,8 +30,10 @@ from cycontainer.criu.options import (
     server_address,
 )
 from cycontainer.criu.swrk import Criu
-from cycontainer.errors import CheckpointError, ConfigError, CriuError, HostError, name_of
+from cycontainer.deletion import open_cgroup
+from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
 from cycontainer.record import Record
+from cycontainer.state import status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
 
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config
+    from cycontainer.state import State
 
 LOG: Final = "dump.log"
 LOG_LEVEL: Final = 4
@@ -369,3 +380,16 @@ def _await_end(pidfd: int, subject: Subject) -> None:
     watch.register(pidfd, select.POLLIN)
     if not watch.poll(END_SECONDS * 1000):
         raise CheckpointError(f"container {subject.id} was saved, but its first process does not end")
+
+
+# --- of a container with a state
+
+
+def checkpoint_container(root: str, state: State, config: Config, image_path: str, options: CheckpointOptions) -> None:
+    """Save a container whose directory is locked; see `Container.checkpoint`."""
+    status = status_of(root, state)
+    if status not in ("running", "paused"):
+        raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
+    refuse_mapped_mounts(config)
+    cgroup = open_cgroup(state) if state.cgroups else None
+    checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)

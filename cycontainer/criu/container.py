@@ -1,4 +1,4 @@
-"""Checkpoint and restore of containers with a state: locks, cgroups, hooks, and what is undone. Lifecycle."""
+"""Making a container that is a saved one: its state, cgroup, devices and hooks, and what is undone. Lifecycle."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from cycontainer import _clone
 from cycontainer.compile import Style, compile_plan
 from cycontainer.console import hand_over
 from cycontainer.creation import Wishes, check_terminal, end_cgroup, intend, make_cgroup, tell_warnings, write_pid_file
-from cycontainer.criu.checkpoint import Subject, checkpoint
-from cycontainer.criu.restore import Wanted, refuse_mapped_mounts, restore
-from cycontainer.deletion import open_cgroup
-from cycontainer.errors import ContainerNotRunning
+from cycontainer.criu.restore import Wanted, restore
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.netdevices import NetworkDevices
 from cycontainer.process import Process
-from cycontainer.state import start_time_of, status_of
+from cycontainer.state import start_time_of
 from cycontainer.undo import Undo
 
 TYPE_CHECKING = False
@@ -25,19 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cycontainer.config import Config
-    from cycontainer.criu.options import CheckpointOptions, RestoreOptions
+    from cycontainer.criu.options import RestoreOptions
     from cycontainer.state import Directory, State
     from cycontainer.streams import Stream
-
-
-def checkpoint_container(root: str, state: State, config: Config, image_path: str, options: CheckpointOptions) -> None:
-    """Save a container whose directory is locked; see `Container.checkpoint`."""
-    status = status_of(root, state)
-    if status not in ("running", "paused"):
-        raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
-    refuse_mapped_mounts(config)
-    cgroup = open_cgroup(state) if state.cgroups else None
-    checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)
 
 
 def bring_back(
@@ -180,8 +167,10 @@ def _has_other_clock(pid: int) -> bool:
 
 
 def _with_time_namespace(document: bytes) -> bytes:
-    import json
+    from cycontainer.json_text import to_json
+    from cycontainer.read_config import parse
 
-    value = json.loads(document.decode("utf-8", "surrogateescape"))
+    value = parse(document)
+    assert isinstance(value, dict)  # it was read as a configuration
     value["linux"]["namespaces"].append({"type": "time"})
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return to_json(value).encode("utf-8", "surrogateescape")

@@ -171,14 +171,23 @@ def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[s
     binds = {mount.destination.rstrip("/"): mount.source for mount in config.mounts if fold_options(mount).bind}
     known = {**cgroups, **bound_devices(config), **binds, NULL: NULL}
     if names is None:
-        return known
+        return {name: os.path.realpath(source) for name, source in known.items()}
     found = {}
     for name in names:
         source = _source(name, known)
         if source is None:
             raise ConfigError("mounts", f"the checkpoint has something of the host at {name}: what is it here?")
-        found[name] = source
+        found[name] = os.path.realpath(source)  # of a link, criu would bind the link
     return found
+
+
+def refuse_mapped_mounts(config: Config) -> None:
+    """criu binds what is outside as it is: the ids of an idmapped mount would be others. Raises ConfigError."""
+    for place, mount in enumerate(config.mounts):
+        if mount.uid_map or mount.gid_map or fold_options(mount).idmap:
+            raise ConfigError(
+                f"mounts[{place}]", "a container with an idmapped mount can be neither saved nor restored"
+            )
 
 
 def _source(name: str, known: dict[str, str]) -> str | None:

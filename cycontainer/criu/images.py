@@ -14,6 +14,8 @@ import os
 import stat
 
 from cycontainer.errors import ConfigError, name_of
+from cycontainer.json_text import to_json
+from cycontainer.read_config import parse
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -97,12 +99,11 @@ class Directory:
 
     def write(self, name: str, value: Any) -> None:
         """Write JSON to a new file, readable by its owner. Raises ConfigError."""
-        import json
-
+        data = to_json(value).encode("utf-8", "surrogateescape")
         try:
             fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
-            with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-                json.dump(value, file, ensure_ascii=False)
+            with open(fd, "wb") as file:
+                file.write(data)
         except OSError as error:
             raise ConfigError("image-path", f"{self.path}/{name}: {name_of(error.errno or 0)}") from None
 
@@ -112,17 +113,15 @@ class Directory:
         Raises:
             ConfigError: it is not a small regular file with JSON.
         """
-        import json
-
         try:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             with open(fd, "rb") as file:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise OSError(errno.EINVAL, "not a regular file")
-                return json.loads(file.read(MOST_BYTES).decode("utf-8", "surrogateescape"))
+                return parse(file.read(MOST_BYTES))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ConfigError):
             raise ConfigError("image-path", f"{self.path}/{name} is damaged") from None
 
     def remove_new(self) -> None:

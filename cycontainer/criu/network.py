@@ -9,13 +9,7 @@ from __future__ import annotations
 import os
 
 from cycontainer._nsenter import open_namespace
-from cycontainer._plan import PlanWriter
-from cycontainer.config import Namespace
-from cycontainer.criu.netfilter import netfilter_in
 from cycontainer.errors import HostError
-from cycontainer.hooks import run_program
-from cycontainer.plan import Plan
-from cycontainer.rtnetlink import netlink_in
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -41,6 +35,8 @@ def choose_lock() -> str:
 
 def bring_loopback_up(pid: int) -> None:
     """Of a process's network namespace: what is restored there may be connected over it. Raises OSError."""
+    from cycontainer.rtnetlink import netlink_in
+
     namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
     try:
         with netlink_in(namespace) as netlink:
@@ -60,6 +56,8 @@ def unlock(pid: int, lock: str) -> None:
     namespace = open_namespace(path.encode(), NAMESPACES["network"][0])
     try:
         if lock == "nftables":
+            from cycontainer.criu.netfilter import netfilter_in
+
             with netfilter_in(namespace) as netfilter:
                 netfilter.delete_tables("CRIU")
         else:
@@ -70,6 +68,11 @@ def unlock(pid: int, lock: str) -> None:
 
 def _run_iptables(path: str) -> None:
     """iptables-restore and ip6tables-restore in a network namespace. Raises HostError."""
+    from cycontainer._plan import PlanWriter
+    from cycontainer.config import Namespace
+    from cycontainer.hooks import run_program
+    from cycontainer.plan import Plan
+
     for name in ("iptables-restore", "ip6tables-restore"):
         plan = PlanWriter()
         plan.join(0, "network", NAMESPACES["network"][0])

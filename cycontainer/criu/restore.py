@@ -11,7 +11,13 @@ from __future__ import annotations
 import os
 
 from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration
-from cycontainer.criu.externals import check_same, external_namespaces, joined_namespaces, mount_sources
+from cycontainer.criu.externals import (
+    check_same,
+    external_namespaces,
+    joined_namespaces,
+    mount_sources,
+    refuse_mapped_mounts,
+)
 from cycontainer.criu.images import Directory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
 from cycontainer.criu.network import bring_loopback_up, choose_lock
@@ -19,7 +25,6 @@ from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, 
 from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, name_of
-from cycontainer.mount_options import fold_options
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -139,15 +144,6 @@ def _options(wanted: Wanted, options: RestoreOptions, images: Directory, note: N
 
 def _has_new_network(config: Config) -> bool:
     return any(each.type == "network" and each.path is None for each in config.linux.namespaces)
-
-
-def refuse_mapped_mounts(config: Config) -> None:
-    """criu binds what is outside as it is: the ids of an idmapped mount would be others. Raises ConfigError."""
-    for place, mount in enumerate(config.mounts):
-        if mount.uid_map or mount.gid_map or fold_options(mount).idmap:
-            raise ConfigError(
-                f"mounts[{place}]", "a container with an idmapped mount can be neither saved nor restored"
-            )
 
 
 # --- while criu works

@@ -7,8 +7,10 @@ never killed: after its network lock a killed criu leaves the container without 
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
+from struct import iter_unpack
 
 from cycontainer._plan import PlanWriter
 from cycontainer.criu import log as criu_log
@@ -22,7 +24,6 @@ from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
     from typing import Any, Final, Self
 
@@ -40,7 +41,14 @@ LONGEST: Final = 1 << 16  # bytes of one message
 MOST_DESCRIPTORS: Final = 4
 SOCKET: Final = 3  # criu's end of the socket, in criu
 FIRST_INHERITED: Final = 4
-ATTEMPTS: Final = {"DUMP": "checkpoint", "PRE_DUMP": "pre-dump", "SINGLE_PRE_DUMP": "pre-dump", "RESTORE": "restore"}
+ATTEMPTS: Final = {
+    "DUMP": "checkpoint",
+    "PRE_DUMP": "pre-dump",
+    "SINGLE_PRE_DUMP": "pre-dump",
+    "RESTORE": "restore",
+    "FEATURE_CHECK": "look at this kernel",
+    "VERSION": "say its version",
+}
 KEPT: Final = ("PATH", "HOME")  # of the environment, and criu's own variables
 
 
@@ -85,7 +93,7 @@ class Criu:
         version: (major, minor, sublevel).
     """
 
-    def __init__(self, child: Child, ours: socket.socket) -> None:
+    def __init__(self, child: Child, ours: _socket.socket) -> None:
         self._child, self._socket = child, ours
         self.pid = child.pid
         self.version = (0, 0, 0)
@@ -112,11 +120,9 @@ class Criu:
         Raises:
             HostError: there is no criu, or it is too old.
         """
-        import socket
-
         plan = _compile(cgroup_mounts, root, own_session=terminal < 0)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             standard = (null if terminal < 0 else terminal,) * 3
             descriptors = (*standard, theirs.fileno(), *inherited)
@@ -222,23 +228,20 @@ class Criu:
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         """One message and the descriptors that came with it, which are the caller's."""
-        import array
-        import socket
-
-        room = socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
-        data, ancillary, flags, _ = self._socket.recvmsg(LONGEST, room, socket.MSG_CMSG_CLOEXEC)
-        fds = array.array("i")
+        room = _socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
+        data, ancillary, flags, _ = self._socket.recvmsg(LONGEST, room, _socket.MSG_CMSG_CLOEXEC)
+        fds: list[int] = []
         for level, what, body in ancillary:
-            if (level, what) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(body[: len(body) // 4 * 4])
+            if (level, what) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                fds += [number for (number,) in iter_unpack("i", body[: len(body) // 4 * 4])]
         try:
             if not data:
                 raise EOFError
-            if flags & socket.MSG_TRUNC:
+            if flags & _socket.MSG_TRUNC:
                 raise Malformed("it is too long")
-            return decode(data, RESPONSE), fds.tolist()
+            return decode(data, RESPONSE), fds
         except (EOFError, Malformed):
-            _close(fds.tolist())
+            _close(fds)
             raise
 
     def _end(self) -> int:
