@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from cycontainer.criu.verbs import Saved
 from cycontainer.errors import (
     ContainerError,
     ContainerNotFound,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from cycontainer.cgroup_events import Event
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config, IntelRdt
-    from cycontainer.criu.snapshot import Snapshot
     from cycontainer.execution import Program
     from cycontainer.process import Process
     from cycontainer.state import State
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 SIGKILL: Final = 9
 
 
-class Container:
+class Container(Saved):
     """One container: its id, its state on disk, and what can be done with it.
 
     Attributes:
@@ -53,9 +53,6 @@ class Container:
         root: the directory that states are kept in, absolute.
         process: its first process, when this object made it; else None.
     """
-
-    def __init__(self, container_id: str, root: str, process: Process | None = None) -> None:
-        self.id, self.root, self.process = container_id, root, process
 
     # --- making and finding
 
@@ -363,83 +360,6 @@ class Container:
             if status_of(self.root, state) != "paused":
                 raise ContainerError(self.id, "container not paused")
             self._cgroup(state).thaw()
-
-    # --- saved and brought back
-
-    def checkpoint(self, image_path: str | os.PathLike[str], **options: Any) -> None:
-        """Save its processes to a directory. Unless `options` let them run on, it is stopped then, and can be deleted.
-
-        Args:
-            image_path: made when it is missing; it must have no images.
-            options: `criu.options.CheckpointOptions`: leave_running, tcp_established, file_locks, ...
-
-        Raises:
-            ContainerNotRunning: it is neither running nor paused.
-            ConfigError: an option, or the directory.
-            HostError: criu is missing or too old, or this kernel lacks what an option needs.
-            CheckpointError: it has processes that came in by `exec`; `without_exec` leaves these out.
-            CriuError: criu cannot save it. After any of these it runs on, or is paused, as before; no image is left.
-        """
-        from cycontainer.criu.checkpoint import checkpoint_container
-        from cycontainer.criu.options import CheckpointOptions
-
-        wanted: CheckpointOptions = CheckpointOptions(**options)
-        with Directory.open(self.root, self.id):
-            checkpoint_container(self.root, self._state(), self.config, os.fspath(image_path), wanted)
-
-    def pre_dump(self, image_path: str | os.PathLike[str], **options: Any) -> None:
-        """`checkpoint` of the memory alone, while it runs on: one with this as its `parent_path` will be shorter."""
-        self.checkpoint(image_path, pre_dump=True, **options)
-
-    def snapshot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> Snapshot:
-        """Save it to be restored many times, each time as a new container; it runs on.
-
-        Args:
-            path: a directory that is made; None is one in the directory for temporary files.
-            options: as in `checkpoint`; leave_running=False ends it.
-
-        Raises: as `checkpoint`; nothing is left then.
-        """
-        from cycontainer.criu.snapshot import Snapshot
-
-        return Snapshot.take(self, path, **options)
-
-    @classmethod
-    def restore(
-        cls,
-        container_id: str,
-        config: Mapping[str, Any],
-        image_path: str | os.PathLike[str],
-        *,
-        root: str | None = None,
-        bundle: str = ".",
-        stdin: Stream = None,
-        stdout: Stream = None,
-        stderr: Stream = None,
-        **options: Any,
-    ) -> Self:
-        """Bring a saved container back, on this machine or another one. It runs when this returns.
-
-        Args:
-            container_id, config, root, bundle: as in `create`; the configuration is the saved container's, but for
-                where its file systems, namespaces and cgroups are now.
-            image_path: the directory that `checkpoint`, or another runtime, has written.
-            stdin, stdout, stderr: take the place of descriptors that were pipes or files of the host. With
-                `process.terminal` the terminal's master is `process.terminal` of the result.
-            options: `criu.options.RestoreOptions`: tcp_established, file_locks, ...
-
-        Raises:
-            ContainerExists: the id is taken under `root`.
-            ConfigError, HostError, CgroupError, HookError, CriuError: nothing is left of what had been made.
-        """
-        from cycontainer.criu.container import bring_back
-        from cycontainer.criu.options import RestoreOptions
-
-        root = os.path.abspath(root) if root else default_root()
-        wanted: RestoreOptions = RestoreOptions(**options)
-        streams = stdin, stdout, stderr
-        process = bring_back(root, container_id, config, os.fspath(image_path), wanted, bundle=bundle, streams=streams)
-        return cls(container_id, root, process)
 
     # --- its limits, and what it uses
 

@@ -128,6 +128,23 @@ def test_bind_mounts_come_from_outside(busybox_rootfs: str, top: str, volume: st
     assert said[1:] == ["deep\noutside\nown\noutside\nrefused\n", "deep\noutside\nown\nrefused\n"]
 
 
+def test_a_link_below_a_volume_leads_nowhere(busybox_rootfs: str, top: str, volume: str) -> None:
+    config = config_of(busybox_rootfs)
+    config["mounts"].append({"destination": "/tmp/x", "type": "bind", "source": volume, "options": ["rbind"]})
+    with Obedient.start("one", config, f"{top}/states") as first:
+        first.container.checkpoint(f"{top}/images")
+    subprocess.run(["umount", f"{volume}/below"], check=True)
+    os.rmdir(f"{volume}/below")
+    os.symlink("/etc", f"{volume}/below")  # what a container could do that has the volume, too
+    with pytest.raises(ConfigError, match=r"has a mount of the host at /tmp/x/below, and .*/volume/below is none here"):
+        Obedient.restore("two", config, f"{top}/images", f"{top}/states")
+    os.unlink(f"{volume}/below")
+    os.mkdir(f"{volume}/below")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", f"{volume}/below"], check=True)
+    assert os.listdir(f"{top}/states") == []
+
+
+@pytest.mark.slow
 def test_a_volume_may_be_elsewhere_on_another_machine(busybox_rootfs: str, top: str) -> None:
     config, root = config_of(busybox_rootfs), f"{top}/states"
     for name in ("here", "there"):
@@ -162,6 +179,7 @@ def test_mount_points_are_made_in_a_fresh_root(busybox_rootfs: str, top: str) ->
         assert second.do("cat /d/x; ls /a/b/c/root-1 | head -n 1") == "x\na\n"
 
 
+@pytest.mark.slow
 def test_masked_and_read_only_paths_stay_so(busybox_rootfs: str, top: str) -> None:
     look = "cat /proc/timer_list | wc -c; ls /sys/firmware | wc -l; grep -c ' /proc/sys .*ro,' /proc/mounts"
     assert Round(top, config_of(busybox_rootfs)).run(look, look) == ["0\n0\n1\n"] * 2
@@ -214,7 +232,10 @@ def holder() -> Iterator[int]:
     process.communicate()
 
 
-@pytest.mark.parametrize("kinds", [("network",), ("ipc",), ("uts",), ("network", "ipc", "uts")])
+ALONE = [pytest.param((kind,), marks=pytest.mark.slow) for kind in ("network", "ipc", "uts")]
+
+
+@pytest.mark.parametrize("kinds", [("network", "ipc", "uts"), *ALONE])
 def test_joined_namespaces_are_joined_again(busybox_rootfs: str, top: str, holder: int, kinds: tuple[str, ...]) -> None:
     names = {"network": "net"}
     paths = {kind: f"/proc/{holder}/ns/{names.get(kind, kind)}" for kind in kinds}
@@ -224,6 +245,7 @@ def test_joined_namespaces_are_joined_again(busybox_rootfs: str, top: str, holde
     assert Round(top, config).run(look, look) == [wanted] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup"])
 def test_what_it_shares_with_the_host_it_shares_again(busybox_rootfs: str, top: str, kind: str) -> None:
     config = config_of(busybox_rootfs, namespaces=namespaces((kind,)))
@@ -249,6 +271,7 @@ def test_a_user_namespace(busybox_rootfs: str, top: str) -> None:
     assert not [path for path in glob(f"{top}/images-*/*.img") if os.stat(path).st_mode & 0o007]
 
 
+@pytest.mark.slow
 def test_a_time_namespace(busybox_rootfs: str, top: str) -> None:
     kinds = [*namespaces(), {"type": "time"}]
     config = config_of(busybox_rootfs, namespaces=kinds, timeOffsets={"boottime": {"secs": 1_000_000}})
@@ -257,7 +280,7 @@ def test_a_time_namespace(busybox_rootfs: str, top: str) -> None:
     assert times == sorted(times) and times[0] > 1_000_000 and times[-1] - times[0] < 100
 
 
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.cgroup1
 def test_cgroups_with_limits_and_their_mounts(busybox_rootfs: str, top: str, own: bool) -> None:
     kinds = namespaces(() if own else ("cgroup",))
@@ -349,6 +372,7 @@ def read_until(fd: int, text: bytes) -> bytes:
     return found
 
 
+@pytest.mark.slow
 def test_every_namespace_is_its_own(busybox_rootfs: str, top: str) -> None:
     config, root = config_of(busybox_rootfs), f"{top}/states"
     with Obedient.start("one", config, root) as first:

@@ -19,7 +19,7 @@ from cycontainer.criu.externals import (
     refuse_mapped_mounts,
     standard_files,
 )
-from cycontainer.criu.images import Directory, Note, write_note
+from cycontainer.criu.images import ImageDirectory, Note, write_note
 from cycontainer.criu.network import choose_lock, unlock
 from cycontainer.criu.options import (
     CLONE_NEWNET,
@@ -32,8 +32,9 @@ from cycontainer.criu.options import (
 from cycontainer.criu.swrk import Criu
 from cycontainer.deletion import open_cgroup
 from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
+from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
-from cycontainer.state import status_of
+from cycontainer.state import Directory, load, load_config, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config
-    from cycontainer.state import State
 
 LOG: Final = "dump.log"
 LOG_LEVEL: Final = 4
@@ -70,7 +70,7 @@ class Subject(Record):
 # --- what is refused before anything happens
 
 
-def _check(images: Directory, options: CheckpointOptions) -> None:
+def _check(images: ImageDirectory, options: CheckpointOptions) -> None:
     images.check_empty()
     check_empty_ns(options.empty_ns)
     parent = options.parent_path
@@ -202,7 +202,9 @@ def is_frozen(freezer: str) -> bool:
 # --- the dump
 
 
-def _options(subject: Subject, options: CheckpointOptions, images: Directory, work: Directory) -> dict[str, Any]:
+def _options(
+    subject: Subject, options: CheckpointOptions, images: ImageDirectory, work: ImageDirectory
+) -> dict[str, Any]:
     server = server_address(options.page_server)
     found: dict[str, Any] = {
         "images_dir_fd": images.fd,
@@ -275,9 +277,9 @@ def checkpoint(
         CheckpointError: the container is not fit for it.
         CriuError: criu cannot save it. After any of these, the container is as it was, and no image is left.
     """
-    with Directory.open(image_path, "image-path", make=True) as images:
+    with ImageDirectory.open(image_path, "image-path", make=True) as images:
         try:
-            with Directory.open(options.work_path or image_path, "work-path", make=True) as work:
+            with ImageDirectory.open(options.work_path or image_path, "work-path", make=True) as work:
                 _check(images, options)
                 _save(subject, images, work, options, saved)
         except BaseException as error:
@@ -290,8 +292,8 @@ def checkpoint(
 
 def _save(
     subject: Subject,
-    images: Directory,
-    work: Directory,
+    images: ImageDirectory,
+    work: ImageDirectory,
     options: CheckpointOptions,
     saved: Callable[[], None] | None,
 ) -> None:
@@ -309,8 +311,8 @@ def _save(
 def _dump(
     criu: Criu,
     subject: Subject,
-    images: Directory,
-    work: Directory,
+    images: ImageDirectory,
+    work: ImageDirectory,
     options: CheckpointOptions,
     *,
     saved: Callable[[], None] | None,
@@ -345,7 +347,7 @@ def _open(subject: Subject) -> int:
         raise CheckpointError(f"container {subject.id}: {name_of(error.errno or 0)}") from None
 
 
-def _describe(subject: Subject, images: Directory, criu: Criu, lock: str, pre_dump: bool) -> dict[str, Any]:
+def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, pre_dump: bool) -> dict[str, Any]:
     """Write the note, and say to criu what is not its to save: now, that nothing moves any more."""
     try:
         with View(subject.pid) as view:
@@ -385,11 +387,14 @@ def _await_end(pidfd: int, subject: Subject) -> None:
 # --- of a container with a state
 
 
-def checkpoint_container(root: str, state: State, config: Config, image_path: str, options: CheckpointOptions) -> None:
-    """Save a container whose directory is locked; see `Container.checkpoint`."""
-    status = status_of(root, state)
-    if status not in ("running", "paused"):
-        raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
-    refuse_mapped_mounts(config)
-    cgroup = open_cgroup(state) if state.cgroups else None
-    checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)
+def checkpoint_container(root: str, container_id: str, image_path: str, options: CheckpointOptions) -> None:
+    """Save a container; see `Container.checkpoint`."""
+    with Directory.open(root, container_id):
+        state = load(root, container_id)
+        status = status_of(root, state)
+        if status not in ("running", "paused"):
+            raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
+        config = read_config(parse(load_config(root, container_id)), bundle=state.bundle)
+        refuse_mapped_mounts(config)
+        cgroup = open_cgroup(state) if state.cgroups else None
+        checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)

@@ -172,13 +172,25 @@ def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[s
     known = {**cgroups, **bound_devices(config), **binds, NULL: NULL}
     if names is None:
         return {name: os.path.realpath(source) for name, source in known.items()}
-    found = {}
-    for name in names:
-        source = _source(name, known)
-        if source is None:
-            raise ConfigError("mounts", f"the checkpoint has something of the host at {name}: what is it here?")
-        found[name] = os.path.realpath(source)  # of a link, criu would bind the link
-    return found
+    return {name: _source(name, known) for name in names}
+
+
+def _source(name: str, known: dict[str, str]) -> str:
+    """What a name stands for: a mount of the configuration, or a mount of the host's below one. Raises ConfigError.
+
+    Of a link, criu would bind the link. One below a volume may be a container's doing: it leads nowhere else.
+    """
+    above, below = name, ""
+    while above and above not in known:
+        above, slash, last = above.rpartition("/")
+        below = f"{slash}{last}{below}"
+    if not above:
+        raise ConfigError("mounts", f"the checkpoint has something of the host at {name}: what is it here?")
+    top = os.path.realpath(known[above])
+    path = os.path.realpath(top + below)
+    if below and not (path == top + below and os.path.ismount(path)):
+        raise ConfigError("mounts", f"the checkpoint has a mount of the host at {name}, and {top + below} is none here")
+    return path
 
 
 def refuse_mapped_mounts(config: Config) -> None:
@@ -188,17 +200,6 @@ def refuse_mapped_mounts(config: Config) -> None:
             raise ConfigError(
                 f"mounts[{place}]", "a container with an idmapped mount can be neither saved nor restored"
             )
-
-
-def _source(name: str, known: dict[str, str]) -> str | None:
-    """What a name stands for: a mount of the configuration, or something below one."""
-    above, below = name, ""
-    while above:
-        if above in known:
-            return known[above] + below
-        above, slash, last = above.rpartition("/")
-        below = f"{slash}{last}{below}"
-    return None
 
 
 # --- namespaces

@@ -55,7 +55,7 @@ class Note(Record):
     pre_dump: bool = False
 
 
-class Directory:
+class ImageDirectory:
     """A directory for images or logs, open."""
 
     def __init__(self, path: str, fd: int, *, made: bool) -> None:
@@ -87,7 +87,7 @@ class Directory:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def seen_by(self, pid: int) -> Directory:
+    def seen_by(self, pid: int) -> ImageDirectory:
         """The same directory in a process's mount namespace: criu goes there, and mounts. Raises ConfigError."""
         return type(self).open(f"/proc/{pid}/root{os.path.realpath(self.path)}", "work-path")
 
@@ -144,11 +144,12 @@ class Directory:
 
         Owned by that root, the former could not, for it has no capabilities then.
         """
-        for name in os.listdir(self.fd):
+        for name in [name for name in os.listdir(self.fd) if name.endswith(".img")]:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             try:
                 status = os.fstat(fd)
-                if name.endswith(".img") and stat.S_ISREG(status.st_mode) and status.st_gid != gid:
+                own = stat.S_ISREG(status.st_mode) and status.st_nlink == 1  # no other name for a file of the host
+                if own and status.st_gid != gid:
                     os.fchown(fd, -1, gid)
                     os.fchmod(fd, 0o640)
             finally:
@@ -158,7 +159,7 @@ class Directory:
             os.fchmod(self.fd, 0o710)
 
 
-def write_note(directory: Directory, note: Note) -> None:
+def write_note(directory: ImageDirectory, note: Note) -> None:
     """Raises ConfigError."""
     directory.write(DESCRIPTORS, list(note.files))
     names = {name: getattr(note, name) for name in type(note).fields}
@@ -173,7 +174,15 @@ def _texts(value: Any, count: int | None = None) -> tuple[str, ...]:
     return tuple(value)
 
 
-def read_note(directory: Directory) -> Note | None:
+def _places(value: Any) -> tuple[str, ...]:
+    """Paths that lead where they say."""
+    found = _texts(value)
+    if any(os.path.normpath(each) != each or not each.startswith("/") for each in found):
+        raise TypeError
+    return found
+
+
+def read_note(directory: ImageDirectory) -> Note | None:
     """The note; None when the images are another runtime's.
 
     Raises:
@@ -190,7 +199,7 @@ def read_note(directory: Directory) -> Note | None:
             machine=machine,
             criu=criu,
             network_lock=lock,
-            mounts=_texts(found["mounts"]),
+            mounts=_places(found["mounts"]),
             binds=_texts(found["binds"]),
             kinds=_texts(found["kinds"]),
             descriptors=_texts(found["descriptors"], 3),
@@ -201,7 +210,7 @@ def read_note(directory: Directory) -> Note | None:
         raise ConfigError("image-path", f"{directory.path}/{NOTE} is damaged") from None
 
 
-def read_descriptors(directory: Directory) -> tuple[str, ...]:
+def read_descriptors(directory: ImageDirectory) -> tuple[str, ...]:
     """What the first process's 0, 1 and 2 were, as any runtime says it. Raises ConfigError."""
     found = directory.read(DESCRIPTORS)
     if found is None:
@@ -212,7 +221,7 @@ def read_descriptors(directory: Directory) -> tuple[str, ...]:
         raise ConfigError("image-path", f"{directory.path}/{DESCRIPTORS} is damaged") from None
 
 
-def check_complete(directory: Directory) -> None:
+def check_complete(directory: ImageDirectory) -> None:
     """Refuse a directory that has no images, or a pre-dump's. Raises ConfigError."""
     names = os.listdir(directory.fd)
     if "inventory.img" not in names:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any, Final
 
-    from cycontainer.criu.images import Directory
+    from cycontainer.criu.images import ImageDirectory
     from cycontainer.criu.rpc import Schema
 
 MAGIC: Final = 0x54564319  # IMG_COMMON_MAGIC
@@ -32,7 +32,7 @@ ENTRY: Final[Schema] = {
 }
 
 
-def check_pages(directory: Directory) -> None:
+def check_pages(directory: ImageDirectory) -> None:
     """Compare the sizes of the files of pages with what their maps say. Raises ConfigError."""
     names = os.listdir(directory.fd)
     size = os.sysconf("SC_PAGE_SIZE")
@@ -48,7 +48,7 @@ def check_pages(directory: Directory) -> None:
             raise ConfigError("image-path", f"{directory.path}/{name} is damaged: {found} bytes of {least}")
 
 
-def _pages_of(directory: Directory, name: str) -> tuple[int, int]:
+def _pages_of(directory: ImageDirectory, name: str) -> tuple[int, int]:
     """Which file of pages a map is of, and how many it has there."""
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory.fd)
     with open(fd, "rb") as file:

@@ -18,7 +18,7 @@ from cycontainer.criu.externals import (
     mount_sources,
     refuse_mapped_mounts,
 )
-from cycontainer.criu.images import Directory, Note, check_complete, read_descriptors, read_note
+from cycontainer.criu.images import ImageDirectory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
 from cycontainer.criu.network import bring_loopback_up, choose_lock
 from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, check_empty_ns, network_lock
@@ -112,7 +112,7 @@ def cgroup_sources(config: Config, cgroup: Cgroup | None, mounts: tuple[str, ...
     }
 
 
-def _options(wanted: Wanted, options: RestoreOptions, images: Directory, note: Note | None) -> dict[str, Any]:
+def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, note: Note | None) -> dict[str, Any]:
     config = wanted.config
     sources = cgroup_sources(config, wanted.cgroup, wanted.cgroup_mounts)
     mounts = mount_sources(config, note.mounts if note is not None else None, sources)
@@ -225,15 +225,15 @@ def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
     """
     check_empty_ns(options.empty_ns)
     refuse_mapped_mounts(wanted.config)
-    with Directory.open(image_path, "image-path") as images:
+    with ImageDirectory.open(image_path, "image-path") as images:
         check_complete(images)
         if not options.lazy_pages:
             check_pages(images)
-        with Directory.open(options.work_path or image_path, "work-path", make=True) as work:
+        with ImageDirectory.open(options.work_path or image_path, "work-path", make=True) as work:
             return _restore(wanted, images, work, options)
 
 
-def _restore(wanted: Wanted, images: Directory, work: Directory, options: RestoreOptions) -> int:
+def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, options: RestoreOptions) -> int:
     note = read_note(images)
     if note is not None:
         check_same(wanted.config, note.binds, note.kinds)

@@ -42,14 +42,17 @@ class Snapshot:
             raise ConfigError("path", f"{self.path} has no snapshot" + (f": {name_of(code)}" if code else "")) from None
 
     @classmethod
-    def take(cls, container: Container, path: str | os.PathLike[str] | None, **options: Any) -> Self:
+    def take(cls, root: str, container_id: str, path: str | os.PathLike[str] | None, **options: Any) -> Self:
         """Save a container; see `Container.snapshot`."""
         import shutil
         import tempfile
 
+        from cycontainer.criu.checkpoint import checkpoint_container
+        from cycontainer.criu.options import CheckpointOptions
         from cycontainer.state import load, load_config
 
-        state, document = load(container.root, container.id), load_config(container.root, container.id)
+        wanted: CheckpointOptions = CheckpointOptions(**{"leave_running": True, **options})
+        state, document = load(root, container_id), load_config(root, container_id)
         if path is None:
             place = tempfile.mkdtemp(prefix="cycontainer-snapshot-")
         else:
@@ -63,7 +66,7 @@ class Snapshot:
                 file.write(document)
             with open(f"{place}/bundle", "x", errors="surrogateescape") as text:
                 text.write(f"{state.bundle}\n{state.id}\n")
-            container.checkpoint(f"{place}/images", **{"leave_running": True, **options})
+            checkpoint_container(root, container_id, f"{place}/images", wanted)
         except BaseException:
             shutil.rmtree(place)
             raise
