@@ -1,8 +1,8 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
 from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fsconfig, NR_fsopen, NR_memfd_create, NR_mount_setattr,
-                                   NR_open_tree, NR_openat2, NR_seccomp, capability_data, capability_header,
-                                   mount_attributes, open_how_, sys1, sys2, sys3, sys4, sys5)
+                                   NR_open_tree, NR_openat2, NR_seccomp, NR_statx, capability_data, capability_header,
+                                   file_status, mount_attributes, open_how_, sys1, sys2, sys3, sys4, sys5)
 cdef enum:
     EINVAL_ = 22
     MFD_CLOEXEC = 1
@@ -15,6 +15,7 @@ cdef enum:
     AT_EMPTY_PATH_ = 0x1000
     AT_RECURSIVE_ = 0x8000
     ATTR_IDMAP = 0x100000
+    STATX_MNT_ID = 0x1000
 
 
 cdef long memory_file(const char *name, long flags, long newer) noexcept nogil:
@@ -132,6 +133,14 @@ def close_all(descriptors) -> None:
     """close(2) each. What it says changes nothing: the descriptor is gone, and closing it again could hit another's."""
     for fd in descriptors:
         sys1(NR_close, fd)
+
+
+def root_mount() -> int:
+    """The id of the mount that / is: another one in another mount namespace, or after a change of root. statx(2)."""
+    cdef file_status status
+    status.stx_mnt_id = 0
+    sys5(NR_statx, -100, <long> <const char *> b"/", 0, STATX_MNT_ID, <long> &status)
+    return status.stx_mnt_id
 
 
 def effective_capabilities() -> int:

@@ -84,7 +84,6 @@ def _compile(
         checked: Config = read_config(document_, bundle=os.getcwd())
         attributes = 0
     else:
-        options = options.replace(private=private_directories() if options.rootfs is None else ())
         found = document(options, list(args), extra, privileged=privileged, host=host)
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
@@ -108,18 +107,35 @@ def _plan_for(
 ) -> Plan:
     """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
     host = current()
-    place = os.getcwd() if config is not None else os.environ.get("HOME")  # of relative paths; what is private
-    key = (options, repr(mounts) if mounts else "", id(config) if config is not None else None, place, host)
+    if options.rootfs is None and config is None:
+        options = options.replace(private=private_directories())
+    key = _depends_on(options, mounts, config, host)
     kept = _prepared.get(key)
     if kept is not None and kept.config == config:
         return kept.plan
     plan = _compile(options, args, mounts, config, host)
     if len(_prepared) >= MOST_PREPARED:
         _prepared.pop(next(iter(_prepared)))
-    import copy
+    if config is not None:
+        import copy
 
-    _prepared[key] = _Prepared(plan=plan, host=host, config=copy.deepcopy(config))
+        config = copy.deepcopy(config)
+    _prepared[key] = _Prepared(plan=plan, host=host, config=config)
     return plan
+
+
+def _depends_on(
+    options: Options, mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None, host: Host
+) -> tuple[object, ...]:
+    """All that a plan comes of, but what is in the caller's own configuration: that is compared."""
+    linux = config.get("linux") if isinstance(config, dict) else None
+    maker = None
+    if config is None or (isinstance(linux, dict) and "seccomp" in linux):
+        from cycontainer._seccomp import version
+
+        maker = version()
+    place = os.getcwd() if config is not None else ""  # of relative paths
+    return options, repr(mounts) if mounts else "", None if config is None else id(config), place, host, maker
 
 
 # --- the run

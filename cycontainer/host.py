@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import close_all, effective_capabilities, known_filter_flags, procfs_of_others
+from cycontainer._fd import close_all, effective_capabilities, known_filter_flags, procfs_of_others, root_mount
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
@@ -241,11 +241,14 @@ _known: _Known | None = None
 
 
 def _caller() -> tuple[object, ...]:
-    return (os.getpid(), os.geteuid(), os.getegid(), os.getgroups(), effective_capabilities())
+    """Who asks, and from where: a mount table tells only of the mount namespace in which it was opened."""
+    return (os.getpid(), os.geteuid(), os.getegid(), os.getgroups(), effective_capabilities(), root_mount())
 
 
 def current() -> Host:
-    """`probe()`, kept as long as process, ids, groups, capabilities and mount table stay the same; a few microseconds.
+    """`probe()`, kept as long as process, ids, groups, capabilities and mounts stay the same; a few microseconds.
+
+    A process that others move to another cgroup is not noticed: asking takes the lock that all changes of cgroups take.
 
     Raises:
         HostError: as `probe` does.

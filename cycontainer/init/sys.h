@@ -88,7 +88,7 @@ struct file_status { /* statx(2) */
         int pad;
     } stx_atime, stx_btime, stx_ctime, stx_mtime;
     unsigned int stx_rdev_major, stx_rdev_minor, stx_dev_major, stx_dev_minor;
-    unsigned long spare[14];
+    unsigned long stx_mnt_id, spare[13];
 };
 struct fs_status { /* statfs(2) */
     long f_type, f_bsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_fsid, f_namelen, f_frsize, f_flags,

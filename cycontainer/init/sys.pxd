@@ -21,7 +21,7 @@ cdef extern from "sys.h" nogil:
     struct file_status:
         unsigned int stx_mask, stx_nlink, stx_uid, stx_gid
         unsigned short stx_mode
-        unsigned long stx_ino, stx_size
+        unsigned long stx_ino, stx_size, stx_mnt_id
         unsigned int stx_rdev_major, stx_rdev_minor, stx_dev_major, stx_dev_minor
     struct fs_status:
         long f_type
