@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from glob import glob
 
 import pytest
 from oci_command import COMMAND, Oci, gone
@@ -111,6 +112,19 @@ def received(listener: socket.socket) -> int:
     with connection:
         _, (descriptor,), *_ = socket.recv_fds(connection, 100, 1)
     return descriptor
+
+
+def test_a_restore_that_is_killed_leaves_what_delete_finds(oci: Oci) -> None:
+    count_in(oci)
+    oci.start()
+    oci.done("checkpoint", "one")
+    with open(f"{oci.bundle}/config.json") as file:
+        config = json.load(file)
+    config["hooks"] = {"prestart": [{"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]}]}
+    oci.write(config=config)
+    assert oci("restore", "--detach", "one").returncode == -9
+    oci.done("delete", "--force", "one")
+    assert os.listdir(oci.states) == [] and not glob("/sys/fs/cgroup/*/cycontainer/one")
 
 
 def test_engines_probe_what_it_can_do(oci: Oci) -> None:
