@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
-    from cycontainer.config import Config
+    from cycontainer.config import Config, IntelRdt
     from cycontainer.host import Host
     from cycontainer.plan import Plan
     from cycontainer.state import Directory
@@ -243,6 +243,18 @@ def tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
             wishes.warn(text)
 
 
+def share_caches(config: IntelRdt, directory: Directory, state: State, undo: Undo, pid: int) -> State:
+    """Put a container's first process into its resctrl group, which the state tells of before it is made."""
+    from cycontainer.intelrdt import assign, find_root, plan_group, remove
+
+    group = plan_group(config, state.id, find_root())
+    state = state.replace(resctrl=group)
+    directory.save(state)
+    undo.later("remove the resctrl group", lambda: remove(group, pid))
+    assign(group, config, pid)
+    return state
+
+
 class _Duties:
     """What the launcher does while the init waits for it. `state` is the newest."""
 
@@ -268,14 +280,8 @@ class _Duties:
     def runtime(self, child: Child) -> None:
         """Give it network devices and a share of the caches, before its sysctls are set."""
         self._devices.move_to(child.pid)
-        share = self._config.linux.intel_rdt
-        if share is not None:
-            from cycontainer.intelrdt import assign, find_root, remove
-
-            group = assign(share, self.state.id, child.pid, find_root())
-            self._undo.later("remove the resctrl group", lambda: remove(group))
-            self.state = self.state.replace(resctrl=group)
-            self._directory.save(self.state)
+        if self._config.linux.intel_rdt is not None:
+            self.state = share_caches(self._config.linux.intel_rdt, self._directory, self.state, self._undo, child.pid)
 
     def hooks(self, child: Child) -> None:
         """The hooks before the host's root is left: config.md, "Prestart", "CreateRuntime Hooks", "CreateContainer"."""

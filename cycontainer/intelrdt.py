@@ -5,7 +5,6 @@ Sources: runtime-spec 1.3, config-linux.md, "IntelRdt"; Documentation/filesystem
 
 from __future__ import annotations
 
-import errno
 import os
 
 from cycontainer.errors import ConfigError, name_of
@@ -52,29 +51,46 @@ def find_root() -> str:
     raise ConfigError(WHERE, "no resctrl file system is mounted (mount -t resctrl resctrl /sys/fs/resctrl)")
 
 
-def assign(config: IntelRdt, container_id: str, pid: int, root: str) -> Group:
+def plan_group(config: IntelRdt, container_id: str, root: str) -> Group:
+    """Which group a container will be in, and whether that is still to be made; nothing is changed.
+
+    To be kept before `assign`, so that `remove` finds what a killed process has left.
+
+    Raises:
+        ConfigError: the group is missing and has no schemata to be made with.
+    """
+    name = container_id if config.clos_id is None else "" if config.clos_id == "/" else config.clos_id
+    top = _open(root)
+    try:
+        made = bool(name) and not _exists(top, name)
+    finally:
+        os.close(top)
+    if made and config.clos_id is not None and not schemata(config):
+        raise ConfigError(f"{WHERE}.closID", f"there is no group {name}, and no schemata to make it with")
+    monitor = container_id if config.enable_monitoring else ""
+    return Group(root=root, name=name, monitor=monitor, made=made, shared=config.clos_id is not None)
+
+
+def assign(group: Group, config: IntelRdt, pid: int) -> None:
     """Put a container's first process, which still waits, into its group; what it starts will be there too.
 
     Raises:
-        ConfigError: the group is missing and has no schemata to be made with, or the kernel refuses; nothing is left.
+        ConfigError: the kernel refuses; nothing is left.
     """
-    name = container_id if config.clos_id is None else "" if config.clos_id == "/" else config.clos_id
-    lines = schemata(config)
-    top = _open(root)
+    lines, place = schemata(config), group.name or "."
+    top = _open(group.root)
     with Undo() as undo:
+        undo.later("remove the resctrl group", lambda: remove(group, pid))
         try:
-            made = _make(top, name, must_exist=config.clos_id is not None and not lines)
-            monitor = container_id if config.enable_monitoring else ""
-            group = Group(root=root, name=name, monitor=monitor, made=made, shared=config.clos_id is not None)
-            undo.later("remove the resctrl group", lambda: remove(group.replace(shared=False)))
+            if group.made:
+                _make(top, group.name)
             if lines:
-                _write(top, f"{name or '.'}/schemata", lines, "schemata")
-            if monitor:
-                _make(top, f"{name or '.'}/mon_groups/{monitor}", must_exist=False)
+                _write(top, f"{place}/schemata", lines, "schemata")
+            if group.monitor:
+                _make(top, f"{place}/mon_groups/{group.monitor}")
             _join(top, group, pid)
         finally:
             os.close(top)
-    return group
 
 
 def join(group: Group, pid: int) -> None:
@@ -95,8 +111,8 @@ def update(group: Group, config: IntelRdt) -> None:
         os.close(top)
 
 
-def remove(group: Group) -> None:
-    """Remove what was made for a container; a group with a given name only when nobody else has joined it.
+def remove(group: Group, pid: int = 0) -> None:
+    """Remove what was made for a container; a group with a given name only when nobody but `pid` is in it.
 
     Raises:
         OSError: it could not be removed. One that is gone already is no error.
@@ -104,7 +120,7 @@ def remove(group: Group) -> None:
     path = f"{group.root}/{group.name}".rstrip("/")
     if group.monitor:
         _remove(f"{path}/mon_groups/{group.monitor}")
-    if group.made and not (group.shared and _has_tasks(path)):
+    if group.made and not (group.shared and _has_others(path, pid)):
         _remove(path)
 
 
@@ -145,22 +161,22 @@ def _open(root: str) -> int:
         raise ConfigError(WHERE, f"{root}: {name_of(error.errno or 0)}") from None
 
 
-def _make(top: int, name: str, *, must_exist: bool) -> bool:
-    """Make a group unless it exists. Returns whether that was done."""
-    if not name:
-        return False
+def _exists(top: int, name: str) -> bool:
     try:
-        if must_exist:
-            os.close(os.open(name, DIRECTORY, dir_fd=top))
-            return False
+        os.stat(name, dir_fd=top, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _make(top: int, name: str) -> None:
+    """Make a group, unless another was faster."""
+    try:
         os.mkdir(name, 0o755, dir_fd=top)
     except FileExistsError:
-        return False
+        return
     except OSError as error:
-        if must_exist and error.errno == errno.ENOENT:
-            raise ConfigError(f"{WHERE}.closID", f"there is no group {name}, and no schemata to make it with") from None
         raise _refused(top, f"make the resctrl group {name}", error) from None
-    return True
 
 
 def _write(top: int, name: str, text: str, what: str) -> None:
@@ -174,10 +190,11 @@ def _write(top: int, name: str, text: str, what: str) -> None:
         raise _refused(top, f"write the resctrl group's {what}", error) from None
 
 
-def _has_tasks(path: str) -> bool:
+def _has_others(path: str, pid: int) -> bool:
+    """Whether there are tasks beside one."""
     try:
         with open(f"{path}/tasks") as file:
-            return bool(file.read(1))
+            return bool(set(file.read().split()) - {str(pid)})
     except FileNotFoundError:
         return False
 

@@ -11,10 +11,16 @@ from fake_resctrl import FakeResctrl
 
 from cycontainer.config import IntelRdt
 from cycontainer.errors import ConfigError
-from cycontainer.intelrdt import assign, find_root, join, remove, update
+from cycontainer.intelrdt import Group, assign, find_root, join, plan_group, remove, update
 
 pytestmark = pytest.mark.root
 PID = 4_000_000  # of no process
+
+
+def assigned(config: IntelRdt, name: str, pid: int, root: str) -> Group:
+    group = plan_group(config, name, root)
+    assign(group, config, pid)
+    return group
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def resctrl(tmp_path: Path) -> Iterator[FakeResctrl]:
 
 def test_a_group_of_its_own_lives_as_long_as_the_container(resctrl: FakeResctrl) -> None:
     config = IntelRdt(l3_cache_schema="L3:0=f\nMB:0=10", memory_bandwidth_schema="MB:0=20")
-    group = assign(config, "c1", PID, resctrl.path)
+    group = assigned(config, "c1", PID, resctrl.path)
     assert resctrl.nodes["c1/schemata"] == "L3:0=f\nMB:0=20\n"
     assert resctrl.nodes["c1/tasks"] == f"{PID}\n"
     join(group, PID + 1)
@@ -39,13 +45,13 @@ def test_a_group_of_its_own_lives_as_long_as_the_container(resctrl: FakeResctrl)
 
 def test_schemata_are_written_as_they_are_after_the_others(resctrl: FakeResctrl) -> None:
     config = IntelRdt(l3_cache_schema="L3:0=f", schemata=("L3:0=3", "MB:0=30"))
-    assign(config, "c1", PID, resctrl.path)
+    assigned(config, "c1", PID, resctrl.path)
     assert resctrl.nodes["c1/schemata"] == "L3:0=f\nL3:0=3\nMB:0=30\n"
 
 
 def test_a_group_that_was_there_stays(resctrl: FakeResctrl) -> None:
     os.mkdir(f"{resctrl.path}/gold")
-    group = assign(IntelRdt(clos_id="gold"), "c1", PID, resctrl.path)
+    group = assigned(IntelRdt(clos_id="gold"), "c1", PID, resctrl.path)
     assert resctrl.nodes["gold/tasks"] == f"{PID}\n"
     assert resctrl.nodes["gold/schemata"] == "L3:0=ff\nMB:0=100\n"
     remove(group)
@@ -53,8 +59,8 @@ def test_a_group_that_was_there_stays(resctrl: FakeResctrl) -> None:
 
 
 def test_a_named_group_that_we_made_stays_while_others_are_in_it(resctrl: FakeResctrl) -> None:
-    first = assign(IntelRdt(clos_id="gold", schemata=("L3:0=f",)), "c1", PID, resctrl.path)
-    assign(IntelRdt(clos_id="gold"), "c2", PID + 1, resctrl.path)
+    first = assigned(IntelRdt(clos_id="gold", schemata=("L3:0=f",)), "c1", PID, resctrl.path)
+    assigned(IntelRdt(clos_id="gold"), "c2", PID + 1, resctrl.path)
     remove(first)
     assert "gold" in resctrl.nodes
     resctrl.nodes["gold/tasks"] = ""
@@ -64,20 +70,20 @@ def test_a_named_group_that_we_made_stays_while_others_are_in_it(resctrl: FakeRe
 
 def test_a_missing_group_without_schemata_is_an_error(resctrl: FakeResctrl) -> None:
     with pytest.raises(ConfigError, match="there is no group gold") as failure:
-        assign(IntelRdt(clos_id="gold"), "c1", PID, resctrl.path)
+        assigned(IntelRdt(clos_id="gold"), "c1", PID, resctrl.path)
     assert failure.value.path == "linux.intelRdt.closID"
     assert "gold" not in resctrl.nodes
 
 
 def test_the_roots_own_group(resctrl: FakeResctrl) -> None:
-    group = assign(IntelRdt(clos_id="/"), "c1", PID, resctrl.path)
+    group = assigned(IntelRdt(clos_id="/"), "c1", PID, resctrl.path)
     assert resctrl.nodes["tasks"] == f"{PID}\n"
     remove(group)
 
 
 def test_monitoring_has_a_group_for_the_container_alone(resctrl: FakeResctrl) -> None:
     os.mkdir(f"{resctrl.path}/gold")
-    group = assign(IntelRdt(clos_id="gold", enable_monitoring=True), "c1", PID, resctrl.path)
+    group = assigned(IntelRdt(clos_id="gold", enable_monitoring=True), "c1", PID, resctrl.path)
     assert resctrl.nodes["gold/mon_groups/c1/tasks"] == f"{PID}\n"
     remove(group)
     assert "gold/mon_groups/c1" not in resctrl.nodes and "gold" in resctrl.nodes
@@ -85,12 +91,12 @@ def test_monitoring_has_a_group_for_the_container_alone(resctrl: FakeResctrl) ->
 
 def test_what_the_kernel_refuses_is_told_in_its_words_and_nothing_is_left(resctrl: FakeResctrl) -> None:
     with pytest.raises(ConfigError, match=r"EINVAL.*: Missing '='"):
-        assign(IntelRdt(schemata=("nonsense",)), "c1", PID, resctrl.path)
+        assigned(IntelRdt(schemata=("nonsense",)), "c1", PID, resctrl.path)
     assert "c1" not in resctrl.nodes
 
 
 def test_schemata_can_be_changed(resctrl: FakeResctrl) -> None:
-    group = assign(IntelRdt(schemata=("L3:0=f",)), "c1", PID, resctrl.path)
+    group = assigned(IntelRdt(schemata=("L3:0=f",)), "c1", PID, resctrl.path)
     update(group, IntelRdt(l3_cache_schema="L3:0=1"))
     assert resctrl.nodes["c1/schemata"] == "L3:0=1\n"
 
@@ -99,7 +105,7 @@ def test_schemata_can_be_changed(resctrl: FakeResctrl) -> None:
 def test_a_name_that_resctrl_has_for_itself_is_refused(resctrl: FakeResctrl, name: str) -> None:
     before = dict(resctrl.nodes)
     with pytest.raises(ConfigError):
-        assign(IntelRdt(clos_id=name, schemata=("L3:0=f",)), "c1", PID, resctrl.path)
+        assigned(IntelRdt(clos_id=name, schemata=("L3:0=f",)), "c1", PID, resctrl.path)
     assert resctrl.nodes == before
 
 
@@ -109,3 +115,23 @@ def test_a_machine_without_resctrl_says_so(resctrl: FakeResctrl) -> None:
             pytest.skip("this machine has one")
     with pytest.raises(ConfigError, match="no resctrl file system is mounted"):
         find_root()
+
+
+def test_what_a_killed_process_has_made_is_found_by_what_it_meant_to_make(resctrl: FakeResctrl) -> None:
+    config = IntelRdt(schemata=("L3:0=f",), enable_monitoring=True)
+    group = plan_group(config, "c1", resctrl.path)
+    assert "c1" not in resctrl.nodes
+    remove(group)
+    os.mkdir(f"{resctrl.path}/c1")
+    remove(group)
+    assert "c1" not in resctrl.nodes
+
+
+def test_a_failed_start_removes_the_named_group_that_it_is_alone_in(resctrl: FakeResctrl) -> None:
+    group = assigned(IntelRdt(clos_id="gold", schemata=("L3:0=f",)), "c1", PID, resctrl.path)
+    assigned(IntelRdt(clos_id="gold"), "c2", PID + 1, resctrl.path)
+    remove(group, PID)
+    assert "gold" in resctrl.nodes
+    resctrl.nodes["gold/tasks"] = f"{PID}\n"
+    remove(group, PID)
+    assert "gold" not in resctrl.nodes

@@ -7,7 +7,16 @@ import os
 from cycontainer import _clone
 from cycontainer.compile import Style, compile_plan
 from cycontainer.console import hand_over
-from cycontainer.creation import Wishes, check_terminal, end_cgroup, intend, make_cgroup, tell_warnings, write_pid_file
+from cycontainer.creation import (
+    Wishes,
+    check_terminal,
+    end_cgroup,
+    intend,
+    make_cgroup,
+    share_caches,
+    tell_warnings,
+    write_pid_file,
+)
 from cycontainer.criu.restore import Wanted, restore
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
@@ -134,20 +143,11 @@ class _Duties:
         self._devices.move_to(pid)
         config, state, bundle = self._config, self.state, self._wishes.bundle
         if config.linux.intel_rdt is not None:
-            self._share_caches(pid)
+            self.state = share_caches(config.linux.intel_rdt, self._directory, self.state, self._undo, pid)
         if config.hooks.poststop:
             self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
         run_hooks("prestart", config, state, "creating", directory=bundle)
         run_hooks("createRuntime", config, state, "creating", directory=bundle)
-
-    def _share_caches(self, pid: int) -> None:
-        from cycontainer.intelrdt import assign, find_root, remove
-
-        assert self._config.linux.intel_rdt is not None
-        group = assign(self._config.linux.intel_rdt, self.state.id, pid, find_root())
-        self._undo.later("remove the resctrl group", lambda: remove(group))
-        self.state = self.state.replace(resctrl=group)
-        self._directory.save(self.state)
 
     def restored(self, pid: int, document: bytes) -> None:
         """All is there: keep the state, so that whoever comes finds it; only then its processes run."""
