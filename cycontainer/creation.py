@@ -15,13 +15,12 @@ from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
 from cycontainer.console import hand_over
-from cycontainer.errors import ConfigError, ContainerPaused, LaunchError, name_of
+from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.launch import launch
-from cycontainer.netdevices import NetworkDevices
 from cycontainer.notify import with_socket
-from cycontainer.process import Process, settle
+from cycontainer.process import Process, settle, write_pid_file
 from cycontainer.record import Record
 from cycontainer.resources import cgroup_path, where
 from cycontainer.state import CgroupPlace, State, is_frozen, start_time_of
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config, IntelRdt
     from cycontainer.host import Host
+    from cycontainer.netdevices import NetworkDevices
     from cycontainer.plan import Plan
     from cycontainer.state import Directory
     from cycontainer.supervisor import Answer, Call, Supervisor
@@ -78,18 +78,6 @@ def now() -> str:
     """The time as RFC 3339 has it."""
     seconds, nanos = divmod(time.time_ns(), 10**9)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09}Z"
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid whole: under a temporary name, then renamed. Raises ConfigError."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}")
-    try:
-        with open(temporary, "w") as file:
-            file.write(str(pid))
-        os.rename(temporary, path)
-    except OSError as error:
-        raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None
 
 
 def intend(config: Config, host: Host, plan: Plan, container_id: str, bundle: str) -> State:
@@ -171,42 +159,58 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
     Raises:
         ConfigError, LaunchError, ProgramError, CgroupError, HookError: what had been made is gone again.
     """
-    with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
+    with Undo() as undo:
         undo.later("remove the state directory", directory.remove)
-        check_terminal(config, wishes)
-        host = current()
-        if wishes.notify:
-            config = with_socket(config, directory.make_subdirectory("notify"))
-        supervisor = _supervisor(wishes)
-        calls = supervisor.calls if supervisor else ()
-        style = Style(
-            pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls
-        )  # fmt: skip
-        plan = compile_plan(_with_process(config), host, style)
-        state = intend(config, host, plan, directory.container_id, wishes.bundle)
-        if calls:
-            state = state.replace(supervised=calls, python=(*state.python, "start"))
-        tell_warnings(config, plan, wishes)
-        directory.write("config.json", document)
-        directory.save(state)
-        cgroup = make_cgroup(plan, state)
-        if cgroup is not None:
-            undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
-        _check_thawed(state)
-        child = _launch(directory, config, plan, wishes, cgroup)
-        process = Process(plan, child, plan.args)
-        process.supervisor = supervisor
-        undo.later("kill the first process", process.abandon)
-        if cgroup is not None:
-            cgroup.release_tasks()
-        duties = _Duties(directory, config, state, wishes, undo, devices)
-        duties.supervisor = supervisor
-        try:
-            settle(plan, child, duties.by_name(), until="created")
-        except LaunchError as error:
-            process.raise_error()
-            _explain(error, config, cgroup)
-            raise
+        if not config.linux.net_devices:
+            return _set_up(directory, config, document, wishes, undo)
+        from cycontainer.netdevices import NetworkDevices
+
+        with NetworkDevices(config.linux.net_devices) as devices:
+            return _set_up(directory, config, document, wishes, undo, devices)
+
+
+def _set_up(
+    directory: Directory,
+    config: Config,
+    document: bytes,
+    wishes: Wishes,
+    undo: Undo,
+    devices: NetworkDevices | None = None,
+) -> tuple[State, Process]:
+    check_terminal(config, wishes)
+    host = current()
+    if wishes.notify:
+        config = with_socket(config, directory.make_subdirectory("notify"))
+    supervisor = _supervisor(wishes)
+    calls = supervisor.calls if supervisor else ()
+    style = Style(
+        pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls
+    )  # fmt: skip
+    plan = compile_plan(_with_process(config), host, style)
+    state = intend(config, host, plan, directory.container_id, wishes.bundle)
+    if calls:
+        state = state.replace(supervised=calls, python=(*state.python, "start"))
+    tell_warnings(config, plan, wishes)
+    directory.write("config.json", document)
+    directory.save(state)
+    cgroup = make_cgroup(plan, state)
+    if cgroup is not None:
+        undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+    _check_thawed(state)
+    child = _launch(directory, config, plan, wishes, cgroup)
+    process = Process(plan, child, plan.args)
+    process.supervisor = supervisor
+    undo.later("kill the first process", process.abandon)
+    if cgroup is not None:
+        cgroup.release_tasks()
+    duties = _Duties(directory, config, state, wishes, undo, devices)
+    duties.supervisor = supervisor
+    try:
+        settle(plan, child, duties.by_name(), until="created")
+    except LaunchError as error:
+        process.raise_error()
+        _explain(error, config, cgroup)
+        raise
     return duties.state, process.with_ends(wishes.ends)
 
 
@@ -265,7 +269,7 @@ class _Duties:
         state: State,
         wishes: Wishes,
         undo: Undo,
-        devices: NetworkDevices,
+        devices: NetworkDevices | None,
     ) -> None:
         self.state, self._directory, self._config = state, directory, config
         self._wishes, self._undo, self._devices = wishes, undo, devices
@@ -279,7 +283,8 @@ class _Duties:
 
     def runtime(self, child: Child) -> None:
         """Give it network devices and a share of the caches, before its sysctls are set."""
-        self._devices.move_to(child.pid)
+        if self._devices is not None:
+            self._devices.move_to(child.pid)
         if self._config.linux.intel_rdt is not None:
             self.state = share_caches(self._config.linux.intel_rdt, self._directory, self.state, self._undo, child.pid)
 

@@ -6,7 +6,7 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer.errors import ContainerError, LaunchError, WaitTimeout, name_of
+from cycontainer.errors import ConfigError, ContainerError, LaunchError, WaitTimeout, name_of
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.state import died_as_init
 
@@ -228,3 +228,15 @@ class Process:
             kill(self._child)
             self._wait()
         self.close()
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid whole: under a temporary name, then renamed. Raises ConfigError."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    try:
+        with open(temporary, "w") as file:
+            file.write(str(pid))
+        os.rename(temporary, path)
+    except OSError as error:
+        raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,29 @@ def test_a_paused_container_is_deleted_by_force(oci: Oci) -> None:
     oci.start()
     oci.done("pause", "one")
     oci.done("delete", "--force", "one")
+
+
+# --- a thousand
+
+
+def test_a_thousand_containers_are_listed_in_half_a_second(oci: Oci) -> None:
+    oci.create()
+    with open(f"{oci.states}/one/state") as file:
+        state = file.read()
+    for number in range(1000):
+        os.mkdir(f"{oci.states}/one-{number}")
+        os.mkfifo(f"{oci.states}/one-{number}/go")
+        with open(f"{oci.states}/one-{number}/state", "w") as file:
+            file.write(state.replace("\nid one\n", f"\nid one-{number}\n"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = json.loads(oci.done("list", "--format", "json"))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert len(found) == 1001 and {each["status"] for each in found} == {"created", "running"}
+    assert (
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    )  # what a busy machine adds is left out
+    for number in range(1000):
+        shutil.rmtree(f"{oci.states}/one-{number}")
 
 
 # --- update

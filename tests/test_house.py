@@ -353,6 +353,15 @@ def test_importing_run_keeps_to_its_budget() -> None:
     assert len(modules - foreign) <= 31, sorted(modules - foreign)
 
 
+@pytest.mark.parametrize("verb", ["state", "list", "kill", "start", "delete", "pause", "resume"])
+def test_a_verb_that_makes_no_process_imports_nothing_of_its_making(verb: str) -> None:
+    modules = modules_after(f"import cycontainer.cli.__main__, cycontainer.cli.{verb}")
+    assert not modules & SLOW
+    making = {name for name in modules if rank_of(name.partition(".")[2]) == list(ROOMS).index("compile")}
+    assert not making and "cycontainer.read_config" not in modules
+    assert len(modules) <= 30, sorted(modules)
+
+
 def test_type_checkers_and_the_importer_know_the_same_names() -> None:
     tree = ast.parse(text_of(f"{PACKAGE}/__init__.py"))
     blocks = [node for node in tree.body if isinstance(node, ast.If)]

@@ -8,9 +8,9 @@ from cycontainer.cli.bundle import descriptors, path_of
 from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.verb import MANY, Arguments, Option, UsageError, Verb, number_in
 from cycontainer.console import hand_over, size_of
-from cycontainer.creation import write_pid_file
 from cycontainer.execution import Program, read_program
 from cycontainer.lifecycle import Container
+from cycontainer.process import write_pid_file
 from cycontainer.tables import MOST_ID
 
 TYPE_CHECKING = False

@@ -15,13 +15,12 @@ from cycontainer.creation import (
     make_cgroup,
     share_caches,
     tell_warnings,
-    write_pid_file,
 )
 from cycontainer.criu.restore import Wanted, restore
 from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.host import current
 from cycontainer.netdevices import NetworkDevices
-from cycontainer.process import Process
+from cycontainer.process import Process, write_pid_file
 from cycontainer.state import start_time_of
 from cycontainer.undo import Undo
 
