@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from ordinary import OrdinaryUser
 
 from cycontainer.criu import log as criu_log
 from cycontainer.criu.rpc import RESPONSE, encode
@@ -70,6 +71,11 @@ def test_a_missing_criu_names_what_to_install(tmp_path: object, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match=r"^criu is missing: install criu 3\.15 or newer"):
         Criu.start()
+
+
+def test_an_ordinary_user_is_told(ordinary_user: OrdinaryUser) -> None:
+    with pytest.raises(HostError, match="criu needs root"):
+        ordinary_user(Criu.start)
 
 
 def test_an_old_criu_is_refused(other: Other) -> None:

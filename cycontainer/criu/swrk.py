@@ -118,8 +118,10 @@ class Criu:
                 so that nothing that criu says outside of its log lands in the container's output.
 
         Raises:
-            HostError: there is no criu, or it is too old.
+            HostError: there is no criu, or it is too old, or we are not root.
         """
+        if os.geteuid() != 0:
+            raise HostError("criu needs root to save and to restore a container")
         plan = _compile(cgroup_mounts, root, own_session=terminal < 0)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
