@@ -17,6 +17,10 @@ from cycontainer.init.sys cimport NR_ioctl, sys3
 cdef enum:
     P_PIDFD = 3
     CHUNK = 65536
+    FIONREAD = 0x541B
+    MOST_BYTES = 1048576    # at once: what a pipe holds at most, without privilege
+    MOST_READS = 16         # of one pipe before the others, and the deadline, have their turn
+    MOST_ROUNDS = 64        # before Python's signals have it: poll that need not wait tells of none
     MILLION = 1000000
 
 # What `Waiter.wait` returns
@@ -48,7 +52,7 @@ cdef int fill(Buffer *buffer, int fd) noexcept nogil:
         if grown is NULL:
             return -12                # ENOMEM
         buffer.data, buffer.room = grown, 2 * buffer.room + CHUNK
-    got = read(fd, buffer.data + buffer.length, buffer.room - buffer.length)
+    got = read(fd, buffer.data + buffer.length, min(buffer.room - buffer.length, <size_t> MOST_BYTES))
     if got < 0:
         return -errno
     buffer.length += <size_t> got
@@ -91,11 +95,12 @@ cdef class Waiter:
         self.entries[index].fd = -1
 
     cdef int drain(self, int index) noexcept nogil:
-        """Read what is there. A negative errno stops the wait."""
-        cdef int result = 1
-        while result > 0:
+        """Read what is there, or some of it: the writer may be faster. A negative errno stops the wait."""
+        cdef int result = 1, reads = 0
+        while result > 0 and reads < MOST_READS:
             result = fill(&self.buffers[index - OUTPUT], self.entries[index].fd)
-        if result == -EAGAIN or result == -EINTR:
+            reads += 1
+        if result > 0 or result == -EAGAIN or result == -EINTR:
             return 0
         self.shut(index)
         return result
@@ -155,13 +160,25 @@ cdef class Waiter:
 
     cdef int finish(self) noexcept nogil:
         """The process has ended: what it wrote is in the pipes, take that and wait for no one else."""
-        cdef int index
+        cdef int index, result, failure = 0
         for index in range(OUTPUT, INPUT):
             if self.entries[index].fd >= 0:
-                self.drain(index)
+                result = self.drain_present(index)
+                failure = failure or result
             self.shut(index)
         self.shut(INPUT)
-        return 2                      # ENDED
+        return failure or 2           # ENDED
+
+    cdef int drain_present(self, int index) noexcept nogil:
+        """Read what is there now, and not what others go on writing. A negative errno, or 0."""
+        cdef Buffer *buffer = &self.buffers[index - OUTPUT]
+        cdef int waiting = 0, result = 1
+        cdef size_t end
+        sys3(NR_ioctl, self.entries[index].fd, FIONREAD, <long> &waiting)
+        end = buffer.length + <size_t> waiting
+        while result > 0 and buffer.length < end:
+            result = fill(buffer, self.entries[index].fd)
+        return 0 if result == -EAGAIN or result > 0 else result
 
     def wait(self) -> int:
         """Until a message (MESSAGE), the process's end (ENDED) or the deadline (DEADLINE).
@@ -170,15 +187,16 @@ cdef class Waiter:
             KeyboardInterrupt: or what else a signal handler raises; call again to go on.
             OSError: an output could not be read or kept.
         """
-        cdef int result
+        cdef int result, rounds
         while True:
             with nogil:
-                result = 0
-                while result == 0:
+                result, rounds = 0, 0
+                while result == 0 and rounds < MOST_ROUNDS:
                     result = self.serve()
+                    rounds += 1
             if result > 0:
                 return result
-            if result != -EINTR:
+            if result < 0 and result != -EINTR:
                 raise OSError(-result, "read the container's output")
             PyErr_CheckSignals()
 

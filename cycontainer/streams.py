@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer._fd import close_all
+from cycontainer.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,18 +61,21 @@ class Streams:
             self._keep(theirs)
             os.set_blocking(ours, False)
         elif stream is None:
-            self._inherit(name)
+            self._inherit()
         else:
-            self.program.append(stream if isinstance(stream, int) else stream.fileno())
+            self.program.append(_descriptor(name, stream))
 
-    def _inherit(self, name: str) -> None:
+    def _inherit(self) -> None:
+        """What subprocess would pass on: where ours is closed, another descriptor may have taken its number."""
         fd = len(self.program)
         try:
-            os.fstat(fd)
+            passed_on = os.get_inheritable(fd)
         except OSError:
-            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))  # ours is closed: theirs must not be a stranger
-        else:
+            passed_on = False
+        if passed_on:
             self.program.append(fd)
+        else:
+            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
 
     def _keep(self, fd: int) -> None:
         self._theirs.append(fd)
@@ -87,3 +91,14 @@ class Streams:
         self.launched()
         ends, self.ends = self.ends, dict.fromkeys(self.ends, -1)
         close_all(fd for fd in ends.values() if fd >= 0)
+
+
+def _descriptor(name: str, stream: int | IO[Any]) -> int:
+    """Raises ConfigError: there is none."""
+    try:
+        fd = stream if isinstance(stream, int) else stream.fileno()
+        os.fstat(fd)
+    except (AttributeError, OSError, OverflowError, TypeError, ValueError):
+        what = "PIPE, DEVNULL, an open descriptor or a file with one"
+        raise ConfigError(name, f"must be {what}, not {stream!r}; STDOUT is for stderr") from None
+    return fd

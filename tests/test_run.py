@@ -128,6 +128,62 @@ def test_a_wrong_argument_is_named(keywords: dict[str, object], where: str) -> N
         run(**{"args": ["true"], **keywords})  # type: ignore[arg-type]  # that is the point
 
 
+CLOSED = """
+import cycontainer, fcntl, os
+out = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 20)
+for fd in range(3):
+    os.close(fd)
+show = ["sh", "-c", "seen=$(readlink /proc/$$/fd/0 /proc/$$/fd/1); echo \\"$seen\\" >&2"]
+for _ in range(2):  # the second time, what is kept for the next run is open
+    done = cycontainer.run(show, stdin=None, stdout=None, capture_output=False, stderr=cycontainer.PIPE)
+    os.write(out, done.stderr)
+done = cycontainer.run(["cat"], input=b"x", capture_output=False, timeout=5)
+os.write(out, b"ended" if not done.timed_out else b"waits for itself")
+"""
+
+
+def test_what_took_a_closed_streams_number_does_not_get_in() -> None:
+    lines = subprocess.run([sys.executable, "-c", CLOSED], capture_output=True, check=True).stdout.splitlines()
+    assert lines == [b"/dev/null"] * 4 + [b"ended"]
+
+
+ENDLESS = """
+import os, resource, cycontainer
+from cycontainer import _wait, _clone, init_process, sources
+from cycontainer._plan import assemble
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+plan = init_process.plan_file(assemble(sources.pad_errand().data, 0, (), (), (), None))
+child = _clone.spawn(init_process.init_descriptor(), plan, (), (), 0)
+endless = os.open("/dev/zero", os.O_RDONLY)
+waiter = _wait.Waiter(child, endless, -1, -1, b"", 0.02)
+while waiter.wait() != _wait.DEADLINE:
+    child.receive()
+init_process.abandon(child)
+"""
+
+
+@pytest.mark.root
+def test_output_without_end_does_not_keep_from_the_deadline() -> None:
+    subprocess.run([sys.executable, "-c", ENDLESS], check=True)
+
+
+def test_output_without_end_does_not_keep_from_ctrl_c() -> None:
+    script = """
+import cycontainer, os, signal, threading
+def interrupt():
+    os.read(reader, 1)
+    os.kill(os.getpid(), signal.SIGINT)
+reader, writer = os.pipe()
+threading.Thread(target=interrupt).start()
+try:
+    cycontainer.run(["sh", "-c", "echo x >&2; cat /dev/zero"], stderr=writer, memory=None)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "interrupted\n", result.stderr
+
+
 def test_twenty_threads_at_once() -> None:
     codes: list[int] = []
     threads = [threading.Thread(target=lambda: codes.append(run(["true"]).returncode)) for _ in range(20)]
