@@ -31,7 +31,15 @@ PRIVATE: Final = (
 
 
 def directory(value: str | PathLike[str], name: str) -> str:
-    return os.path.abspath(_text(name, value))
+    text = _text(name, value)
+    check_given(name, text)  # "" would be the working directory
+    return os.path.abspath(text)
+
+
+def check_given(name: str, value: str | None) -> None:
+    """Refuse "": what stands for the default is None."""
+    if value == "":
+        raise ConfigError(name, "is empty")
 
 
 def user_ids(user: int | str | None, rootfs: str | None) -> tuple[int | None, int | None]:
@@ -108,10 +116,10 @@ def _text(path: str, value: object) -> str:
 
 def input_bytes(value: object, encoding: str | None, errors: str | None) -> bytes:
     """What the program is to read; and whether there is such an encoding, before anything is printed in it."""
-    for path, name, look_up in (("encoding", encoding, codecs.lookup), ("errors", errors, codecs.lookup_error)):
+    for path, name, look_up in (("encoding", encoding, "a".encode), ("errors", errors, codecs.lookup_error)):
         try:
             look_up(name) if name is not None else None
-        except LookupError:
+        except (LookupError, TypeError, ValueError):  # "hex" is there, and encodes no text
             raise ConfigError(path, f"there is none that is called {name!r}") from None
     try:
         if isinstance(value, str):
@@ -126,10 +134,12 @@ def input_bytes(value: object, encoding: str | None, errors: str | None) -> byte
 def mount_entries(mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if isinstance(mounts, (str, bytes)) or hasattr(mounts, "keys"):
         raise ConfigError("mounts", "must be a list of dicts")
+    entries = []
     for place, mount in enumerate(mounts):
         if not hasattr(mount, "keys"):
             raise ConfigError(f"mounts[{place}]", f"must be a dict, not {shown(mount)}")
-    return [dict(mount) for mount in mounts]
+        entries.append(dict(mount))
+    return entries
 
 
 def path_list(paths: Sequence[str], name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import time
 from cycontainer import _wait
 from cycontainer._arguments import (
     check_count,
+    check_given,
     check_number,
     directory,
     environment_entries,
@@ -70,21 +71,21 @@ _swept = 0  # the process that has swept
 def _compile(
     options: Options,
     args: tuple[str, ...],
-    mounts: Sequence[Mapping[str, Any]],
+    mounts: list[dict[str, Any]],
     config: dict[str, Any] | None,
     host: Host,
 ) -> Plan:
     from cycontainer.read_config import read_config
 
     privileged = host.privileged and host.uid == 0
-    extra = mount_entries(mounts)
     attributes = ATTR_NOSUID | ATTR_NODEV
     if config is not None:
-        document_ = overlay(config, options, list(args), extra)
+        document_ = overlay(config, options, list(args), mounts)
         checked: Config = read_config(document_, bundle=os.getcwd())
+        _check_served(checked, options)
         attributes = 0
     else:
-        found = document(options, list(args), extra, privileged=privileged, host=host)
+        found = document(options, list(args), mounts, privileged=privileged, host=host)
         checked = _with_seccomp(read_config(found, bundle="/"))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
     # of the host's root nothing is to become ours; the root of a user namespace has but itself
@@ -96,6 +97,19 @@ def _compile(
     return compile_plan(checked, host, style)
 
 
+def _check_served(config: Config, options: Options) -> None:
+    """Refuse what only a `Container` does, and what the configuration would have to say itself."""
+    from cycontainer.config import Hooks
+    from cycontainer.confinement import notifies
+
+    if notifies(config.linux.seccomp):
+        raise ConfigError("linux.seccomp", "run() passes no listener on; `supervisor` answers system calls")
+    if config.hooks != Hooks():
+        raise ConfigError("hooks", "run() calls none; a Container does")
+    if options.user_namespace and "user" not in [namespace.type for namespace in config.linux.namespaces]:
+        raise ConfigError("user_namespace", "with `config`, its linux.namespaces and mappings say so")
+
+
 def _with_seccomp(config: Config) -> Config:
     from cycontainer.seccomp_profile import DEFAULT
 
@@ -103,7 +117,7 @@ def _with_seccomp(config: Config) -> Config:
 
 
 def _plan_for(
-    options: Options, args: tuple[str, ...], mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None
+    options: Options, args: tuple[str, ...], mounts: list[dict[str, Any]], config: dict[str, Any] | None
 ) -> Plan:
     """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
     host = current()
@@ -333,7 +347,7 @@ def run(
         input: all that the program reads from its standard input; a str is encoded.
         stdin, stdout, stderr: a descriptor, a file, PIPE, DEVNULL, or None for the caller's; stderr also STDOUT.
         capture_output: collect what is printed, where stdout and stderr do not say otherwise.
-        text, encoding, errors: decode what was captured, and encode `input`.
+        text, encoding, errors: decode what was captured, and encode `input`. Line ends stay as they are.
         timeout: wall-clock seconds from the launch on; then all its processes are killed.
         check: raise RunError when it fails.
         env: the whole environment; None is a PATH and a LANG.
@@ -353,7 +367,8 @@ def run(
         supervisor: system calls by their names, and what answers each: called with a `Call` in a thread of this
             process, it returns `Continue`, `Errno`, `Value` or `Descriptor`. What it raises ends the container, and
             is raised from here.
-        config: a runtime-spec configuration to start from, instead of the isolated default.
+        config: a runtime-spec configuration to start from, instead of the isolated default: what it says of network,
+            user namespace and a read-only root is what is done. It has no hooks.
 
     Returns:
         What became of it: `returncode` is the exit status, or minus the number of the signal that ended it. A timeout
@@ -376,6 +391,8 @@ def run(
     check_number("cpus", cpus, 0.01, MOST_NUMBER)
     check_count("memory", memory, 4096)
     check_count("pids", pids, 1)
+    check_given("cwd", cwd)
+    check_given("hostname", hostname)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
     root = None if rootfs is None else directory(rootfs, "rootfs")
@@ -385,7 +402,7 @@ def run(
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
         masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
     )  # fmt: skip
-    plan = _plan_for(options, arguments, mounts, config)
+    plan = _plan_for(options, arguments, mount_entries(mounts), config)
     answering = _supervisor(supervisor)
     if environment is None and config is None:
         environment = ENVIRONMENT

@@ -12,6 +12,7 @@ from cycontainer.version import SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Final
 
     from cycontainer.host import Host
@@ -153,11 +154,8 @@ def overlay(config: dict[str, Any], options: Options, args: list[str], mounts: l
     resources = dict(_section(linux, "resources", "linux."))
     for name, value in _resources(options).items():
         resources[name] = {**_section(resources, name, "linux.resources."), **value}
-    result = {**config, "process": process, "linux": {**linux, "resources": resources}}
-    given = config.get("mounts")
-    result["mounts"] = (
-        [*given, *mounts] if type(given) is list else given or mounts
-    )  # else the reader says what is wrong
+    linux = {**linux, "resources": resources, "maskedPaths": _joined(linux.get("maskedPaths"), options.masked_paths)}
+    result = {**config, "process": process, "linux": linux, "mounts": _joined(config.get("mounts"), mounts)}
     if options.rootfs is not None:
         result["root"] = {**_section(config, "root"), "path": options.rootfs}
     if options.hostname is not None:
@@ -171,3 +169,8 @@ def _section(parent: dict[str, Any], name: str, above: str = "") -> dict[str, An
     if section is not None and type(section) is not dict:
         raise ConfigError(f"{above}{name}", f"must be an object, not {shown(section)}")
     return section or {}
+
+
+def _joined(given: Any, more: Sequence[Any]) -> Any:
+    """A list of the caller's configuration, and more; if it is none, the reader says so."""
+    return [*given, *more] if type(given) is list else given or list(more)

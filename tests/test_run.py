@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 import cycontainer
-from cycontainer import ConfigError, LaunchError, ProgramError, RunError, run
+from cycontainer import STDOUT, ConfigError, LaunchError, ProgramError, RunError, run
 
 
 def test_a_program_runs_and_its_output_comes_back() -> None:
@@ -105,6 +107,20 @@ def test_a_missing_directory_is_named() -> None:
         run(["true"], cwd="/no/such")
 
 
+NEW: dict[str, Any] = {"namespaces": [{"type": "mount"}, {"type": "pid"}]}
+CONFIG: dict[str, Any] = {
+    "ociVersion": "1.2.0",
+    "root": {"path": "/", "readonly": True},
+    "process": {"cwd": "/", "args": ["true"], "user": {"uid": 65534, "gid": 65534}},
+    "linux": NEW,
+    "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+}
+NOTIFYING = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "listenerPath": "/no/such",
+    "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+}
+
 WRONG = [
     ({"args": []}, "args"),
     ({"args": ["a\0b"]}, r"args\[0\]"),
@@ -115,6 +131,36 @@ WRONG = [
     ({"network": "bridge"}, "network"),
     ({"env": {"A=B": "c"}}, "env"),
     ({"env": {"A": "x" * (1 << 20)}}, "env"),
+    ({"env": {"A": "\xe4" * 70000}}, "env"),
+    ({"env": {"A": 1}}, "env"),
+    ({"env": {"A": "\ud800"}}, "env"),
+    ({"env": ["A=1"]}, "env"),
+    ({"args": ["\ud800"]}, r"args\[0\]"),
+    ({"args": ["true", 1]}, "args"),
+    ({"args": ["true", "\xe4" * 70000]}, r"args\[1\]"),
+    ({"input": 5}, "input"),
+    ({"input": "\xe4", "encoding": "ascii"}, "input"),
+    ({"encoding": "no-such"}, "encoding"),
+    ({"encoding": "hex"}, "encoding"),
+    ({"errors": "no-such"}, "errors"),
+    ({"stdout": STDOUT}, "stdout"),
+    ({"stdout": 1 << 20}, "stdout"),
+    ({"stderr": io.StringIO()}, "stderr"),
+    ({"stdin": "x"}, "stdin"),
+    ({"cpus": float("inf")}, "cpus"),
+    ({"rootfs": ""}, "rootfs"),
+    ({"rootfs": 5}, "rootfs"),
+    ({"cwd": ""}, "cwd"),
+    ({"hostname": ""}, "hostname"),
+    ({"mounts": "/tmp"}, "mounts"),
+    ({"mounts": [5]}, "mounts"),
+    ({"config": 5}, "config"),
+    ({"config": {**CONFIG, "process": 5}}, "process: must be an object"),
+    ({"config": {**CONFIG, "linux": {"resources": {"memory": 5}}}, "memory": 1 << 26}, "linux.resources.memory: must"),
+    ({"config": {**CONFIG, "mounts": 5}}, "mounts: must be"),
+    ({"config": {**CONFIG, "hooks": {"createRuntime": [{"path": "/bin/true"}]}}}, "hooks"),
+    ({"config": CONFIG, "user_namespace": True}, "user_namespace"),
+    ({"config": {**CONFIG, "linux": {**NEW, "seccomp": NOTIFYING}}}, "linux.seccomp"),
     ({"cwd": "relative"}, "process.cwd"),
     ({"hostname": "h" * 65}, "hostname"),
     ({"user": "nobody-knows-me"}, "user"),
@@ -126,6 +172,11 @@ WRONG = [
 def test_a_wrong_argument_is_named(keywords: dict[str, object], where: str) -> None:
     with pytest.raises(ConfigError, match=where):
         run(**{"args": ["true"], **keywords})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.root
+def test_what_is_masked_is_masked_in_ones_own_configuration_too() -> None:
+    assert run(["cat", "/etc/passwd"], config=CONFIG, masked_paths=["/etc/passwd"]).stdout == b""
 
 
 CLOSED = """
@@ -182,6 +233,21 @@ except KeyboardInterrupt:
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert result.stdout == "interrupted\n", result.stderr
+
+
+HOMES = """
+import cycontainer, os, tempfile
+def seen():
+    return cycontainer.run(["ls", "-A", "/opt", os.environ["HOME"]]).stdout
+os.environ["HOME"] = "/opt"
+assert b"usr" not in seen()
+os.environ["HOME"] = "/etc"
+print(b"passwd" in seen())
+"""
+
+
+def test_a_home_that_has_changed_is_empty_too() -> None:
+    assert subprocess.run([sys.executable, "-c", HOMES], capture_output=True, check=True).stdout == b"False\n"
 
 
 def test_twenty_threads_at_once() -> None:
