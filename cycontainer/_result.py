@@ -15,7 +15,8 @@ class Usage(Record):
 
     Attributes:
         wall, user, system: seconds; user and system of all processes that were waited for.
-        peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process.
+        peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process; that
+            is never less than the caller's own with `init=False`, the kernel counts it in.
         processes: processes and threads that were started; None when no pid 1 stayed to count them.
     """
 

@@ -248,9 +248,9 @@ def end_of(child: Child, ended: tuple[int, ...] | None) -> tuple[int, float, flo
             ) from None
         code, user, system, peak = _code(status or 0), 0.0, 0.0, 0
         if ended is not None:
-            user, system, peak = ended[4] / 1e6, ended[5] / 1e6, ended[6] * 1024
-    if ended is not None:
-        code = _code(ended[2])
+            user, system = ended[4] / 1e6, ended[5] / 1e6
+    if ended is not None:  # the first process's own peak is ours: it began in our memory, setmax_mm_hiwater_rss()
+        code, peak = _code(ended[2]), ended[6] * 1024
     return code, user, system, peak
 
 

@@ -250,6 +250,11 @@ def test_a_home_that_has_changed_is_empty_too() -> None:
     assert subprocess.run([sys.executable, "-c", HOMES], capture_output=True, check=True).stdout == b"False\n"
 
 
+def test_the_callers_memory_is_not_the_programs() -> None:
+    held = bytearray(b"x") * (256 << 20)
+    assert run(["true"]).usage.peak_memory < 64 << 20 < len(held)
+
+
 def test_twenty_threads_at_once() -> None:
     codes: list[int] = []
     threads = [threading.Thread(target=lambda: codes.append(run(["true"]).returncode)) for _ in range(20)]
