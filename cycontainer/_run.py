@@ -419,6 +419,8 @@ def run(
             plan, arguments, environment, streams, data, FOREVER if timeout is None else timeout, supervisor=answering
         )
     except OSError as error:
+        if error.errno is None:
+            raise  # no kernel's answer, but what a signal handler raised: TimeoutError, as many do
         raise LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0) from error
     finally:
         streams.close()

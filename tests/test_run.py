@@ -179,6 +179,23 @@ def test_what_is_masked_is_masked_in_ones_own_configuration_too() -> None:
     assert run(["cat", "/etc/passwd"], config=CONFIG, masked_paths=["/etc/passwd"]).stdout == b""
 
 
+ALARMED = """
+import cycontainer, signal
+def ring(number, frame):
+    raise TimeoutError("rings")
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    cycontainer.run(["sleep", "1000"])
+except TimeoutError as error:
+    print(error)
+"""
+
+
+def test_what_a_signal_handler_raises_comes_through() -> None:
+    assert subprocess.run([sys.executable, "-c", ALARMED], capture_output=True, check=True).stdout == b"rings\n"
+
+
 CLOSED = """
 import cycontainer, fcntl, os
 out = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 20)
