@@ -40,7 +40,7 @@ def kill_all(state: State) -> None:
         first = -1
     try:
         if first >= 0:
-            send(first, SIGKILL)
+            _kill_first(first, state)
         if state.cgroups:
             open_cgroup(state).kill(PATIENCE)
         if first >= 0 and not _ended(first, PATIENCE):
@@ -48,6 +48,14 @@ def kill_all(state: State) -> None:
     finally:
         if first >= 0:
             os.close(first)
+
+
+def _kill_first(first: int, state: State) -> None:
+    try:
+        send(first, SIGKILL)
+    except PermissionError:  # its AppArmor profile takes no signals; a v2 cgroup kills all the same
+        if not state.cgroups:
+            raise
 
 
 def send(pidfd: int, number: int) -> bool:

@@ -164,6 +164,30 @@ def test_exec_is_confined_as_its_container_is_or_as_it_is_asked(
             container.exec(command, apparmor_profile="no-such-profile", stdin=DEVNULL)
 
 
+DEAF = "profile cycontainer-test flags=(attach_disconnected) { file, }\n"
+
+
+@pytest.fixture
+def deaf_profile() -> Iterator[str]:
+    subprocess.run(["apparmor_parser", "--replace"], input=DEAF, text=True, check=True)
+    yield "cycontainer-test"
+    subprocess.run(["apparmor_parser", "--remove"], input=DEAF, text=True, check=True)
+
+
+@pytest.mark.apparmor
+@pytest.mark.cgroup2
+@pytest.mark.root
+def test_a_container_whose_profile_takes_no_signals_is_deleted(
+    busybox_rootfs: str, deaf_profile: str, tmp_path: Path
+) -> None:
+    config = document(busybox_rootfs, "sleep 100")
+    config["process"]["apparmorProfile"] = deaf_profile
+    container = Container.create("deaf", config, root=f"{tmp_path}/states", stdin=DEVNULL)
+    container.start()
+    container.delete(force=True)
+    assert not os.path.exists(f"{tmp_path}/states/deaf")
+
+
 @pytest.mark.root
 def test_exec_with_a_label_that_nobody_would_enforce_is_refused(busybox_rootfs: str, tmp_path: Path) -> None:
     if {"apparmor", "selinux"} & set(current().lsms):
