@@ -1,8 +1,9 @@
 """Device rules as an eBPF program for cgroup v2: written, loaded, attached, replaced. Hot.
 
-The kernel asks the program at each open and mknod of a device; 1 lets it pass. A letter of rwm is decided by the last rule
-that speaks of it, as by v1's controller, and denied when none does. So the program asks from the last rule to the first,
-and strikes out the letters that are allowed. Sources: linux/bpf.h; bpf(2); Documentation/bpf/standardization.
+The kernel asks the program at each open and mknod of a device; 1 lets it pass. A letter of rwm is decided by the last
+rule that speaks of it, as by v1's controller, and denied when none does. So the program asks from the last rule to
+the first, and strikes out the letters that are allowed. Sources: linux/bpf.h; bpf(2);
+Documentation/bpf/standardization.
 """
 
 from libc.string cimport memcpy, memset, strcmp
@@ -59,7 +60,7 @@ cdef union Attributes:            # union bpf_attr, of each command what we use
     unsigned long longs[15]
 
 
-# --- the program's text ------------------------------------------------------------------------------------------------
+# --- the program's text ----------------------------------------------------------------------------------------------
 
 cdef bytes instruction(int code, int to=0, int source=0, int offset=0, unsigned int number=0):
     cdef Instruction made = Instruction(<unsigned char> code, <unsigned char> (to | source << 4), <short> offset,
@@ -88,7 +89,7 @@ cdef list condition(object rule):
 
 
 def device_program(tuple rules not None) -> bytes:
-    """The program for rules with `allow`, `type` ("a", "b", "c"), `major`, `minor` (None is every) and `access`, in their
+    """The program for rules with `allow`, `type` ("a", "b", "c"), `major`, `minor` (None: all) and `access`, in their
     order. Pure. What no rule speaks of is denied."""
     cdef list program = [
         instruction(LOAD_WORD, TYPE, CONTEXT, 0),             # the letters above the type: struct bpf_cgroup_dev_ctx
@@ -109,7 +110,7 @@ def device_program(tuple rules not None) -> bytes:
     return b"".join(program + [instruction(MOVE_NUMBER, RESULT), instruction(EXIT)])
 
 
-# --- the kernel's side -------------------------------------------------------------------------------------------------
+# --- the kernel's side -----------------------------------------------------------------------------------------------
 
 cdef int bpf(int command, Attributes *attributes) noexcept nogil:
     cdef long result = syscall(SYS_bpf, command, attributes, sizeof(Attributes))

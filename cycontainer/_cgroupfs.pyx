@@ -13,7 +13,7 @@ from cycontainer._cgrouptree cimport (LONGEST, Numbers, collect, nap, now_us, op
                                       write_file)
 from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP,
                                O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, S_ISVTX, close, errno,
-                               filesystem, fstatat, fstatfs, mkdirat, openat, stat_result, unlinkat, write)
+                               filesystem, fstatat, fstatfs, mkdirat, openat, stat_result, unlinkat)
 
 cdef enum:
     CGROUP_MAGIC = 0x27E0EB       # CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC, linux/magic.h
@@ -21,7 +21,7 @@ cdef enum:
     MOST_TRIES = 1000             # neighbours that remove a shared parent while we make something in it
 
 
-# --- one hierarchy's directory ----------------------------------------------------------------------------------------
+# --- one hierarchy's directory ---------------------------------------------------------------------------------------
 
 cdef int open_root(Place *place) noexcept nogil:
     """1 for v2, 0 for v1, or a negative errno."""
@@ -196,7 +196,7 @@ cdef int enable(Place *place, Failure *failure) noexcept nogil:
     return 0
 
 
-# --- limits ------------------------------------------------------------------------------------------------------------
+# --- limits ----------------------------------------------------------------------------------------------------------
 
 cdef int write_one(Place *place, int index, Failure *failure) noexcept nogil:
     """One value, if it is due: an alternative is when the file of the one before is missing."""

@@ -105,7 +105,7 @@ cdef int kill_unified(Place *place, long deadline) noexcept nogil:
     return await_event(place.directory, b"populated", c'0', deadline) if error >= 0 else error
 
 
-# --- v1 ----------------------------------------------------------------------------------------------------------------
+# --- v1 --------------------------------------------------------------------------------------------------------------
 
 cdef int freeze_v1(Place *place, long deadline) noexcept nogil:
     """Wait until all are frozen; -EBUSY at the deadline. v1 may get stuck half-way: thaw for a moment, begin again."""

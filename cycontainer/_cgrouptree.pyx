@@ -1,4 +1,4 @@
-"""Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; GIL-free, by descriptor only."""
+"""Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; by descriptor, no GIL."""
 
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, strcmp, strlen

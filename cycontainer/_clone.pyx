@@ -166,7 +166,8 @@ cdef class Child:
     """
 
     def __cinit__(self):
-        self.pid = self.pidfd = self.socket = self.terminal = self.program = self.gate = self.listener = self.second = -1
+        self.pid = self.pidfd = self.socket = self.second = -1
+        self.terminal = self.program = self.gate = self.listener = -1
         self.stack, self.introduced = NULL, False
 
     def __dealloc__(self):

@@ -120,7 +120,7 @@ def procfs_of_others(int pid_namespace) -> bool:
 
 
 def known_filter_flags() -> int:
-    """The SECCOMP_FILTER_FLAG_* that this kernel knows: with no filter the others are EINVAL, not EFAULT. seccomp(2)."""
+    """The SECCOMP_FILTER_FLAG_* that this kernel knows: without a filter others are EINVAL, not EFAULT. seccomp(2)."""
     cdef long flag, together, known = 0
     for flag in range(6):
         together = 1 << flag | (8 if flag == 5 else 0)       # WAIT_KILLABLE_RECV goes with NEW_LISTENER only

@@ -46,7 +46,7 @@ cdef dict OPERATORS = {           # enum scmp_compare
     "SCMP_CMP_MASKED_EQ": 7,
 }
 
-cdef dict FLAGS = {**tables.FILTER_FLAGS, "SECCOMP_FILTER_FLAG_TSYNC": 0}     # which means nothing to init: it has one thread
+cdef dict FLAGS = {**tables.FILTER_FLAGS, "SECCOMP_FILTER_FLAG_TSYNC": 0}  # TSYNC: init has one thread
 
 cdef set WIDE = {"x86_64", "aarch64"}       # elsewhere an argument is its low half: libseccomp's rule, for x32, too
 

@@ -11,7 +11,7 @@ an argument, a leaf of the tree jumps to that part of the program, which is kept
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from cycontainer._seccomp cimport (ARCHITECTURE_AT, JUMP, JUMP_IF_ABOVE, JUMP_IF_EQUAL, JUMP_IF_LEAST, LOAD, MASK,
+from cycontainer._seccomp cimport (ARCHITECTURE_AT, JUMP, JUMP_IF_ABOVE, JUMP_IF_EQUAL, JUMP_IF_LEAST, LOAD,
                                    NUMBER_AT, RETURN, Instruction)
 
 cdef enum:
@@ -147,5 +147,6 @@ cdef bytes _moved(const Instruction *code, long at, dict places):
     if code[at].code == JUMP:
         return _jump(JUMP, places[at + 1 + <long> code[at].k] - here, 0, 0)
     if code[at].code in (JUMP_IF_EQUAL, JUMP_IF_ABOVE, JUMP_IF_LEAST):
-        return _jump(code[at].code, code[at].k, places[at + 1 + code[at].jt] - here, places[at + 1 + code[at].jf] - here)
+        return _jump(code[at].code, code[at].k,
+                     places[at + 1 + code[at].jt] - here, places[at + 1 + code[at].jf] - here)
     return (<const char *> &code[at])[:sizeof(Instruction)]

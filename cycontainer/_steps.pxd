@@ -129,7 +129,7 @@ cdef enum MessageKind:
     MESSAGE_MOUNT = 7    # an errand's mount comes with it
     MESSAGE_PROGRAM = 8  # a pidfd of the process that will execute the program comes with it, and next
     MESSAGE_GATE = 9     # the end of a full pipe: when it has been emptied, that process goes on
-    MESSAGE_LISTENER = 10  # error: the number of its seccomp listener there; tasks: that of the pipe, unless it was sent
+    MESSAGE_LISTENER = 10  # error: the number of its seccomp listener there; tasks: the pipe's, unless it was sent
 
 cdef struct Message:
     int kind

@@ -9,7 +9,7 @@ from cycontainer._bpf cimport attach_devices
 from cycontainer._cgroupfs cimport PATIENCE_US, Failure, Place, Write, make_all, open_root, remove_place, write_all
 from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all, thaw_place
 from cycontainer._cgrouptree cimport Numbers, now_us, open_directory, read_file, read_texts, write_file
-from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close, getpid, read, write
+from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close
 
 import os
 

@@ -34,7 +34,8 @@ cdef long full_pipe(int *ends) noexcept nogil:
 
 cdef long tell_listener(State *state, long listener, long pipe) noexcept nogil:
     cdef Message message
-    message.kind, message.step, message.error, message.tasks = MESSAGE_LISTENER, <int> state.at, <int> listener, <int> pipe
+    message.kind, message.step = MESSAGE_LISTENER, <int> state.at
+    message.error, message.tasks = <int> listener, <int> pipe
     message.user_us = message.system_us = message.peak_kb = 0
     return sys3(NR_write, state.sync, <long> &message, sizeof(message))
 

@@ -253,7 +253,8 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return sys5(NR_fsconfig, state.source, FSCONFIG_SET_STRING if arg[1] else FSCONFIG_SET_FLAG,
                     <long> (plan + arg[0]), <long> (plan + arg[1]) if arg[1] else 0, 0)
     if step.op == OP_FS_SET_SLOT:
-        return sys5(NR_fsconfig, state.source, FSCONFIG_SET_FD, <long> (plan + arg[0]), 0, state.base + FIRST_SLOT + arg[1])
+        return sys5(NR_fsconfig, state.source, FSCONFIG_SET_FD, <long> (plan + arg[0]), 0,
+                    state.base + FIRST_SLOT + arg[1])
     if step.op == OP_FS_MOUNT:
         return mount_context(state, arg[0])
     if step.op == OP_SET_ATTRIBUTES:
