@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-import timeit
 from collections.abc import Callable
 
 import pytest
@@ -135,10 +134,9 @@ def in_child(work: Callable[[], bool]) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_it_is_kept_and_costs_next_to_nothing() -> None:
+def test_it_is_kept() -> None:
     host: Host = current()
     assert current() is host
-    assert min(timeit.repeat(current, number=1000, repeat=5)) / 1000 < 20e-6  # 4 on a quiet machine
 
 
 @pytest.mark.root
