@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from struct import calcsize, unpack
 
-from cycontainer._clone import LISTENER
 from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
 from cycontainer.state import died_as_init, start_time_of
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
 MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
+MESSAGE_BYTES: Final = 40  # of it, by struct.calcsize; its import would cost kill and delete a millisecond
 
 
 def start(directory: Directory, state: State, service_manager: str, process: Process | None = None) -> Listener | None:
@@ -115,6 +114,8 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
             raise
         raise ContainerNotRunning(directory.container_id) from None
     if message:
+        from struct import unpack
+
         from cycontainer.read_config import parse, read_config
 
         _, step, code, *_ = unpack(MESSAGE, message)
@@ -135,9 +136,13 @@ def _read_to_end(fd: int, state: State, tell: Callable[[int], None] | None) -> b
     while True:
         if not watch.poll(PATIENCE_MS):
             raise LaunchError("wait for the init, which may be stopped", errno.ETIMEDOUT, 0, 0)
-        message = os.read(fd, calcsize(MESSAGE))  # written whole: less than PIPE_BUF
+        message = os.read(fd, MESSAGE_BYTES)  # written whole: less than PIPE_BUF
         if not message:
             return failed
+        from struct import unpack
+
+        from cycontainer._clone import LISTENER
+
         kind, _, listener, pipe, *_ = unpack(MESSAGE, message)
         if kind == LISTENER and tell is not None:
             _tell(state, (listener, pipe), tell)
