@@ -1,9 +1,11 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
-from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fsconfig, NR_fsopen, NR_memfd_create, NR_mount_setattr,
-                                   NR_open_tree, NR_openat2, NR_seccomp, NR_statx, capability_data, capability_header,
-                                   file_status, mount_attributes, open_how_, sys1, sys2, sys3, sys4, sys5)
+from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fcntl, NR_fsconfig, NR_fsopen, NR_memfd_create,
+                                   NR_mount_setattr, NR_open_tree, NR_openat2, NR_seccomp, NR_statx, capability_data,
+                                   capability_header, file_status, mount_attributes, open_how_, sys1, sys2, sys3, sys4,
+                                   sys5)
 cdef enum:
+    F_DUPFD_CLOEXEC = 1030
     EINVAL_ = 22
     MFD_CLOEXEC = 1
     MFD_ALLOW_SEALING = 2
@@ -127,6 +129,18 @@ def known_filter_flags() -> int:
         if sys3(NR_seccomp, 1, together, 0) == -14:          # SECCOMP_SET_MODE_FILTER; EFAULT
             known |= 1 << flag
     return known
+
+
+def above_streams(int fd) -> int:
+    """`fd`, or where it is now that it was 0, 1 or 2: whoever inherits these must not get what is ours. Raises OSError."""
+    cdef long result
+    if fd > 2:
+        return fd
+    result = sys3(NR_fcntl, fd, F_DUPFD_CLOEXEC, 3)
+    sys1(NR_close, fd)
+    if result < 0:
+        raise OSError(-result, "F_DUPFD_CLOEXEC")
+    return result
 
 
 def close_all(descriptors) -> None:

@@ -81,7 +81,7 @@ def _compile(
     attributes = ATTR_NOSUID | ATTR_NODEV
     if config is not None:
         document_ = overlay(config, options, list(args), mounts)
-        checked: Config = read_config(document_, bundle=os.getcwd())
+        checked: Config = read_config(document_, bundle=_working_directory())
         _check_served(checked, options)
         attributes = 0
     else:
@@ -116,6 +116,14 @@ def _with_seccomp(config: Config) -> Config:
     return config.replace(linux=config.linux.replace(seccomp=DEFAULT))
 
 
+def _working_directory() -> str:
+    """What a configuration's relative paths start from; when it is gone, a path that leads to what is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/proc/self/cwd"
+
+
 def _plan_for(
     options: Options, args: tuple[str, ...], mounts: list[dict[str, Any]], config: dict[str, Any] | None
 ) -> Plan:
@@ -148,7 +156,7 @@ def _depends_on(
         from cycontainer._seccomp import version
 
         maker = version()
-    place = os.getcwd() if config is not None else ""  # of relative paths
+    place = _working_directory() if config is not None else ""  # of relative paths
     return options, repr(mounts) if mounts else "", None if config is None else id(config), place, host, maker
 
 

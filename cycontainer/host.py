@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import close_all, effective_capabilities, known_filter_flags, procfs_of_others, root_mount
+from cycontainer._fd import (
+    above_streams,
+    close_all,
+    effective_capabilities,
+    known_filter_flags,
+    procfs_of_others,
+    root_mount,
+)
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
@@ -195,7 +202,7 @@ class MountTable:
 
     def __init__(self) -> None:
         self.changes, self._fd, self._file = 0, -1, (0, 0)
-        self._fd = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = above_streams(os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC))
         try:
             self._file = self._identity()
         except OSError:

@@ -50,6 +50,9 @@ def init_descriptor() -> int:
     except OSError:
         os.close(readable)
         raise
+    if _init:  # another thread was quicker
+        os.close(readable)
+        return _init[0]
     _init = (readable, status.st_dev, status.st_ino)
     return readable
 
@@ -68,7 +71,7 @@ def _sealed_init(fd: int) -> int:
 
 
 def _reopened(fd: int) -> int:
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    return _fd.above_streams(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC))
 
 
 def _read_only_init() -> int:

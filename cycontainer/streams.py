@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer._fd import close_all
+from cycontainer._fd import above_streams, close_all
 from cycontainer.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 PIPE: Final = -1  # as in subprocess
 STDOUT: Final = -2
 DEVNULL: Final = -3
+
+
+def _nothing() -> int:
+    return above_streams(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
 
 
 class Streams:
@@ -53,9 +57,9 @@ class Streams:
         if stream == STDOUT and name == "stderr":
             self.program.append(self.program[1])
         elif stream == DEVNULL:
-            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+            self._keep(_nothing())
         elif stream == PIPE:
-            reader, writer = os.pipe2(os.O_CLOEXEC)
+            reader, writer = (above_streams(fd) for fd in os.pipe2(os.O_CLOEXEC))
             ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
             self.ends[name] = ours
             self._keep(theirs)
@@ -75,7 +79,7 @@ class Streams:
         if passed_on:
             self.program.append(fd)
         else:
-            self._keep(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+            self._keep(_nothing())
 
     def _keep(self, fd: int) -> None:
         self._theirs.append(fd)
