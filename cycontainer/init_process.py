@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cycontainer import _fd
@@ -34,7 +35,9 @@ def init_descriptor() -> int:
     if _init:
         try:
             status = os.fstat(_init[0])
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
             status = None
         if status and (status.st_dev, status.st_ino) == _init[1:]:
             return _init[0]

@@ -26,7 +26,8 @@ KILLED, INTERRUPTED = -signal.SIGKILL, -signal.SIGINT  # as faults
 PTRACE_TRACEME, PTRACE_POKEUSER, PTRACE_CONT, PTRACE_SYSCALL = 0, 6, 7, 24
 PTRACE_SETOPTIONS, PTRACE_GETEVENTMSG, PTRACE_GET_SYSCALL_INFO = 0x4200, 0x4201, 0x420E
 FORKED, VFORKED, CLONED, EXECUTED = 1, 2, 3, 4  # PTRACE_EVENT_*
-OPTIONS = 1 | 1 << FORKED | 1 << VFORKED | 1 << CLONED | 1 << EXECUTED | 1 << 20  # TRACESYSGOOD, EXITKILL
+OPTIONS = 1 | 1 << EXECUTED | 1 << 20  # PTRACE_O_TRACESYSGOOD, TRACEEXEC, EXITKILL
+FOLLOW = 1 << FORKED | 1 << VFORKED | 1 << CLONED
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x40000000
 RAX, ORIG_RAX = 10 * 8, 15 * 8
@@ -85,11 +86,20 @@ class Trial:
         n: from 1; system calls that cannot fail are not counted, nor what the program does after its execve.
         fault: an errno, or minus a signal's number, which the process gets in front of the call.
         prepare: called before counting begins.
+        follow: trace its children, and wait for their end; else they may live on.
     """
 
     def __init__(
-        self, function: Callable[[], object], role: int, n: int, fault: int, prepare: Callable[[], object] | None = None
+        self,
+        function: Callable[[], object],
+        role: int,
+        n: int,
+        fault: int,
+        prepare: Callable[[], object] | None = None,
+        *,
+        follow: bool = True,
     ) -> None:
+        self.options = OPTIONS | (FOLLOW if follow else 0)
         self.function, self.role, self.left_to_count, self.fault, self.prepare = function, role, n, fault, prepare
         self.roles: dict[int, int] = {}  # pid: role
         self.early: dict[int, int] = {}  # pid: wait status of a process whose birth we have not heard of yet
@@ -157,7 +167,7 @@ class Trial:
                     stops += 1
                     self.armed = stops == 2
                     if stops == 1:
-                        ptrace(PTRACE_SETOPTIONS, pid, 0, OPTIONS)
+                        ptrace(PTRACE_SETOPTIONS, pid, 0, self.options)
                 if pid in self.roles:
                     self._hear(pid, status)
                     continue

@@ -136,7 +136,7 @@ cdef public long reach(int root, const char *path, int directory) noexcept nogil
     """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file."""
     cdef char work[PATH_SIZE]
     cdef int _links
-    cdef long result = open_inside(root, path, O_PATH, 0)
+    cdef long result = open_inside(root, path, O_PATH | OPEN_DIRECTORY if directory else O_PATH, 0)
     if result != -ENOENT:
         return result
     result = append(work, 0, path)
@@ -200,7 +200,7 @@ cdef public long find_target(State *state, const char *path, long rule, const ch
     if name is not NULL:
         result = make_below(state.held, name)
     elif rule & TARGET_NO_LINKS:
-        result = open_inside(state.root, path, O_PATH, RESOLVE_NO_SYMLINKS)
+        result = open_inside(state.root, path, O_PATH | OPEN_DIRECTORY if directory else O_PATH, RESOLVE_NO_SYMLINKS)
     if result == -ENOENT or (result < 0 and name is not NULL):
         result = reach(state.root, path, directory)
     if result < 0:

@@ -1,0 +1,137 @@
+"""The command is killed at any system call, or that fails: `delete --force` cleans up, every time. Damaged states."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from guard import left_since, snapshot
+from inject import AVAILABLE, KILLED, Outcome, Trial
+
+from cycontainer.cli.__main__ import main
+from cycontainer.spec import default_config
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(not AVAILABLE, reason="the tracer knows the registers of x86_64 only"),
+]
+
+SAMPLE = 31
+FAULTS = (KILLED, errno.ENOMEM, KILLED, errno.ENOSPC, KILLED, errno.EINTR)
+NAME = "cycontainer-crash"
+
+
+class Bundle:
+    """A bundle whose container sleeps, and the command on it."""
+
+    def __init__(self, top: str, rootfs: str) -> None:
+        self.path, self.root = f"{top}/bundle", f"{top}/states"
+        os.mkdir(self.path)
+        config = default_config()
+        config["root"]["path"] = rootfs
+        config["process"].update(args=["sleep", "1000"], env=["PATH=/bin"], terminal=False)
+        config["linux"]["cgroupsPath"] = f"/{NAME}"
+        with open(f"{self.path}/config.json", "w") as file:
+            json.dump(config, file)
+
+    def command(self, *words: str) -> int:
+        return main(["--root", self.root, *words])
+
+    def create(self) -> int:
+        return self.command("create", "--bundle", self.path, NAME)
+
+    def start(self) -> int:
+        return self.command("start", NAME)
+
+    def delete(self) -> int:
+        return self.command("delete", NAME)
+
+    def delete_by_force(self) -> int:
+        return self.command("delete", "--force", NAME)
+
+    def state(self) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "cycontainer", "--root", self.root, "state", NAME]
+        return subprocess.run(words, capture_output=True, text=True)
+
+
+@pytest.fixture
+def bundle(busybox_rootfs: str, tmp_path: object) -> Iterator[Bundle]:
+    made = Bundle(str(tmp_path), busybox_rootfs)
+    assert made.create() == 0 and made.delete_by_force() == 0  # what is imported when needed, is
+    yield made
+    made.delete_by_force()
+    reap()
+
+
+def created(bundle: Bundle) -> None:
+    assert bundle.create() == 0
+
+
+def started(bundle: Bundle) -> None:
+    created(bundle)
+    assert bundle.start() == 0
+
+
+def stopped(bundle: Bundle) -> None:
+    started(bundle)
+    assert bundle.command("kill", NAME, "KILL") == 0
+
+
+VERBS: dict[str, tuple[Callable[[Bundle], object], Callable[[Bundle], int]]] = {  # what goes before, what is killed
+    "create": (lambda bundle: None, Bundle.create),
+    "start": (created, Bundle.start),
+    "delete": (stopped, Bundle.delete),
+    "delete created": (created, Bundle.delete_by_force),
+    "delete running": (started, Bundle.delete_by_force),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_command_may_be_killed_or_fail_at_any_system_call(
+    verb: str, bundle: Bundle, request: pytest.FixtureRequest
+) -> None:
+    before_it, do = VERBS[verb]
+    every = request.config.getoption("--every-call")
+    before, problems, n = snapshot(), [], 1
+    while True:
+        for fault in sorted(set(FAULTS)) if every else (FAULTS[n // SAMPLE % len(FAULTS)],):
+            before_it(bundle)
+            outcome = Trial(lambda: do(bundle), 0, n, fault, follow=False).run()
+            problem = problem_of(verb, outcome, fault, bundle, before)
+            if problem:
+                problems.append(f"call {n}, {fault}: {problem}; {outcome}")
+        if outcome.call < 0:
+            break
+        n += 1 if every else SAMPLE
+    assert not problems, "\n".join(problems)
+
+
+def reap() -> None:
+    """The containers were made by us, or we are the init that inherits them: their zombies are no leak of theirs."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            continue
+    except ChildProcessError:
+        return
+
+
+def problem_of(verb: str, outcome: Outcome, fault: int, bundle: Bundle, before: set[str]) -> str:
+    """What is wrong with an outcome, and cleaning up after it."""
+    if outcome.hung:
+        return "it hangs"
+    if outcome.error is not None:
+        return "an exception came through"
+    if outcome.call >= 0 and fault != KILLED and outcome.left and outcome.value != 0:
+        return "descriptors or children are left"
+    if verb == "create" and outcome.value == 1 and os.listdir(bundle.root):
+        return "a failed create left its state"
+    if bundle.delete_by_force() != 0:
+        return "delete --force failed"
+    reap()
+    left = [*left_since(before), *os.listdir(bundle.root)]
+    return f"left behind: {left}" if left else ""

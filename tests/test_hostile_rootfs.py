@@ -1,0 +1,232 @@
+"""Hostile images: links, FIFOs, devices, huge files where something else is expected; the host is not touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from launching import document
+
+from cycontainer import ConfigError, LaunchError, ProgramError, run
+from cycontainer.spec import DEFAULT_MOUNTS
+
+pytestmark = pytest.mark.root
+
+IN_TIME = 10.0
+REFUSALS = {errno.ELOOP, errno.ENOTDIR, errno.EPERM, errno.ENOENT, errno.EACCES, errno.EEXIST, errno.EXDEV}
+TARGETS = sorted({mount["destination"] for mount in DEFAULT_MOUNTS} | {"/tmp", "/run"})
+
+
+class Image:
+    """A root of one's own, and a directory of the host that its links aim at."""
+
+    def __init__(self, top: str, rootfs: str) -> None:
+        self.root, self.outside = f"{top}/root", f"{top}/outside"
+        subprocess.run(["cp", "-a", rootfs, self.root], check=True)
+        os.mkdir(self.outside)
+
+    def inside(self, path: str) -> str:
+        """Where a path of the image is, with what stood there removed."""
+        where = f"{self.root}/{path.lstrip('/')}"
+        os.makedirs(os.path.dirname(where), exist_ok=True)
+        if os.path.isdir(where) and not os.path.islink(where):
+            subprocess.run(["rm", "-r", where], check=True)
+        elif os.path.lexists(where):
+            os.unlink(where)
+        return where
+
+
+@pytest.fixture
+def image(busybox_rootfs: str, tmp_path: object) -> Iterator[Image]:
+    """The host's side must be as it was, and all in time."""
+    made = Image(str(tmp_path), busybox_rootfs)
+    before = time.monotonic()
+    yield made
+    assert os.listdir(made.outside) == []
+    assert time.monotonic() - before < IN_TIME
+
+
+LINKS: dict[str, Callable[[Image], str]] = {
+    "to the host": lambda image: image.outside,
+    "upwards": lambda image: "../" * 20 + image.outside.lstrip("/"),
+    "to itself": lambda image: "loop-of-links",
+    "through procfs": lambda image: f"/proc/self/root{image.outside}",
+    "through another process": lambda image: f"/proc/{os.getpid()}/root{image.outside}",
+    "to an exe": lambda image: "/proc/self/exe",
+    "through a descriptor": lambda image: "/proc/self/fd/0",
+    "to nothing": lambda image: "/no/such/place",
+}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_link_where_a_mount_goes_leads_nowhere_else(target: str, kind: str, image: Image) -> None:
+    """Either the mount stands where the link leads inside the root, or the start is refused."""
+    where = image.inside(target)
+    text = LINKS[kind](image)
+    os.symlink(os.path.basename(where) if kind == "to itself" else text, where)
+    config = document(image.root)
+    config["mounts"] += [{"destination": path, "type": "tmpfs", "source": "tmpfs"} for path in ("/tmp", "/run")]
+    try:
+        assert run(["true"], config=config).returncode == 0
+    except LaunchError as failure:
+        assert failure.errno in REFUSALS, failure
+    assert os.path.islink(where)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_where_a_mount_goes_is_refused_or_covered(target: str, image: Image) -> None:
+    os.mkfifo(image.inside(target))
+    config = document(image.root)
+    config["mounts"] += [{"destination": path, "type": "tmpfs", "source": "tmpfs"} for path in ("/tmp", "/run")]
+    try:
+        assert run(["true"], config=config).returncode == 0
+    except LaunchError as failure:
+        assert failure.errno in REFUSALS, failure
+
+
+@pytest.mark.parametrize("target", ["/dev", "/dev/null", "/dev/shm", "/proc", "/proc/self", "/sys"])
+def test_a_bound_volume_with_links_is_no_way_out(target: str, image: Image) -> None:
+    """The source of a bind is the host's; where it goes is found inside."""
+    os.makedirs(f"{image.root}/volumes")
+    os.symlink(f"/proc/self/root{image.outside}", f"{image.root}/volumes/link")
+    mount = {"destination": f"/volumes/link{target}", "type": "tmpfs", "source": "tmpfs"}
+    try:
+        run(["true"], rootfs=image.root, mounts=[mount])
+    except LaunchError as failure:
+        assert failure.errno in REFUSALS, failure
+
+
+@pytest.mark.parametrize("interpreter", ["/proc/self/exe", "/proc/self/fd/3", "/proc/1/exe"])
+def test_a_script_whose_interpreter_is_the_init_gets_nowhere(interpreter: str, image: Image) -> None:
+    """CVE-2019-5736: what is executed is no file of the host, is sealed, and does nothing without a plan."""
+    script = image.inside("/bin/sh")
+    with open(script, "w") as file:
+        file.write(f"#!{interpreter}\n")
+    os.chmod(script, 0o755)
+    for init in (True, False):
+        try:
+            assert run(["/bin/sh", "-c", "true"], rootfs=image.root, init=init, timeout=5).returncode != 0
+        except ProgramError as failure:
+            assert failure.errno in {errno.EACCES, errno.ENOENT, errno.ELOOP}
+    assert run(["busybox", "true"], rootfs=image.root).returncode == 0
+
+
+def fifo(path: str) -> None:
+    os.mkfifo(path)
+
+
+def directory(path: str) -> None:
+    os.mkdir(path)
+
+
+def listening(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+
+
+def huge(path: str) -> None:
+    with open(path, "w") as file:
+        file.truncate(10 << 30)
+
+
+def endless(path: str) -> None:
+    os.mknod(path, 0o666 | 0o020000, os.makedev(1, 5))  # /dev/zero
+
+
+def looping(path: str) -> None:
+    os.symlink(os.path.basename(path), path)
+
+
+ODD = [fifo, directory, listening, huge, endless, looping]
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_an_odd_passwd_is_refused_at_once(make: Callable[[str], None], image: Image) -> None:
+    make(image.inside("/etc/passwd"))
+    with pytest.raises(ConfigError, match="passwd") as failure:
+        run(["true"], rootfs=image.root, user="somebody")
+    assert failure.value.path == "user"
+
+
+def test_a_passwd_of_the_host_is_not_read(image: Image) -> None:
+    os.symlink("/proc/self/root/etc/passwd", image.inside("/etc/passwd"))
+    with pytest.raises(ConfigError, match="passwd"):
+        run(["true"], rootfs=image.root, user="daemon")
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_an_odd_program_could_not_start(make: Callable[[str], None], image: Image) -> None:
+    make(image.inside("/bin/odd"))
+    with pytest.raises(ProgramError) as failure:
+        run(["/bin/odd"], rootfs=image.root)
+    assert failure.value.errno in {errno.EACCES, errno.ELOOP}
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_an_odd_working_directory_is_named(make: Callable[[str], None], image: Image) -> None:
+    path = image.inside("/odd")
+    make(path)
+    if make is directory:
+        return
+    with pytest.raises(LaunchError, match="working directory /odd") as failure:
+        run(["true"], rootfs=image.root, cwd="/odd")
+    assert failure.value.errno in {errno.ENOTDIR, errno.ELOOP}
+
+
+@pytest.mark.parametrize("make", [fifo, listening, huge, endless])
+def test_whatever_a_masked_path_is_it_reads_as_empty(make: Callable[[str], None], image: Image) -> None:
+    make(image.inside("/odd"))
+    os.symlink("/proc/self/root/odd", image.inside("/through"))
+    result = run(["sh", "-c", "cat /odd"], rootfs=image.root, masked_paths=["/odd"], timeout=5)
+    assert (result.returncode, result.stdout, result.timed_out) == (0, b"", False)
+
+
+def test_a_masked_path_behind_a_link_is_masked_where_it_leads(image: Image) -> None:
+    os.symlink("/etc/passwd", image.inside("/link"))
+    assert run(["cat", "/etc/passwd"], rootfs=image.root, masked_paths=["/link"]).stdout == b""
+
+
+def test_a_magic_link_at_a_masked_path_stops_the_start(image: Image) -> None:
+    """It could lead anywhere, so nobody knows what would be masked."""
+    os.symlink("/proc/self/cwd/etc", image.inside("/link"))
+    with pytest.raises(LaunchError, match="mask /link"):
+        run(["true"], rootfs=image.root, masked_paths=["/link"])
+
+
+def test_a_false_null_device_is_not_taken_for_one(image: Image) -> None:
+    """In an image whose /dev is its own."""
+    with open(image.inside("/dev/null"), "w") as file:
+        file.write("not null")
+    config = document(image.root)
+    config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]
+    config["root"]["readonly"] = False
+    with pytest.raises(LaunchError) as failure:
+        run(["true"], config=config)
+    assert (failure.value.attempt, failure.value.errno) == ("make the node /dev/null", errno.EEXIST)
+
+
+@pytest.mark.parametrize("make", [make for make in ODD if make is not directory])
+def test_an_odd_root_is_named(make: Callable[[str], None], tmp_path: object) -> None:
+    path = f"{tmp_path}/odd"
+    make(path)
+    with pytest.raises((LaunchError, ConfigError)) as failure:
+        run(["true"], rootfs=path)
+    if isinstance(failure.value, LaunchError):
+        assert failure.value.errno in {errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.ENOENT}
+        assert path in failure.value.attempt
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_an_odd_bundle_is_one_line_at_once(make: Callable[[str], None], tmp_path: object) -> None:
+    make(f"{tmp_path}/config.json")
+    command = [sys.executable, "-m", "cycontainer", "run", "--bundle", str(tmp_path), "odd"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=IN_TIME)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "config" in result.stderr and result.stderr.count("\n") == 1, result.stderr
