@@ -11,6 +11,7 @@ import errno
 import os
 import time
 
+from cycontainer._fd import close_all
 from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
@@ -139,8 +140,7 @@ def _launch(directory: Directory, config: Config, plan: Plan, wishes: Wishes, cg
     try:
         return launch(plan, descriptors=wishes.descriptors, env=env, cgroup=cgroup, cgroup_path=path, first=fifos)
     finally:
-        for fd in fifos:
-            os.close(fd)
+        close_all(fifos)
 
 
 def end_cgroup(cgroup: Cgroup) -> None:

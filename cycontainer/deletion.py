@@ -6,16 +6,16 @@ import errno
 import os
 import stat
 
-from cycontainer.errors import CgroupError, ContainerNotRunning, ContainerRunning, HookError, StateError
+from cycontainer.errors import CgroupError, ConfigError, ContainerNotRunning, ContainerRunning, HookError, StateError
 from cycontainer.starting import open_first
-from cycontainer.state import is_frozen, status_of
+from cycontainer.state import CgroupPlace, State, is_frozen, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer.cgroups import Cgroup
-    from cycontainer.state import CgroupPlace, Directory, State
+    from cycontainer.state import Directory
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
 SIGKILL: Final = 9
@@ -151,13 +151,32 @@ def _is_ours(place: CgroupPlace) -> bool:
 
 
 def _loaded(directory: Directory, *, force: bool) -> State | None:
-    """The state; with `force`, None also when it is damaged: then there is nothing that could be found by it."""
+    """The state; with `force`, when it is damaged, what the configuration tells of it."""
     try:
         return directory.load()
     except StateError:
         if not force:
             raise
+        return _reconstructed(directory)
+
+
+def _reconstructed(directory: Directory) -> State | None:
+    """A state with the cgroups that a container has by its configuration: whatever lives is in them. None when that is
+    damaged, too: then there is nothing that could be found."""
+    from cycontainer.host import current
+    from cycontainer.read_config import parse, read_config
+    from cycontainer.resources import where
+
+    try:
+        config = read_config(parse(directory.read("config.json")), bundle="/")
+    except (ConfigError, OSError):
         return None
+    layout = current().cgroups
+    paths = where(config.linux.cgroups_path, directory.container_id, layout)
+    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in layout.v1]
+    return State(
+        id=directory.container_id, bundle="/", version=config.version, created="", owner=0, cgroups=tuple(places)
+    )
 
 
 def _last_hooks(directory: Directory, state: State) -> None:

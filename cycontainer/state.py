@@ -17,6 +17,7 @@ import fcntl
 import os
 import stat
 
+from cycontainer._fd import close_all
 from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError
 from cycontainer.record import Record
 
@@ -224,7 +225,11 @@ class Directory:
             raise ContainerExists(container_id) from None
         except OSError as error:
             raise ConfigError("", f"{root}: {error.strerror}") from None
-        return cls.open(root, container_id)
+        try:
+            return cls.open(root, container_id)
+        except (OSError, StateError):
+            os.rmdir(f"{root}/{container_id}")
+            raise
 
     @classmethod
     def open(cls, root: str, container_id: str) -> Self:
@@ -246,7 +251,7 @@ class Directory:
     def close(self) -> None:
         """Unlock it."""
         if self._fd >= 0:
-            os.close(self._fd)
+            close_all((self._fd,))
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -286,14 +291,16 @@ class Directory:
         for name in ("go", "outcome"):
             os.mkfifo(name, 0o600, dir_fd=self._fd)
         go = os.open("go", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
-        both = os.open("outcome", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
-        try:  # a writer's end alone, which cannot be opened before there is a reader
+        both = -1
+        try:
+            both = os.open("outcome", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+            # a writer's end alone, which cannot be opened before there is a reader
             outcome = os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
         except BaseException:
-            os.close(go)
+            close_all((go,))
             raise
         finally:
-            os.close(both)
+            close_all((both,) if both >= 0 else ())
         return go, outcome
 
     def make_subdirectory(self, name: str) -> str:

@@ -102,6 +102,7 @@ class Trial:
         self.options = OPTIONS | (FOLLOW if follow else 0)
         self.function, self.role, self.left_to_count, self.fault, self.prepare = function, role, n, fault, prepare
         self.roles: dict[int, int] = {}  # pid: role
+        self.gone: set[int] = set()
         self.early: dict[int, int] = {}  # pid: wait status of a process whose birth we have not heard of yet
         self.born = 1  # the role of the next
         self.armed = False
@@ -155,7 +156,10 @@ class Trial:
             nonlocal hung
             hung = True
             for pid in self.roles:
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
 
         handler = signal.signal(signal.SIGALRM, too_late)
         signal.alarm(PATIENCE)
@@ -187,9 +191,12 @@ class Trial:
             self._go_on(pid, self._look(pid, os.WSTOPSIG(status), status >> 16))
         else:
             del self.roles[pid]
+            self.gone.add(pid)
 
     def _know(self, pid: int) -> None:
         """A new process: the next role is its."""
+        if pid in self.gone:
+            return  # known and gone before its parent told of it
         if pid not in self.roles:
             self.roles[pid] = self.born
             self.born += 1

@@ -122,14 +122,21 @@ def reap() -> None:
 
 def problem_of(verb: str, outcome: Outcome, fault: int, bundle: Bundle, before: set[str]) -> str:
     """What is wrong with an outcome, and cleaning up after it."""
+    problem = ""
     if outcome.hung:
-        return "it hangs"
-    if outcome.error is not None:
-        return "an exception came through"
-    if outcome.call >= 0 and fault != KILLED and outcome.left and outcome.value != 0:
-        return "descriptors or children are left"
-    if verb == "create" and outcome.value == 1 and os.listdir(bundle.root):
-        return "a failed create left its state"
+        problem = "it hangs"
+    elif outcome.error is not None:
+        problem = "an exception came through"
+    elif outcome.call >= 0 and fault != KILLED and outcome.left and outcome.value != 0:
+        problem = "descriptors or children are left"
+    elif verb == "create" and outcome.value == 1 and os.listdir(bundle.root):
+        problem = "a failed create left its state"
+    left = remains(bundle, before)
+    return problem or left
+
+
+def remains(bundle: Bundle, before: set[str]) -> str:
+    """Clean up as a person would."""
     if bundle.delete_by_force() != 0:
         return "delete --force failed"
     reap()

@@ -1,0 +1,195 @@
+"""What happens to states, disks and first processes, and containers that defend themselves: the verbs still work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oci_command import COMMAND, Oci, gone
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def oci(tmp_path: Path, busybox_rootfs: str) -> Iterator[Oci]:
+    command = Oci(str(tmp_path), busybox_rootfs)
+    yield command
+    command.clean()
+
+
+# --- states
+
+
+def truncate(path: str) -> None:
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def empty(path: str) -> None:
+    os.truncate(path, 0)
+
+
+def replace(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def make_later(path: str) -> None:
+    with open(path, "rb") as file:
+        first, _, rest = file.read().partition(b"\n")
+    replace(path, first.rpartition(b" ")[0] + b" 99\n" + rest)
+
+
+def scramble(path: str) -> None:
+    replace(path, bytes(range(256)) * 16)
+
+
+def make_fifo(path: str) -> None:
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def make_huge(path: str) -> None:
+    os.truncate(path, 10 << 30)
+
+
+DAMAGES = [truncate, empty, make_later, scramble, make_fifo, make_huge]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_told_and_nothing_is_lost(damage: Callable[[str], None], oci: Oci) -> None:
+    """Each verb says so in one line and does nothing; `delete --force` finds by the configuration what lives."""
+    pid = oci.start()
+    path = f"{oci.states}/one/state"
+    kept = Path(path).read_bytes()
+    damage(path)
+    for words in (("state", "one"), ("kill", "one"), ("start", "one"), ("exec", "one", "true"), ("delete", "one")):
+        done = oci(*words)
+        assert done.returncode in (1, 255) and done.stderr.count("\n") == 1, done
+        assert "Traceback" not in done.stderr and done.stdout == ""
+    assert oci("list").returncode == 0
+    os.kill(pid, 0)
+    os.unlink(path)
+    replace(path, kept)
+    assert oci.state()["status"] == "running"
+    damage(path)
+    first = os.pidfd_open(pid)
+    oci.done("delete", "--force", "one")
+    gone(first)
+    assert os.listdir(oci.states) == []
+
+
+def test_a_full_disk_stops_a_creation_and_nothing_else(oci: Oci) -> None:
+    os.mkdir(oci.states)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", oci.states], check=True)
+    try:
+        oci.start()
+        with pytest.raises(OSError), open(f"{oci.states}/filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
+        done = oci("create", "two")
+        assert done.returncode == 1 and "no space left" in done.stderr.lower(), done
+        assert sorted(os.listdir(oci.states)) == ["filler", "one"]
+        assert oci.state()["status"] == "running"
+        oci.done("kill", "one", "KILL")
+        oci.done("delete", "--force", "one")
+        assert os.listdir(oci.states) == ["filler"]
+    finally:
+        oci.clean()
+        subprocess.run(["umount", oci.states], check=True)
+
+
+def test_an_init_that_is_killed_before_start_is_told(oci: Oci) -> None:
+    pid = oci.create()
+    first = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    gone(first)
+    done = oci("start", "one")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done
+    assert oci.state()["status"] == "stopped"
+    oci.done("delete", "one")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a\n", "\udce4", "x" * 2000])
+def test_an_id_that_is_none_is_refused_by_every_verb(name: str, oci: Oci) -> None:
+    for words in (("create",), ("start",), ("state",), ("kill",), ("delete", "--force"), ("exec",)):
+        done = oci(*words, name, *(("true",) if words == ("exec",) else ()))
+        assert done.returncode in (1, 255) and done.stderr.count("\n") == 1, done
+        assert "invalid container ID" in done.stderr, done
+
+
+def test_of_two_that_create_one_id_one_wins(oci: Oci) -> None:
+    command = [*COMMAND, "--root", oci.states, "create", "one"]
+    null = subprocess.DEVNULL
+    for _ in range(5):
+        both = [
+            subprocess.Popen(command, cwd=oci.bundle, stdin=null, stdout=null, stderr=subprocess.PIPE) for _ in range(2)
+        ]
+        said = []
+        for process in both:
+            process.wait()
+            assert process.stderr
+            os.set_blocking(process.stderr.fileno(), False)
+            said.append(process.stderr.read() or b"")
+            process.stderr.close()
+        assert sorted(process.returncode for process in both) == [0, 1], said
+        assert any(b"already exists" in text or b"exists" in text for text in said)
+        assert oci.state()["status"] == "created"
+        oci.done("delete", "--force", "one")
+
+
+# --- containers that defend themselves
+
+HOSTILE = """
+trap '' TERM INT HUP QUIT USR1 USR2
+echo cycontainer > /proc/self/comm
+for directory in /sys/fs/cgroup/*/; do
+    mkdir $directory/hidden && echo $$ > $directory/hidden/cgroup.procs
+done 2> /dev/null
+(setsid sh -c "trap '' TERM; while :; do sleep 100; done" &)
+(sh -c 'kill -STOP $$' &)
+echo ready
+while :; do sleep 100; done
+"""
+
+
+def test_a_container_that_defends_itself_is_ended_all_the_same(oci: Oci) -> None:
+    """It ignores signals, has our init's name, hides in a sub-cgroup, and has children that are stopped or daemons."""
+    config = oci.config("sh", "-c", HOSTILE)
+    for mount in config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"].remove("ro")
+    oci.write(config=config)
+    reader, writer = os.pipe()
+    command = [*COMMAND, "--root", oci.states]
+    subprocess.run([*command, "create", "one"], cwd=oci.bundle, stdin=subprocess.DEVNULL, stdout=writer, check=True)
+    os.close(writer)
+    oci.done("start", "one")
+    with open(reader) as output:
+        assert output.readline() == "ready\n"
+    assert oci.state()["status"] == "running"
+    assert "one" in oci.done("list", "--quiet")
+    assert oci.done("exec", "one", "echo", "inside") == "inside\n"
+    oci.done("kill", "one", "TERM")
+    assert oci.state()["status"] == "running"
+    first = os.pidfd_open(oci.pid())
+    oci.done("delete", "--force", "one")
+    gone(first)
+    assert oci("state", "one").returncode == 1
+
+
+def test_a_container_that_floods_its_output_is_ended(oci: Oci) -> None:
+    """Nobody reads it: the pipe is full, and its writer waits."""
+    oci.write("sh", "-c", "while :; do cat /proc/cpuinfo; done")
+    reader, writer = os.pipe()
+    command = [*COMMAND, "--root", oci.states]
+    subprocess.run([*command, "create", "one"], cwd=oci.bundle, stdin=subprocess.DEVNULL, stdout=writer, check=True)
+    os.close(writer)
+    oci.done("start", "one")
+    assert oci.state()["status"] == "running"
+    oci.end(oci.pid())
+    oci.done("delete", "one")
+    os.close(reader)
