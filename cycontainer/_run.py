@@ -174,6 +174,7 @@ class _Run:
         self.ended: tuple[int, ...] | None = None
         self.timed_out = False
         self.processes = 1  # that the init has gone through
+        self.never_ran = False  # the init was ended before it executed the program
 
     def finish(self) -> None:
         """Wait for the end, whatever it is. An exception is a signal's, or a failed step's: the caller abandons it."""
@@ -251,6 +252,7 @@ def _execute(
             run = _Run(plan, child, args, _waiter(child, streams, data, timeout), supervisor)
         run.finish()
         child.settled()
+        run.never_ran = not plan.keeps_init and _died_as_init(child)
         end = end_of(child, run.ended)
         peak = cgroup.memory_peak() if cgroup is not None else None
         kills = cgroup.oom_kills() if cgroup is not None else None
@@ -306,9 +308,15 @@ def _cgroup_path(plan: Plan) -> str | None:
     return run_path()
 
 
+def _died_as_init(child: Child) -> bool:
+    from cycontainer.state import died_as_init
+
+    return died_as_init(child.pid)
+
+
 def _died_early(run: _Run, code: int) -> bool:
     """Whether the init was killed before it could report, or go on: not by us, and not with the program's status."""
-    if run.processes < run.plan.processes:
+    if run.processes < run.plan.processes or run.never_ran:
         return not run.timed_out
     return run.plan.keeps_init and run.ended is None and not run.timed_out and code != 126
 

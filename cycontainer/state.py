@@ -30,13 +30,8 @@ if TYPE_CHECKING:
 
 VERSION: Final = "1"
 MAGIC: Final = "cycontainer-state"
-LENGTHS: Final = {
-    "cgroup": 3,
-    "annotation": 2,
-    "resctrl": 5,
-    "supervised": 1,
-    "python": 1,
-}  # how many words follow these keys
+END: Final = ("end", "of state")  # the last line
+LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "supervised": 1, "python": 1}  # words after each key
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
@@ -134,6 +129,7 @@ def to_text(state: State) -> str:
         *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
         *[("supervised", name) for name in state.supervised],
         *[("python", verb) for verb in state.python],
+        END,
     ]
     return "".join([" ".join(map(_escaped, line)) + "\n" for line in lines])
 
@@ -149,9 +145,11 @@ def from_text(text: str, container_id: str) -> State:
         raise StateError(container_id, "the state file is damaged")
     if lines[0][1:] != (VERSION,):
         raise StateError(container_id, "the state file was written by another version of cycontainer")
+    if lines[-2] != END:  # what was cut off could be a cgroup
+        raise StateError(container_id, "the state file is damaged")
     many: dict[str, list[tuple[str, ...]]] = {key: [] for key in LENGTHS}
     one: dict[str, str] = {}
-    for key, *values in lines[1:-1]:
+    for key, *values in lines[1:-2]:
         if key in many and len(values) == LENGTHS[key]:
             many[key].append(tuple(values))
         elif key in one or len(values) != 1:

@@ -28,6 +28,12 @@ def truncate(path: str) -> None:
     os.truncate(path, os.path.getsize(path) // 2)
 
 
+def cut_off_lines(path: str) -> None:
+    with open(path, "rb") as file:
+        lines = file.readlines()
+    replace(path, b"".join(lines[: len(lines) // 2]))
+
+
 def empty(path: str) -> None:
     os.truncate(path, 0)
 
@@ -56,7 +62,7 @@ def make_huge(path: str) -> None:
     os.truncate(path, 10 << 30)
 
 
-DAMAGES = [truncate, empty, make_later, scramble, make_fifo, make_huge]
+DAMAGES = [truncate, cut_off_lines, empty, make_later, scramble, make_fifo, make_huge]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

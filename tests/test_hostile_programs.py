@@ -11,7 +11,8 @@ import time
 import pytest
 
 import cycontainer
-from cycontainer import run
+from cycontainer import LaunchError, run
+from cycontainer.spec import default_config
 
 IN_TIME = 10.0  # seconds: far more than anything here takes, far less than what it would wait for
 
@@ -102,6 +103,18 @@ def test_a_fork_bomb_is_ended_by_its_timeout(init: bool) -> None:
 def test_filled_memory_ends_the_program_and_is_told(init: bool) -> None:
     result = run(["sh", "-c", "exec tail /dev/zero"], memory=32 << 20, init=init, timeout=60)
     assert (result.oom_killed, result.timed_out, result.returncode) == (True, False, -9)
+
+
+@pytest.mark.root
+def test_a_filter_that_kills_the_execve_is_no_end_of_a_program(busybox_rootfs: str) -> None:
+    """Nothing was executed: it could not start."""
+    config = default_config()
+    config["root"]["path"] = busybox_rootfs
+    config["process"]["env"] = ["PATH=/bin"]
+    rules = [{"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}]
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    with pytest.raises(LaunchError, match="-31"):
+        run(["true"], config=config, init=False)
 
 
 # --- the host program
@@ -199,8 +212,6 @@ print(cycontainer.run(["sh", "-c", "pwd; exit 2"]).returncode)
 @pytest.mark.root
 def test_a_relative_root_is_that_of_now(busybox_rootfs: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan is kept, and the directory that a configuration's paths start from may change."""
-    from cycontainer.spec import default_config
-
     config = default_config()
     config["process"]["env"] = ["PATH=/bin"]
     for name in ("one", "two"):
