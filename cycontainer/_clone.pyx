@@ -13,7 +13,7 @@ from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESS
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, ALL_CHILDREN, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE,
                                EAGAIN, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS,
-                               SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED,
+                               SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED, WNOHANG,
                                clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd, pthread_sigmask,
                                recvmsg, sendmsg, sigfillset, siginfo_t, sigset_t, socketpair, syscall, timespec)
 
@@ -117,10 +117,15 @@ cdef long give_birth(clone_arguments *args, Birth *birth) noexcept nogil:
 
 
 cdef void end(int pidfd) noexcept nogil:
-    """Kill it, and reap it unless someone else has: by waitid(2) with P_PIDFD."""
+    """Kill it, and reap it unless someone else has: by waitid(2) with P_PIDFD. What cannot be killed is not waited for."""
     cdef siginfo_t info
-    sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
-    while syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | ALL_CHILDREN, NULL) < 0 and errno == EINTR:
+    cdef int options = WEXITED | ALL_CHILDREN
+    cdef long result = sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
+    if result < 0 and result != -ESRCH:
+        result = sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
+    if result < 0 and result != -ESRCH:
+        options |= WNOHANG
+    while syscall(SYS_waitid, P_PIDFD, pidfd, &info, options, NULL) < 0 and errno == EINTR:
         pass
 
 

@@ -158,9 +158,11 @@ def root_mount() -> int:
 
 
 def effective_capabilities() -> int:
-    """This thread's effective capabilities as a mask: capget(2)."""
+    """This thread's effective capabilities as a mask: capget(2). Raises OSError."""
     cdef capability_header header
     cdef capability_data data[2]
     header.version, header.pid = 0x20080522, 0
-    sys2(NR_capget, <long> &header, <long> data)
+    cdef long result = sys2(NR_capget, <long> &header, <long> data)
+    if result < 0:
+        raise OSError(-result, "capget")
     return data[0].effective | <unsigned long> data[1].effective << 32

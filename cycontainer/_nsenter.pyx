@@ -27,9 +27,10 @@ cdef long open_verified(const char *path, long kind) noexcept nogil:
     cdef long fd, found = open_path(path, O_PATH)
     if found < 0:
         return found
-    if sys2(NR_fstatfs, found, <long> &status) < 0 or status.f_type != NSFS_MAGIC:
+    fd = sys2(NR_fstatfs, found, <long> &status)
+    if fd < 0 or status.f_type != NSFS_MAGIC:
         sys1(NR_close, found)
-        return NO_NAMESPACE
+        return fd if fd < 0 else NO_NAMESPACE
     snprintf(again, sizeof(again), b"/proc/self/fd/%d", <int> found)
     fd = open_path(again, 0)
     if fd >= 0 and sys2(NR_ioctl, fd, NS_GET_NSTYPE) != kind:

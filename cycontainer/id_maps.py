@@ -117,7 +117,7 @@ def make_tree(pid: int, tree: Tree) -> int:
             error.filename = _unmappable(tree, namespace)
         raise
     finally:
-        os.close(namespace)
+        _fd.close_all((namespace,))
 
 
 def _unmappable(tree: Tree, namespace: int) -> str:

@@ -17,7 +17,6 @@ import fcntl
 import os
 import stat
 
-from cycontainer._fd import close_all
 from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError
 from cycontainer.record import Record
 
@@ -249,7 +248,7 @@ class Directory:
     def close(self) -> None:
         """Unlock it."""
         if self._fd >= 0:
-            close_all((self._fd,))
+            os.closerange(self._fd, self._fd + 1)  # unlike close, it is gone without a word
         self._fd = -1
 
     def __enter__(self) -> Self:
@@ -295,10 +294,10 @@ class Directory:
             # a writer's end alone, which cannot be opened before there is a reader
             outcome = os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
         except BaseException:
-            close_all((go,))
+            os.closerange(go, go + 1)
             raise
         finally:
-            close_all((both,) if both >= 0 else ())
+            os.closerange(both, both + 1)
         return go, outcome
 
     def make_subdirectory(self, name: str) -> str:
