@@ -14,8 +14,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TOOLS = ("sh", "dirname", "env", "id", "sed", "uname")  # what is on any machine
 
 LACKING = {
-    "apt-get": {"gcc", "libc6-dev", "uidmap", "iproute2", "make", "util-linux"},
-    "dnf": {"gcc", "glibc-devel", "shadow-utils", "iproute", "make", "util-linux"},
+    "apt-get": {"gcc", "libc6-dev", "uidmap", "iproute2", "procps", "make", "util-linux"},
+    "dnf": {"gcc", "glibc-devel", "shadow-utils", "iproute", "procps-ng", "make", "util-linux"},
 }
 
 
