@@ -106,6 +106,8 @@ def _check_served(config: Config, options: Options) -> None:
         raise ConfigError("linux.seccomp", "run() passes no listener on; `supervisor` answers system calls")
     if config.hooks != Hooks():
         raise ConfigError("hooks", "run() calls none; a Container does")
+    if config.process is not None and config.process.terminal:
+        raise ConfigError("process.terminal", "run() gives none; a Container does")
     if options.user_namespace and "user" not in [namespace.type for namespace in config.linux.namespaces]:
         raise ConfigError("user_namespace", "with `config`, its linux.namespaces and mappings say so")
 
@@ -384,7 +386,8 @@ def run(
             process, it returns `Continue`, `Errno`, `Value` or `Descriptor`. What it raises ends the container, and
             is raised from here.
         config: a runtime-spec configuration to start from, instead of the isolated default: what it says of network,
-            user namespace and a read-only root is what is done. It has no hooks.
+            user namespace and a read-only root is what is done. It has no hooks and no terminal, and its cgroup is a
+            new one, whatever `cgroupsPath` says.
 
     Returns:
         What became of it: `returncode` is the exit status, or minus the number of the signal that ended it. A timeout

@@ -159,6 +159,7 @@ WRONG = [
     ({"config": {**CONFIG, "linux": {"resources": {"memory": 5}}}, "memory": 1 << 26}, "linux.resources.memory: must"),
     ({"config": {**CONFIG, "mounts": 5}}, "mounts: must be"),
     ({"config": {**CONFIG, "hooks": {"createRuntime": [{"path": "/bin/true"}]}}}, "hooks"),
+    ({"config": {**CONFIG, "process": {**CONFIG["process"], "terminal": True}}}, "process.terminal"),
     ({"config": CONFIG, "user_namespace": True}, "user_namespace"),
     ({"config": {**CONFIG, "linux": {**NEW, "seccomp": NOTIFYING}}}, "linux.seccomp"),
     ({"cwd": "relative"}, "process.cwd"),
