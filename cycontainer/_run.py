@@ -311,7 +311,7 @@ def _cgroup_path(plan: Plan) -> str | None:
 
 
 def _died_as_init(child: Child) -> bool:
-    from cycontainer.state import died_as_init
+    from cycontainer.starting import died_as_init
 
     return died_as_init(child.pid)
 

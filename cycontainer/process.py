@@ -8,7 +8,7 @@ import os
 from cycontainer import _clone, _wait
 from cycontainer.errors import ConfigError, ContainerError, LaunchError, WaitTimeout, name_of
 from cycontainer.launch import abandon, attend, end_of, kill
-from cycontainer.state import died_as_init
+from cycontainer.starting import died_as_init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
-from cycontainer.state import died_as_init, start_time_of
+from cycontainer.state import DEAD, INIT_NAME, name_and_state, start_time_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,3 +158,15 @@ def _tell(state: State, numbers: tuple[int, int], tell: Callable[[int], None]) -
         fetch_listener(first, numbers, tell)
     finally:
         os.close(first)
+
+
+def died_as_init(pid: int) -> bool:
+    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
+    name, letter = name_and_state(pid)
+    if name != INIT_NAME or letter in DEAD:
+        return name == INIT_NAME
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError as error:  # it is ending: its memory goes before its descriptors, whose end brought us here
+        return error.errno in (errno.ENOENT, errno.ESRCH)
+    return False

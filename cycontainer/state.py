@@ -414,7 +414,7 @@ def start_time_of(pid: int) -> int:
     return 0 if fields[0].decode() in DEAD else int(fields[19])
 
 
-def _name_and_state(pid: int) -> tuple[bytes, str]:
+def name_and_state(pid: int) -> tuple[bytes, str]:
     """A process's name, and the letter of its state; empty when it is gone. proc(5), /proc/PID/stat."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -422,12 +422,6 @@ def _name_and_state(pid: int) -> tuple[bytes, str]:
     except (FileNotFoundError, ProcessLookupError):
         return b"", ""
     return name, rest.split()[0].decode()
-
-
-def died_as_init(pid: int) -> bool:
-    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
-    name, letter = _name_and_state(pid)
-    return name == INIT_NAME and letter in DEAD
 
 
 def is_alive(state: State) -> bool:
@@ -470,9 +464,7 @@ def status_of(root: str, state: State) -> str:
         return "creating" if _is_locked(root, state.id) else "stopped"
     if not is_alive(state):
         return "stopped"
-    if (
-        is_waiting(root, state.id) and _name_and_state(state.pid)[0] == INIT_NAME
-    ):  # execve closes the FIFO a moment late
+    if is_waiting(root, state.id) and name_and_state(state.pid)[0] == INIT_NAME:  # execve closes the FIFO a moment late
         return "created"
     return "paused" if is_frozen(state) else "running"
 
