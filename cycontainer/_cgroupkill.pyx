@@ -195,7 +195,7 @@ cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
     """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
     cdef Numbers found, members
     cdef long length = 100
-    cdef int error, index
+    cdef int error
     found.items, found.count, found.room = NULL, 0, 0
     members.items, members.count, members.room = NULL, 0, 0
     error = collect_all(places, count, &found)
@@ -204,12 +204,10 @@ cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
             error = -EDEADLK
         elif now_us() > deadline:
             error = -EBUSY
-        else:
-            for index in range(count):
-                if places[index].unified and places[index].directory >= 0 and error >= 0:
-                    error = kill_unified(&places[index], deadline)
-            if error >= 0 and not places[0].unified:
-                error = kill_held(places, count, &found, &members, deadline)
+        elif places[0].unified:
+            error = kill_unified(&places[0], deadline)
+        else:                     # also on a hybrid machine: what a v1 freezer holds does not die of cgroup.kill
+            error = kill_held(places, count, &found, &members, deadline)
         if error >= 0:
             length = nap(length)
             error = collect_all(places, count, &found)

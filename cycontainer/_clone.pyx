@@ -117,7 +117,7 @@ cdef long give_birth(clone_arguments *args, Birth *birth) noexcept nogil:
 
 
 cdef void end(int pidfd) noexcept nogil:
-    """Kill it, and reap it unless someone else has: by waitid(2) with P_PIDFD. What cannot be killed is not waited for."""
+    """Kill it, and reap it unless someone else has: waitid(2), P_PIDFD. What cannot be killed is not waited for."""
     cdef siginfo_t info
     cdef int options = WEXITED | ALL_CHILDREN
     cdef long result = sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)

@@ -132,7 +132,7 @@ def known_filter_flags() -> int:
 
 
 def above_streams(int fd) -> int:
-    """`fd`, or where it is now that it was 0, 1 or 2: whoever inherits these must not get what is ours. Raises OSError."""
+    """`fd`, or where it is now that it was 0, 1 or 2: who inherits these must not get what is ours. Raises OSError."""
     cdef long result
     if fd > 2:
         return fd

@@ -53,4 +53,4 @@ def process_in(cgroup: Cgroup, code: str) -> Iterator[subprocess.Popen[bytes]]:
             assert process.stdout and process.stdout.readline()
             yield process
         finally:
-            process.kill()
+            cgroup.kill()  # the frozen, too, whom a signal alone does not end
