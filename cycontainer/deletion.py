@@ -173,7 +173,9 @@ def _reconstructed(directory: Directory) -> State | None:
         return None
     layout = current().cgroups
     paths = where(config.linux.cgroups_path, directory.container_id, layout)
-    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in layout.v1]
+    found = (*layout.v1, layout.v2) if layout.v2 else layout.v1
+    every = [at for at in found if at.mount in paths]
+    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in every]
     return State(
         id=directory.container_id, bundle="/", version=config.version, created="", owner=0, cgroups=tuple(places)
     )
