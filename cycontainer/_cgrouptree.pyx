@@ -49,6 +49,14 @@ cdef int write_file(int directory, const char *file, const char *value, size_t l
     return error
 
 
+cdef long read_some(int fd, char *text, size_t room) noexcept nogil:
+    """read(2), and again when a signal came; a negative errno."""
+    cdef long got = read(fd, text, room)
+    while got < 0 and errno == EINTR:
+        got = read(fd, text, room)
+    return got if got >= 0 else -errno
+
+
 cdef long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil:
     """As much as fits, and a NUL; the length without it, or a negative errno."""
     cdef long got, length = 0
@@ -57,11 +65,8 @@ cdef long read_file(int directory, const char *file, char *text, size_t room) no
         return -errno
     got = 1
     while got > 0 and length < <long> room - 1:
-        got = read(fd, text + length, room - 1 - <size_t> length)
-        if got < 0:
-            length = -errno
-            break
-        length += got
+        got = read_some(fd, text + length, room - 1 - <size_t> length)
+        length = length + got if got >= 0 else got
     close(fd)
     if length >= 0:
         text[length] = 0
@@ -79,9 +84,7 @@ cdef void read_files(const int *directories, const char **files, long *lengths, 
         if directories[index] < 0:
             continue
         fd = openat(directories[index], files[index], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-        lengths[index] = read(fd, text + used, room - used) if fd >= 0 else -1
-        if lengths[index] < 0:
-            lengths[index] = -errno
+        lengths[index] = read_some(fd, text + used, room - used) if fd >= 0 else -errno
         if fd >= 0:
             close(fd)
         used += <size_t> max(lengths[index], 0)
@@ -164,7 +167,7 @@ cdef int read_processes(int directory, Numbers *found) noexcept nogil:
     cdef int error = 0, fd = openat(directory, b"cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
     if fd < 0:
         return 0 if errno == ENOENT or errno == ENODEV else -errno
-    got = read(fd, text, sizeof(text))
+    got = read_some(fd, text, sizeof(text))
     while got > 0 and error >= 0:
         for index in range(got):
             if text[index] != c'\n':
@@ -172,9 +175,9 @@ cdef int read_processes(int directory, Numbers *found) noexcept nogil:
             elif error >= 0:
                 error = append(found, pid)
                 pid = -1
-        got = read(fd, text, sizeof(text))
-    if got < 0 and errno != ENODEV and errno != EOPNOTSUPP:
-        error = -errno
+        got = read_some(fd, text, sizeof(text))
+    if got < 0 and got != -ENODEV and got != -EOPNOTSUPP:
+        error = <int> got
     close(fd)
     return error
 

@@ -12,10 +12,11 @@ from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESS
                                  MESSAGE_GATE, MESSAGE_LISTENER, MESSAGE_MOUNT, MESSAGE_PROGRAM, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, ALL_CHILDREN, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE,
-                               EAGAIN, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN, SCM_RIGHTS,
-                               SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED, WNOHANG,
-                               clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd, pthread_sigmask,
-                               recvmsg, sendmsg, sigfillset, siginfo_t, sigset_t, socketpair, syscall, timespec)
+                               EAGAIN, ECHILD, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN,
+                               SCM_RIGHTS, SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED,
+                               WNOHANG, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd,
+                               pthread_sigmask, recvmsg, sendmsg, sigfillset, siginfo_t, sigset_t, socketpair, syscall,
+                               timespec)
 
 from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
                                    NR_close_range, NR_dup3, NR_execveat, NR_fcntl, NR_pidfd_send_signal, NR_prctl,
@@ -117,16 +118,20 @@ cdef long give_birth(clone_arguments *args, Birth *birth) noexcept nogil:
 
 
 cdef void end(int pidfd) noexcept nogil:
-    """Kill it, and reap it unless someone else has: waitid(2), P_PIDFD. What cannot be killed is not waited for."""
+    """Kill it, and reap it unless someone else has: waitid(2), P_PIDFD. What cannot be killed is not waited for.
+
+    Each of the two calls has a second chance: who comes here has no other way to be rid of it.
+    """
     cdef siginfo_t info
+    cdef int chances = 2
     cdef int options = WEXITED | ALL_CHILDREN
     cdef long result = sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
     if result < 0 and result != -ESRCH:
         result = sys5(NR_pidfd_send_signal, pidfd, SIGKILL, 0, 0, 0)
     if result < 0 and result != -ESRCH:
         options |= WNOHANG
-    while syscall(SYS_waitid, P_PIDFD, pidfd, &info, options, NULL) < 0 and errno == EINTR:
-        pass
+    while chances and syscall(SYS_waitid, P_PIDFD, pidfd, &info, options, NULL) < 0 and errno != ECHILD:
+        chances -= errno != EINTR
 
 
 cdef int pid_of(int pidfd) except -1:

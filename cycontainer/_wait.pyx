@@ -227,6 +227,7 @@ def reap(int pidfd) -> tuple:
 
     Raises:
         ChildProcessError: someone else has waited for it, or SIGCHLD is ignored, and the kernel does not remember.
+        OSError: it is still there, and unreaped.
     """
     cdef siginfo_t info
     cdef rusage usage
@@ -236,7 +237,7 @@ def reap(int pidfd) -> tuple:
         while result < 0 and errno == EINTR:
             result = syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | ALL_CHILDREN, &usage)
     if result < 0:
-        raise ChildProcessError(errno, "waitid")
+        raise OSError(errno, "waitid")            # ChildProcessError when that is ECHILD
     return (info.si_status if info.si_code == CLD_EXITED else -info.si_status,
             usage.ru_utime.tv_sec + usage.ru_utime.tv_usec / 1e6, usage.ru_stime.tv_sec + usage.ru_stime.tv_usec / 1e6,
             usage.ru_maxrss * 1024)

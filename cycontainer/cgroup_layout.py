@@ -70,10 +70,11 @@ def probe_layout() -> CgroupLayout:
     return read_layout(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
 
 
-def mount_points() -> list[tuple[str, str]]:
-    """Where this process's mounts stand, and of which file system they are; a later one may hide those before it."""
+def mount_points() -> dict[str, tuple[str, str]]:
+    """This process's mounts by their ids: where each stands, and of which file system it is."""
     lines = (line.partition(" - ") for line in _read("/proc/self/mountinfo").splitlines())
-    return [(_unescape(fields.split(" ")[4]), rest.split(" ")[0]) for fields, _, rest in lines]
+    found = ((fields.split(" "), rest.split(" ")[0]) for fields, _, rest in lines)
+    return {fields[0]: (_unescape(fields[4]), kind) for fields, kind in found}
 
 
 def _read(path: str) -> str:

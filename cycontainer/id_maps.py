@@ -122,15 +122,23 @@ def make_tree(pid: int, tree: Tree) -> int:
 
 def _unmappable(tree: Tree, namespace: int) -> str:
     """Which mount it is that cannot be mapped to other ids, and its file system; asked of each alone."""
+    mounts = mount_points()
     top = os.path.realpath(tree.path)
-    found = tree.path
-    for point, kind in mount_points():
-        inside = tree.idmap == "ridmap" and f"{point}/".startswith(f"{top}/".replace("//", "/"))
-        path = point if inside else top
-        if not inside and not f"{top}/".startswith(f"{point}/".replace("//", "/")):
-            continue
+    below = [point for point, _ in mounts.values() if point.startswith(f"{top.rstrip('/')}/")]
+    for path in (top, *(below if tree.idmap == "ridmap" else ())):
         try:
             os.close(_fd.take_tree(os.fsencode(path), False, namespace))
-        except OSError:
-            found = f"{path}: {kind} cannot be mapped to other ids"
-    return found
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return f"{path}: {mounts[_mount_id(path)][1]} cannot be mapped to other ids"
+    return tree.path
+
+
+def _mount_id(path: str) -> str:
+    """The mount that `path` is on; a name alone does not say it, as one mount can hide another."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as info:
+            return next(line.split()[1] for line in info if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)

@@ -26,13 +26,18 @@ def pad_descriptor() -> int:
 
     Raises:
         LaunchError: it could not be made; nothing is left.
+        OSError: a descriptor could not be looked at; the same.
     """
     kept = _kept.get("pad")
     if kept is not None and _is_open(kept):
         return kept[0]
     _kept.pop("pad", None)
     fd = _make()
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        os.close(fd)
+        raise
     ours = (fd, status.st_dev, status.st_ino)
     first = _kept.setdefault("pad", ours)
     if first != ours:  # another thread was faster
@@ -43,7 +48,9 @@ def pad_descriptor() -> int:
 def _is_open(kept: tuple[int, int, int]) -> bool:
     try:
         status = os.fstat(kept[0])
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         return False
     return (status.st_dev, status.st_ino) == kept[1:]
 

@@ -110,12 +110,15 @@ cdef long null_device() noexcept nogil:
     if descriptor < 0:
         return descriptor
     result = status_of(<int> descriptor, &status)
-    if (result == 0 and status.stx_mode & S_IFMT == S_IFCHR
-            and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3
-            and set_attributes(<int> descriptor, 0, 0, MS_PRIVATE, 0) == 0):
+    if result == 0 and (status.stx_mode & S_IFMT != S_IFCHR
+                        or status.stx_rdev_major != 1 or status.stx_rdev_minor != 3):
+        result = -EINVAL
+    if result == 0:
+        result = set_attributes(<int> descriptor, 0, 0, MS_PRIVATE, 0)
+    if result == 0:
         return descriptor
     sys1(NR_close, descriptor)
-    return result if result < 0 else -EINVAL
+    return result
 
 
 cdef inline long set_string(long context, const char *key, const char *value) noexcept nogil:
