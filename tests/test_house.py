@@ -82,8 +82,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "__init__",
         "__main__",
         "_arguments",
+        "_plans",
+        "_request",
         "_result",
         "_run",
+        "_running",
         "aio",
         "cli",
         "command",
@@ -350,7 +353,7 @@ def test_importing_run_keeps_to_its_budget() -> None:
     assert not modules & SLOW
     foreign = {name for name in modules if not name.startswith(PACKAGE)}
     assert len(foreign) <= 26, sorted(foreign)
-    assert len(modules - foreign) <= 31, sorted(modules - foreign)
+    assert len(modules - foreign) <= 34, sorted(modules - foreign)
 
 
 @pytest.mark.parametrize("verb", ["state", "list", "kill", "start", "delete", "pause", "resume"])

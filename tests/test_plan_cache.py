@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cycontainer import ConfigError, _run
+from cycontainer import ConfigError, _plans, run
 from cycontainer._seccomp import version
 from cycontainer.host import current
 from cycontainer.sandbox import Options
@@ -18,7 +18,7 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # What changes here would change the whole test run: so each is changed in a process of its own.
 BEGIN = """
 import ctypes, os, struct
-from cycontainer import _run
+from cycontainer import _plans
 from cycontainer.cgroup_layout import probe_layout
 from cycontainer.sandbox import Options
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -27,7 +27,7 @@ OPTIONS = Options(
     read_only=True, user_namespace=False, keep_init=True, masked_paths=(), private=(), supervised=(),
 )
 def plan():
-    return _run._plan_for(OPTIONS, ("true",), (), None)
+    return _plans.plan_for(OPTIONS, ("true",), (), None)
 first = plan()
 assert plan() is first
 """
@@ -64,17 +64,17 @@ def options(**changes: object) -> Options:
 
 def test_it_depends_on_libseccomps_version_and_the_private_directories() -> None:
     host, private = current(), options(private=("/root",))
-    assert version() in _run._depends_on(options(), (), None, host)
-    assert version() in _run._depends_on(options(), (), {"linux": {"seccomp": {}}}, host)
-    assert version() not in _run._depends_on(options(), (), {"linux": {}}, host)
-    assert _run._depends_on(options(), (), None, host) != _run._depends_on(private, (), None, host)
+    assert version() in _plans.depends_on(options(), (), None, host)
+    assert version() in _plans.depends_on(options(), (), {"linux": {"seccomp": {}}}, host)
+    assert version() not in _plans.depends_on(options(), (), {"linux": {}}, host)
+    assert _plans.depends_on(options(), (), None, host) != _plans.depends_on(private, (), None, host)
 
 
 @pytest.mark.root
 def test_a_configuration_that_was_changed_in_place_is_compiled_again(busybox_rootfs: str) -> None:
     config = {"ociVersion": "1.3.0", "process": {"env": ["A=1"]}, "linux": {"namespaces": [{"type": "mount"}]}}
     config["linux"]["namespaces"].append({"type": "pid"})  # type: ignore[index]  # it is a dict
-    assert _run.run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"}).returncode == 0
+    assert run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"}).returncode == 0
     config["hostname"] = "no namespace for this one"
     with pytest.raises(ConfigError):
-        _run.run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"})
+        run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"})

@@ -1,0 +1,128 @@
+"""The plans of what `run()` is asked for: compiled, and kept by all that they depend on. Face."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer._arguments import private_directories
+from cycontainer.compile import Style, compile_plan
+from cycontainer.errors import ConfigError
+from cycontainer.host import current
+from cycontainer.mount_options import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
+from cycontainer.record import Record
+from cycontainer.sandbox import Options, document, overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
+
+    from cycontainer.config import Config
+    from cycontainer.host import Host
+    from cycontainer.plan import Plan
+
+
+class _Prepared(Record):
+    """A compiled container, and what it depends on."""
+
+    plan: Plan
+    host: Host
+    config: Any  # the caller's dict as it was, to see that it has not changed
+
+
+_prepared: dict[tuple[object, ...], _Prepared] = {}
+MOST_PREPARED: Final = 256
+
+
+def _compile(
+    options: Options,
+    args: tuple[str, ...],
+    mounts: list[dict[str, Any]],
+    config: dict[str, Any] | None,
+    host: Host,
+) -> Plan:
+    from cycontainer.read_config import read_config
+
+    privileged = host.privileged and host.uid == 0
+    attributes = ATTR_NOSUID | ATTR_NODEV
+    if config is not None:
+        document_ = overlay(config, options, list(args), mounts)
+        checked: Config = read_config(document_, bundle=_working_directory())
+        _check_served(checked, options)
+        attributes = 0
+    else:
+        found = document(options, list(args), mounts, privileged=privileged, host=host)
+        checked = _with_seccomp(read_config(found, bundle="/"))
+        attributes |= ATTR_RDONLY if options.rootfs is None else 0
+    # of the host's root nothing is to become ours; the root of a user namespace has but itself
+    map_root = options.user_namespace and options.rootfs is not None and host.initial_user_namespace
+    style = Style(
+        keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
+        supervised=options.supervised, pad=True,
+    )  # fmt: skip
+    return compile_plan(checked, host, style)
+
+
+def _check_served(config: Config, options: Options) -> None:
+    """Refuse what only a `Container` does, and what the configuration would have to say itself."""
+    from cycontainer.config import Hooks
+    from cycontainer.confinement import notifies
+
+    if notifies(config.linux.seccomp):
+        raise ConfigError("linux.seccomp", "run() passes no listener on; `supervisor` answers system calls")
+    if config.hooks != Hooks():
+        raise ConfigError("hooks", "run() calls none; a Container does")
+    if config.process is not None and config.process.terminal:
+        raise ConfigError("process.terminal", "run() gives none; a Container does")
+    if options.user_namespace and "user" not in [namespace.type for namespace in config.linux.namespaces]:
+        raise ConfigError("user_namespace", "with `config`, its linux.namespaces and mappings say so")
+
+
+def _with_seccomp(config: Config) -> Config:
+    from cycontainer.seccomp_profile import DEFAULT
+
+    return config.replace(linux=config.linux.replace(seccomp=DEFAULT))
+
+
+def _working_directory() -> str:
+    """What a configuration's relative paths start from; when it is gone, a path that leads to what is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/proc/self/cwd"
+
+
+def plan_for(
+    options: Options, args: tuple[str, ...], mounts: list[dict[str, Any]], config: dict[str, Any] | None
+) -> Plan:
+    """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
+    host = current()
+    if options.rootfs is None and config is None:
+        options = options.replace(private=private_directories())
+    key = depends_on(options, mounts, config, host)
+    kept = _prepared.get(key)
+    if kept is not None and kept.config == config:
+        return kept.plan
+    plan = _compile(options, args, mounts, config, host)
+    if len(_prepared) >= MOST_PREPARED:
+        _prepared.pop(next(iter(_prepared)))
+    if config is not None:
+        import copy
+
+        config = copy.deepcopy(config)
+    _prepared[key] = _Prepared(plan=plan, host=host, config=config)
+    return plan
+
+
+def depends_on(
+    options: Options, mounts: Sequence[Mapping[str, Any]], config: dict[str, Any] | None, host: Host
+) -> tuple[object, ...]:
+    """All that a plan comes of, but what is in the caller's own configuration: that is compared."""
+    linux = config.get("linux") if isinstance(config, dict) else None
+    maker = None
+    if config is None or (isinstance(linux, dict) and "seccomp" in linux):
+        from cycontainer._seccomp import version
+
+        maker = version()
+    place = _working_directory() if config is not None else ""  # of relative paths
+    return options, repr(mounts) if mounts else "", None if config is None else id(config), place, host, maker

@@ -1,0 +1,121 @@
+"""What a run is asked for, checked whole before anything is done. Face."""
+
+from __future__ import annotations
+
+from cycontainer._arguments import (
+    check_count,
+    check_given,
+    check_number,
+    directory,
+    environment_entries,
+    input_bytes,
+    mount_entries,
+    path_list,
+    program_arguments,
+    user_ids,
+)
+from cycontainer._plans import plan_for
+from cycontainer.errors import ConfigError
+from cycontainer.record import Record
+from cycontainer.sandbox import ENVIRONMENT, Options
+from cycontainer.streams import DEVNULL, PIPE
+from cycontainer.tables import MOST_NUMBER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
+    from typing import Any, Final
+
+    from cycontainer.plan import Plan
+    from cycontainer.streams import Stream
+    from cycontainer.supervisor import Answer, Call
+
+FOREVER: Final = float("inf")
+
+
+class Request(Record):
+    """One run, checked: what `run()` was given, and the plan that it comes to.
+
+    Attributes:
+        plan: compiled; args and env are filled in when it is launched.
+        args, env: the program's; env None is the plan's.
+        stdin, stdout, stderr: what `Streams.add` takes.
+        data: what the program reads, when stdin is a pipe.
+        timeout: seconds, infinity for none.
+        decoding: (encoding, errors) of what is captured; None leaves it bytes.
+        supervisor: who answers which system calls.
+    """
+
+    plan: Plan
+    args: tuple[str, ...]
+    env: tuple[str, ...] | None
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    data: bytes
+    timeout: float
+    decoding: tuple[str, str] | None
+    supervisor: Mapping[str, Callable[[Call], Answer]] | None
+
+
+def request(
+    args: Sequence[str | PathLike[str]],
+    *,
+    rootfs: str | PathLike[str] | None = None,
+    input: bytes | str | None = None,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = True,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: int | str | None = None,
+    hostname: str | None = None,
+    memory: int | None = None,
+    cpus: float | None = None,
+    pids: int | None = None,
+    network: str = "none",
+    mounts: Sequence[Mapping[str, Any]] = (),
+    read_only: bool = True,
+    masked_paths: Sequence[str] = (),
+    user_namespace: bool = False,
+    init: bool = True,
+    supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Request:
+    """The keywords of `run()` as a Request. Raises ConfigError."""
+    arguments, environment = program_arguments(args), environment_entries(env)
+    check_number("timeout", timeout, 0, FOREVER)
+    check_number("cpus", cpus, 0.01, MOST_NUMBER)
+    check_count("memory", memory, 4096)
+    check_count("pids", pids, 1)
+    check_given("cwd", cwd)
+    check_given("hostname", hostname)
+    if network not in ("none", "host"):
+        raise ConfigError("network", f"must be none or host, not {network!r}")
+    root = None if rootfs is None else directory(rootfs, "rootfs")
+    uid, gid = user_ids(user, root)
+    options = Options(
+        rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
+        read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
+        masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
+    )  # fmt: skip
+    plan = plan_for(options, arguments, mount_entries(mounts), config)
+    decode = text or encoding is not None or errors is not None
+    return Request(
+        plan=plan,
+        args=arguments,
+        env=ENVIRONMENT if environment is None and config is None else environment,
+        stdin=PIPE if input is not None else stdin,
+        stdout=PIPE if stdout is None and capture_output else stdout,
+        stderr=PIPE if stderr is None and capture_output else stderr,
+        data=input_bytes(input, encoding, errors),
+        timeout=FOREVER if timeout is None else timeout,
+        decoding=(encoding or "utf-8", errors or "strict") if decode else None,
+        supervisor=supervisor or None,
+    )

@@ -1,0 +1,260 @@
+"""A run from its launch to its end: one call for who waits here, event by event for who waits elsewhere. Face."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cycontainer import _wait
+from cycontainer._clone import CLONED, ENDED, FAILED, HeldSignals
+from cycontainer._result import Result, Usage
+from cycontainer.errors import LaunchError
+from cycontainer.host import current
+from cycontainer.launch import attend, end_of, kill, launch
+from cycontainer.streams import Streams
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from cycontainer._clone import Child
+    from cycontainer._request import Request
+    from cycontainer.cgroups import Cgroup
+    from cycontainer.plan import Plan
+    from cycontainer.supervisor import Supervisor
+
+SIGKILL: Final = 9
+
+_swept = 0  # the process that has swept
+
+
+def finish(request: Request) -> Result:
+    """Launch, wait for the end, and clean up. Raises what `run()` does."""
+    running = Running(request)
+    try:
+        running.begin()
+        running.wait()
+        running.settle()
+    except OSError as error:
+        if error.errno is None:
+            raise  # no kernel's answer, but what a signal handler raised: TimeoutError, as many do
+        raise not_launched(error) from error
+    finally:
+        running.close()
+    return running.result()
+
+
+def not_launched(error: OSError) -> LaunchError:
+    """What the kernel's refusal of something that the launcher itself does says to the caller."""
+    return LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0)
+
+
+class Running:
+    """One run. Whoever made this closes it, whatever happens: what is then still there is killed.
+
+    It is made before anything is opened, so that a signal handler that raises finds an owner for all that is.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.started = time.monotonic()
+        self.request = request
+        self.streams = Streams()
+        self.supervisor = _supervisor(request)
+        self.cgroup: Cgroup | None = None
+        self.child: Child | None = None
+        self.waiter: _wait.Waiter | None = None
+        self.ended: tuple[int, ...] | None = None  # the init's report
+        self.timed_out = False
+        self.processes = 1  # that the init has gone through
+        self.never_ran = False  # the init was ended before it executed the program
+        self._end: tuple[int, float, float, int] | None = None
+        self._peak: int | None = None
+        self._oom_killed = False
+
+    def begin(self) -> None:
+        """Launch it, in a cgroup of its own where there are limits. Raises what `run()` does, and OSError."""
+        request = self.request
+        path = _cgroup_path(request.plan)
+        with HeldSignals():
+            self.streams.add("stdin", request.stdin)
+            self.streams.add("stdout", request.stdout)
+            self.streams.add("stderr", request.stderr)
+            self.cgroup = _make_cgroup(request.plan, path)
+            self.child = launch(
+                request.plan,
+                descriptors=tuple(self.streams.program),
+                args=request.args,
+                env=request.env,
+                cgroup=self.cgroup,
+                cgroup_path=path,
+            )
+            self.streams.launched()
+            if self.cgroup is not None:
+                self.cgroup.release_tasks()
+            ends = self.streams.ends
+            self.captured = ends["stdout"] >= 0, ends["stderr"] >= 0
+            self.streams.taken()  # the waiter's now
+            self.waiter = _wait.Waiter(
+                self.child, ends["stdout"], ends["stderr"], ends["stdin"], request.data, request.timeout
+            )
+
+    # --- waiting
+
+    def wait(self) -> None:
+        """Wait for the end, whatever it is. An exception is a signal's, or a failed step's."""
+        assert self.waiter is not None
+        while not self.hear(self.waiter.wait()):
+            continue
+
+    def hear(self, event: int) -> bool:
+        """Deal with an event of the waiter; whether it was the end. Raises LaunchError: a step failed."""
+        if event == _wait.DEADLINE:
+            self.timed_out = True
+            self._stop()
+        elif event == _wait.MESSAGE:
+            with HeldSignals():
+                self._hear_init()
+        elif event == _wait.ENDED:
+            with HeldSignals():
+                self._last_words()
+            return True
+        return False
+
+    def _stop(self) -> None:
+        assert self.child is not None and self.waiter is not None
+        kill(self.child)
+        self.waiter.without_deadline()
+
+    def _hear_init(self) -> None:
+        assert self.child is not None and self.waiter is not None
+        message = self.child.receive()
+        if not message:
+            return
+        if message[0] == ENDED:
+            self.ended = message
+            return
+        attend(self._plan_of(message), self.child, message, {"listener": self._supervise})
+        if message[0] == CLONED:
+            self.processes += 1
+            self.waiter.watch()
+
+    def _plan_of(self, message: tuple[int, ...]) -> Plan:
+        """A failure is told of the program of this run, not of the one that the plan was made for."""
+        plan = self.request.plan
+        return plan.replace(args=self.request.args) if message[0] == FAILED else plan
+
+    def _supervise(self, child: Child) -> None:
+        assert self.supervisor is not None  # a plan of ours notifies no one else
+        self.supervisor.begin(child.listener, lambda: kill(child))
+
+    def _last_words(self) -> None:
+        """A report that came together with the end."""
+        assert self.child is not None
+        message = self.child.receive() if self.child.socket >= 0 else None
+        while message:
+            if message[0] == ENDED:
+                self.ended = message
+            elif message[0] == FAILED:
+                attend(self._plan_of(message), self.child, message)
+            message = self.child.receive()
+
+    # --- the end
+
+    def settle(self) -> None:
+        """It has ended: reap it, and read what its cgroup has counted. Raises StatusUnknown."""
+        assert self.child is not None
+        self.child.settled()
+        self.never_ran = not self.request.plan.keeps_init and _died_as_init(self.child)
+        self._end = end_of(self.child, self.ended)
+        if self.cgroup is not None:
+            self._peak = self.cgroup.memory_peak()
+            self._oom_killed = bool(self.cgroup.oom_kills())
+
+    def close(self) -> None:
+        """Close and remove all that is ours; what has not been settled is killed first.
+
+        Raises what a callable of the supervisor has raised: that ended the run.
+        """
+        with HeldSignals():
+            if self.child is not None and self._end is None:
+                self.child.abandon()
+            if self.waiter is not None:
+                self.waiter.close()  # not when it goes: an exception's traceback would keep it
+            self.streams.close()
+            if self.supervisor is not None:
+                self.supervisor.close()
+            if self.child is not None:
+                self.child.close()
+            cgroup, self.cgroup = self.cgroup, None
+            if cgroup is not None:
+                cgroup.destroy()
+        if self.supervisor is not None:
+            self.supervisor.raise_error()
+
+    def result(self) -> Result:
+        """What became of it, when it is closed. Raises LaunchError: the program had not begun."""
+        assert self._end is not None and self.waiter is not None
+        request = self.request
+        code, user, system, resident = self._end
+        if self._died_early(code):
+            raise LaunchError(f"run {request.args[0]}: the container's init ended with {code}, and no word", 0, 0, 0)
+        decoding = request.decoding
+        texts = [
+            (part.decode(*decoding) if decoding else part) if wanted else None
+            for part, wanted in zip(self.waiter.output(), self.captured, strict=True)
+        ]
+        return Result(
+            args=request.args,
+            returncode=-SIGKILL if self.timed_out else code,
+            stdout=texts[0],
+            stderr=texts[1],
+            timed_out=self.timed_out,
+            oom_killed=self._oom_killed,
+            usage=Usage(
+                wall=time.monotonic() - self.started, user=user, system=system, peak_memory=self._peak or resident,
+                processes=self.ended[3] or None if self.ended else None,
+            ),
+        )  # fmt: skip
+
+    def _died_early(self, code: int) -> bool:
+        """Whether the init was killed before it could report, or go on: not by us, nor with the program's status."""
+        plan = self.request.plan
+        if self.processes < plan.processes or self.never_ran:
+            return not self.timed_out
+        return plan.keeps_init and self.ended is None and not self.timed_out and code != 126
+
+
+def _supervisor(request: Request) -> Supervisor | None:
+    if request.supervisor is None:
+        return None
+    from cycontainer.supervisor import Supervisor
+
+    return Supervisor(request.supervisor)
+
+
+def _make_cgroup(plan: Plan, path: str | None) -> Cgroup | None:
+    if path is None or plan.cgroup is None:
+        return None
+    from cycontainer.cgroup_runs import run_paths
+    from cycontainer.cgroups import Cgroup
+
+    return Cgroup.create(plan.cgroup, run_paths(plan.cgroup, path, current().cgroups))
+
+
+def _cgroup_path(plan: Plan) -> str | None:
+    """Where the container's cgroup is to be, if it needs one."""
+    if plan.cgroup is None or not plan.cgroup.hierarchies:
+        return None
+    from cycontainer.cgroup_runs import run_path, sweep
+
+    global _swept
+    if _swept != os.getpid():
+        _swept = os.getpid()
+        sweep(current().cgroups)  # what a run that was killed with its caller has left
+    return run_path()
+
+
+def _died_as_init(child: Child) -> bool:
+    from cycontainer.starting import died_as_init
+
+    return died_as_init(child.pid)
