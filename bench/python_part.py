@@ -13,18 +13,21 @@ import sys
 import time
 from typing import Any
 
-from cycontainer import _clone, _run, _wait, cgroups
+from cycontainer import _clone, _wait, cgroups, run
 
 
 class Nothing:
     """Stands for a child and for its cgroup."""
 
-    pid, pidfd, socket, terminal, listener, tasks = 1, -1, -1, -1, -1, ()
+    pid, pidfd, socket, terminal, listener, birthplace, tasks = 1, -1, -1, -1, -1, -1, ()
 
     def nothing(self, *_: object) -> None:
         return
 
-    receive = settled = close = abandon = release_tasks = oom_kills = destroy = memory_peak = nothing
+    receive = settled = close = abandon = release_tasks = destroy = nothing
+
+    def memory_report(self) -> tuple[int, int]:
+        return 1, 0
 
 
 class Waiter:
@@ -50,7 +53,7 @@ class Cgroup:
 
 
 def run_once() -> None:
-    _run.run(["/bin/true"], rootfs=sys.argv[1], memory=1 << 28, pids=100, init=False)
+    run(["/bin/true"], rootfs=sys.argv[1], memory=1 << 28, pids=100, init=False)
 
 
 for _ in range(3):

@@ -4,6 +4,8 @@ from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fcntl, NR_fsconfig, N
                                    NR_mount_setattr, NR_open_tree, NR_openat2, NR_seccomp, NR_statx, capability_data,
                                    capability_header, file_status, mount_attributes, open_how_, sys1, sys2, sys3, sys4,
                                    sys5)
+from cycontainer._sys cimport POLLPRI, poll, pollfd
+
 cdef enum:
     F_DUPFD_CLOEXEC = 1030
     EINVAL_ = 22
@@ -147,6 +149,13 @@ def close_all(descriptors) -> None:
     """close(2) each. What it says changes nothing: the descriptor is gone, and closing it again could hit another's."""
     for fd in descriptors:
         sys1(NR_close, fd)
+
+
+def has_news(int fd) -> bool:
+    """Whether a descriptor has a POLLPRI to tell of: the mount table has changed. proc(5), /proc/PID/mounts."""
+    cdef pollfd entry
+    entry.fd, entry.events, entry.revents = fd, POLLPRI, 0
+    return poll(&entry, 1, 0) > 0
 
 
 def root_mount() -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cycontainer.plan import Plan
 
 
-class _Prepared(Record):
+class Prepared(Record):
     """A compiled container, and what it depends on."""
 
     plan: Plan
@@ -30,8 +30,9 @@ class _Prepared(Record):
     config: Any  # the caller's dict as it was, to see that it has not changed
 
 
-_prepared: dict[tuple[object, ...], _Prepared] = {}
+_prepared: dict[tuple[object, ...], Prepared] = {}
 MOST_PREPARED: Final = 256
+_host: Host | None = None  # the last one: of equal ones the first, so that its identity is a key
 
 
 def _compile(
@@ -94,15 +95,20 @@ def _working_directory() -> str:
 
 def plan_for(
     options: Options, args: tuple[str, ...], mounts: list[dict[str, Any]], config: dict[str, Any] | None
-) -> Plan:
+) -> Prepared:
     """The compiled plan, kept by all that it depends on; args and env are filled in at each launch."""
-    host = current()
+    global _host
+    host, last = current(), _host
+    if last is not None and last == host:
+        host = last
+    else:
+        _host = host
     if options.rootfs is None and config is None:
         options = options.replace(private=private_directories())
     key = depends_on(options, mounts, config, host)
     kept = _prepared.get(key)
     if kept is not None and kept.config == config:
-        return kept.plan
+        return kept
     plan = _compile(options, args, mounts, config, host)
     if len(_prepared) >= MOST_PREPARED:
         _prepared.pop(next(iter(_prepared)))
@@ -110,8 +116,8 @@ def plan_for(
         import copy
 
         config = copy.deepcopy(config)
-    _prepared[key] = _Prepared(plan=plan, host=host, config=config)
-    return plan
+    made = _prepared[key] = Prepared(plan=plan, host=host, config=config)
+    return made
 
 
 def depends_on(
@@ -125,4 +131,5 @@ def depends_on(
 
         maker = version()
     place = _working_directory() if config is not None else ""  # of relative paths
-    return options, repr(mounts) if mounts else "", None if config is None else id(config), place, host, maker
+    caller = None if config is None else id(config)
+    return options, repr(mounts) if mounts else "", caller, place, id(host), maker

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, Final
 
+    from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.plan import Plan
     from cycontainer.streams import Stream
     from cycontainer.supervisor import Answer, Call
@@ -39,6 +40,7 @@ class Request(Record):
 
     Attributes:
         plan: compiled; args and env are filled in when it is launched.
+        layout: where it makes its cgroup.
         args, env: the program's; env None is the plan's.
         stdin, stdout, stderr: what `Streams.add` takes.
         data: what the program reads, when stdin is a pipe.
@@ -48,6 +50,7 @@ class Request(Record):
     """
 
     plan: Plan
+    layout: CgroupLayout
     args: tuple[str, ...]
     env: tuple[str, ...] | None
     stdin: Stream
@@ -105,10 +108,11 @@ def request(
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
         masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
     )  # fmt: skip
-    plan = plan_for(options, arguments, mount_entries(mounts), config)
+    prepared = plan_for(options, arguments, mount_entries(mounts), config)
     decode = text or encoding is not None or errors is not None
     return Request(
-        plan=plan,
+        plan=prepared.plan,
+        layout=prepared.host.cgroups,
         args=arguments,
         env=ENVIRONMENT if environment is None and config is None else environment,
         stdin=PIPE if input is not None else stdin,

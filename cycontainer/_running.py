@@ -9,7 +9,6 @@ from cycontainer import _wait
 from cycontainer._clone import CLONED, ENDED, FAILED, HeldSignals
 from cycontainer._result import Result, Usage
 from cycontainer.errors import LaunchError
-from cycontainer.host import current
 from cycontainer.launch import attend, end_of, kill, launch
 from cycontainer.streams import Streams
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer._request import Request
+    from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.cgroups import Cgroup
     from cycontainer.plan import Plan
     from cycontainer.supervisor import Supervisor
@@ -74,12 +74,12 @@ class Running:
     def begin(self) -> None:
         """Launch it, in a cgroup of its own where there are limits. Raises what `run()` does, and OSError."""
         request = self.request
-        path = _cgroup_path(request.plan)
+        path = _cgroup_path(request.plan, request.layout)
         with HeldSignals():
             self.streams.add("stdin", request.stdin)
             self.streams.add("stdout", request.stdout)
             self.streams.add("stderr", request.stderr)
-            self.cgroup = _make_cgroup(request.plan, path)
+            self.cgroup = _make_cgroup(request.plan, path, request.layout)
             self.child = launch(
                 request.plan,
                 descriptors=tuple(self.streams.program),
@@ -164,11 +164,12 @@ class Running:
         """It has ended: reap it, and read what its cgroup has counted. Raises StatusUnknown."""
         assert self.child is not None
         self.child.settled()
-        self.never_ran = not self.request.plan.keeps_init and _died_as_init(self.child)
+        well = self.request.plan.keeps_init or _wait.exited_with_0(self.child.pidfd)
+        self.never_ran = not well and _died_as_init(self.child)
         self._end = end_of(self.child, self.ended)
         if self.cgroup is not None:
-            self._peak = self.cgroup.memory_peak()
-            self._oom_killed = bool(self.cgroup.oom_kills())
+            self._peak, kills = self.cgroup.memory_report()
+            self._oom_killed = bool(kills)
 
     def close(self) -> None:
         """Close and remove all that is ours; what has not been settled is killed first.
@@ -232,16 +233,16 @@ def _supervisor(request: Request) -> Supervisor | None:
     return Supervisor(request.supervisor)
 
 
-def _make_cgroup(plan: Plan, path: str | None) -> Cgroup | None:
+def _make_cgroup(plan: Plan, path: str | None, layout: CgroupLayout) -> Cgroup | None:
     if path is None or plan.cgroup is None:
         return None
     from cycontainer.cgroup_runs import run_paths
     from cycontainer.cgroups import Cgroup
 
-    return Cgroup.create(plan.cgroup, run_paths(plan.cgroup, path, current().cgroups))
+    return Cgroup.create(plan.cgroup, run_paths(plan.cgroup, path, layout))
 
 
-def _cgroup_path(plan: Plan) -> str | None:
+def _cgroup_path(plan: Plan, layout: CgroupLayout) -> str | None:
     """Where the container's cgroup is to be, if it needs one."""
     if plan.cgroup is None or not plan.cgroup.hierarchies:
         return None
@@ -250,7 +251,7 @@ def _cgroup_path(plan: Plan) -> str | None:
     global _swept
     if _swept != os.getpid():
         _swept = os.getpid()
-        sweep(current().cgroups)  # what a run that was killed with its caller has left
+        sweep(layout)  # what a run that was killed with its caller has left
     return run_path()
 
 

@@ -74,7 +74,7 @@ cdef extern from "<sys/wait.h>" nogil:
     ctypedef struct siginfo_t:
         int si_pid, si_code, si_status
     enum:
-        WEXITED, WNOHANG, CLD_EXITED
+        WEXITED, WNOHANG, WNOWAIT, CLD_EXITED
     enum:
         ALL_CHILDREN "__WALL"
 

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, realloc
 
 from cycontainer._clone cimport Child
 from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, MSG_DONTWAIT,
-                               MSG_PEEK, POLLIN, POLLOUT, WEXITED, SYS_waitid, clock_gettime, close, errno, poll,
+                               MSG_PEEK, POLLIN, POLLOUT, WEXITED, WNOHANG, WNOWAIT, SYS_waitid, clock_gettime, close, errno, poll,
                                pollfd, read, recv, rusage, siginfo_t, syscall, timespec, write)
 
 from cycontainer.init.sys cimport NR_ioctl, sys3
@@ -218,6 +218,14 @@ cdef class Waiter:
         """What came from both pipes: (bytes, bytes)."""
         return (PyBytes_FromStringAndSize(self.buffers[0].data, <Py_ssize_t> self.buffers[0].length),
                 PyBytes_FromStringAndSize(self.buffers[1].data, <Py_ssize_t> self.buffers[1].length))
+
+
+def exited_with_0(int pidfd) -> bool:
+    """Whether a child that has not been waited for is known to have ended so. waitid(2)."""
+    cdef siginfo_t info
+    info.si_code = 0
+    return syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED | WNOWAIT | WNOHANG | ALL_CHILDREN, NULL) == 0 \
+        and info.si_code == CLD_EXITED and info.si_status == 0
 
 
 def reap(int pidfd) -> tuple:

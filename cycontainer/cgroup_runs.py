@@ -43,8 +43,8 @@ def run_path() -> str:
 
 def run_paths(plan: CgroupPlan, path: str, layout: CgroupLayout) -> tuple[str, ...]:
     """That in each of the plan's hierarchies: below what is delegated to this user, if that is all it has."""
-    top = {each.mount: _top(each) for each in layout.all}
-    return tuple([top[each.mount] + path for each in plan.hierarchies])
+    top = {each.mount: _top(each) for each in layout.all if each.delegated}
+    return tuple([top.get(each.mount, "") + path for each in plan.hierarchies])
 
 
 def _top(hierarchy: Hierarchy) -> str:

@@ -17,6 +17,7 @@ from cycontainer.cgroup_place import check_path, hand_over
 from cycontainer.errors import CgroupError
 
 cdef tuple FREEZERS = ("freezer.state", "cgroup.freeze")      # v1's, v2's
+cdef tuple MEMORY_FILES = ((b"memory.max_usage_in_bytes", b"memory.oom_control"), (b"memory.peak", b"memory.events"))
 
 # --- what Python sees ----------------------------------------------------------------------------------------------
 
@@ -375,24 +376,27 @@ cdef class Cgroup:
     def _has(self, str controller) -> bool:
         return any([controller in names for names in self._controllers])
 
-    def memory_peak(self) -> int | None:
-        """Bytes that were held at once at most; None without a memory controller, and on v2 before Linux 5.19.
+    def memory_report(self) -> tuple[int | None, int | None]:
+        """Bytes that were held at once at most, and processes that were killed for exceeding the limit.
 
-        Raises CgroupError.
+        None for what the kernel does not tell: without a memory controller, and of the peak on v2 before Linux 5.19.
+        v1 leaves the kills in sub-cgroups out. Raises CgroupError.
         """
-        for text in self.read_all(("memory.peak", "memory.max_usage_in_bytes")):
-            if text is not None:
-                return int(text)
-        return None
+        cdef int index = self._find("memory.")
+        if index < 0 or self._places[index].directory < 0:
+            return None, None
+        peak, events = MEMORY_FILES[self._places[index].unified]
+        text = self._read_small(index, peak)
+        words = self._read_small(index, events).split()
+        return int(text) if text else None, int(words[words.index(b"oom_kill") + 1]) if words else None
 
-    def oom_kills(self) -> int | None:
-        """Processes that were killed for exceeding the memory limit; v1 leaves sub-cgroups' out. None without a memory
-        controller. Raises CgroupError."""
-        for text in self.read_all(("memory.events", "memory.oom_control")):
-            if text is not None:
-                words = text.split()
-                return int(words[words.index(b"oom_kill") + 1])
-        return None
+    cdef bytes _read_small(self, int index, bytes name):
+        """The first 4 KB of a file; b"" when it is not there."""
+        cdef char text[4096]
+        cdef long length = read_file(self._places[index].directory, name, text, sizeof(text))
+        if length < 0 and length not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
+            raise CgroupError(f"{self.paths[index]}/{name.decode()}", -length)
+        return text[:max(length, 0)]
 
     def processes(self) -> list[int]:
         """The pids that are in it, in any hierarchy and at any depth; 0 stands for those of another pid namespace.

@@ -229,7 +229,7 @@ def _explain(error: LaunchError, config: Config, cgroup: Cgroup | None) -> None:
     cpu = config.linux.resources.cpu
     if error.attempt == "set the scheduler" and error.errno == errno.EPERM and cpu is not None and cpu.cpus:
         error.add_note("process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)")
-    if cgroup is not None and cgroup.oom_kills():
+    if cgroup is not None and cgroup.memory_report()[1]:
         error.add_note("container init was OOM-killed (memory limit too low?)")
 
 

@@ -8,6 +8,7 @@ from cycontainer._fd import (
     above_streams,
     close_all,
     effective_capabilities,
+    has_news,
     known_filter_flags,
     procfs_of_others,
     root_mount,
@@ -226,11 +227,7 @@ class MountTable:
 
     def count(self) -> int:
         """How many changes were seen. The kernel tells of each only once, so two threads that ask both get the sum."""
-        import select
-
-        watch = select.poll()  # one each call: two threads may not wait on one object
-        watch.register(self._fd, select.POLLPRI)  # POLLERR always comes with it
-        if watch.poll(0):
+        if has_news(self._fd):
             self.changes += 1
         return self.changes
 

@@ -10,6 +10,7 @@ from operator import itemgetter
 
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self, dataclass_transform
 else:
 
@@ -24,6 +25,7 @@ class _RecordType(type):
 
     fields: tuple[str, ...]
     defaults: dict[str, object]
+    pick: Callable[[dict[str, object]], tuple[object, ...]] | None  # the fields' values, in their order
 
     def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _RecordType:
         fields = tuple(space.get("__annotations__", ()))
@@ -32,6 +34,7 @@ class _RecordType(type):
         space.update({field: property(itemgetter(place)) for place, field in enumerate(fields)})
         made = super().__new__(cls, name, bases, space)
         made.fields, made.defaults = fields, defaults
+        made.pick = itemgetter(*fields) if len(fields) > 1 else None
         return made
 
 
@@ -45,13 +48,13 @@ class Record(tuple, metaclass=_RecordType):  # type: ignore[type-arg]  # its ite
     """
 
     def __new__(cls, **values: object) -> Self:
-        names, defaults = cls.fields, cls.defaults
+        found = {**cls.defaults, **values}
         try:
-            items = [values.pop(name) if name in values else defaults[name] for name in names]
+            items = cls.pick(found) if cls.pick else [found[name] for name in cls.fields]
         except KeyError as missing:
             raise TypeError(f"{cls.__name__} needs {missing}") from None
-        if values:
-            raise TypeError(f"{cls.__name__} has no {', '.join(values)}")
+        if len(found) > len(cls.fields):
+            raise TypeError(f"{cls.__name__} has no {', '.join(found.keys() - cls.fields)}")
         return tuple.__new__(cls, items)
 
     def replace(self, **changes: object) -> Self:

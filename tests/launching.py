@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ from cycontainer.launch import abandon, attend, end_of, launch
 from cycontainer.plan import Plan
 from cycontainer.read_config import read_config
 from cycontainer.spec import default_config
+
+
+def copy_rootfs(rootfs: str, target: str) -> None:
+    """With the devices that a container without a /dev of its own may have left: as files they would have no end."""
+    subprocess.run(["cp", "-a", rootfs, target], check=True)
 
 
 def document(rootfs: str, script: str = "true", **linux: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import copy_rootfs
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, ProgramError, run
@@ -81,7 +82,7 @@ def test_a_wrong_keyword_is_named_and_nothing_is_started(keywords: dict[str, Any
 def rootfs(busybox_rootfs: str, tmp_path: Path) -> str:
     """A root file system with programs that cannot be executed."""
     root = str(tmp_path / "rootfs")
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     for name, text, mode in (
         ("lost", "#!/no/such/interpreter\n", 0o755),
         ("plain", "#!/bin/sh\n", 0o644),

@@ -428,16 +428,15 @@ def test_no_one_freezes_or_kills_itself() -> None:
 
 def test_the_peak_and_the_kills_of_memory_are_told() -> None:
     with cgroup_of(plan_of(LIMITS)) as cgroup:
-        assert cgroup.oom_kills() == 0
+        assert cgroup.memory_report()[1] == 0
         with process_in(cgroup, "b'x' * (200 << 20)") as process:
             assert process.wait() == -signal.SIGKILL
-        assert cgroup.oom_kills() == 1
-        assert cgroup.memory_peak() == 64 << 20
+        assert cgroup.memory_report() == (64 << 20, 1)
 
 
 def test_without_a_memory_hierarchy_nothing_is_told_of_memory() -> None:
     with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
-        assert (cgroup.memory_peak(), cgroup.oom_kills()) == (None, None)
+        assert cgroup.memory_report() == (None, None)
 
 
 @pytest.mark.parametrize("file", ["../pids.max", "", ".."])

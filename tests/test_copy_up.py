@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from launching import copy_rootfs
 
 from cycontainer import LaunchError, Result, run
 
@@ -49,7 +50,7 @@ FILE_CAPABILITY = bytes.fromhex("01000002 00200000 00000000 00000000 00000000")
 def image(busybox_rootfs: str, tmp_path: str) -> Iterator[str]:
     """A root of the test's own, with an empty /data."""
     root = f"{tmp_path}/image"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     os.mkdir(f"{root}/data")
     yield root
     shutil.rmtree(root)

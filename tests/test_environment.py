@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launching import document, plan_of, printed
+from launching import copy_rootfs, document, plan_of, printed
 from ordinary import OrdinaryUser
 
 from cycontainer.json_text import to_json
@@ -75,7 +74,7 @@ def test_a_passwd_that_is_none_gives_the_root(image: Path, kind: str) -> None:
 @pytest.mark.root
 def test_a_container_and_an_exec_have_their_users_home(busybox_rootfs: str, tmp_path: Path) -> None:
     root = f"{tmp_path}/root"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     Path(f"{root}/etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nu:x:5:5::/home/u:/bin/sh\n")
     config = document(root, "echo $HOME; read x")
     config["process"]["env"] += ["HOME=", "A=1", "A=2"]
@@ -202,7 +201,7 @@ def test_a_tmpfs_takes_the_mode_of_what_it_covers(
     busybox_rootfs: str, tmp_path: Path, options: list[str], mode: str
 ) -> None:
     root = f"{tmp_path}/root"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     os.mkdir(f"{root}/there")
     os.chmod(f"{root}/there", 0o1750)
     config = document(root, "stat -c %a /there /new; grep ' /there ' /proc/mounts | cut -d' ' -f4 | cut -d, -f1")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from launching import copy_rootfs
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, run
@@ -70,7 +71,7 @@ def volume(tmp_path: object) -> Iterator[str]:
 @pytest.mark.root
 def test_the_files_of_a_mapped_root_keep_their_owners(busybox_rootfs: str, tmp_path: object) -> None:
     root = f"{tmp_path}/root"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     with open(f"{root}/theirs", "w"):
         os.chown(f"{root}/theirs", 1000, 1001)
     script = "stat -c %u:%g /bin/busybox /theirs; echo new > /new && stat -c %u:%g /new; ls -ln /proc/self/exe | wc -l"
@@ -94,7 +95,7 @@ def test_an_engines_root_is_mapped_by_the_engine(busybox_rootfs: str) -> None:
 @pytest.mark.root
 def test_a_root_that_cannot_be_mapped_is_named_with_its_file_system(busybox_rootfs: str, tmp_path: object) -> None:
     root = f"{tmp_path}/root"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     subprocess.run(["mount", "-t", "proc", "proc", f"{root}/sys"], check=True)
     try:
         with pytest.raises(LaunchError, match=f"{root}/sys: proc cannot be mapped") as failure:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from launching import document, plan_of, printed
+from launching import copy_rootfs, document, plan_of, printed
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, run
@@ -202,7 +202,7 @@ def test_the_roots_propagation_is_as_asked(busybox_rootfs: str, propagation: str
 @pytest.mark.root
 def test_targets_are_made_as_their_sources_are(busybox_rootfs: str, tmp_path: object) -> None:
     root, source = f"{tmp_path}/root", f"{tmp_path}/source"
-    shutil.copytree(busybox_rootfs, root, symlinks=True)
+    copy_rootfs(busybox_rootfs, root)
     os.mkdir(source)
     with open(f"{source}/file", "w") as file:
         file.write("content")

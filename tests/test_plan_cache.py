@@ -27,7 +27,7 @@ OPTIONS = Options(
     read_only=True, user_namespace=False, keep_init=True, masked_paths=(), private=(), supervised=(),
 )
 def plan():
-    return _plans.plan_for(OPTIONS, ("true",), (), None)
+    return _plans.plan_for(OPTIONS, ("true",), (), None).plan
 first = plan()
 assert plan() is first
 """
