@@ -8,6 +8,11 @@ if TYPE_CHECKING:
     from cycontainer._run import PIPE as PIPE
     from cycontainer._run import STDOUT as STDOUT
     from cycontainer._run import run as run
+    from cycontainer._spawned import Spawned as Spawned
+    from cycontainer._spawned import spawn as spawn
+    from cycontainer._stream import Line as Line
+    from cycontainer._stream import Lines as Lines
+    from cycontainer._stream import stream as stream
     from cycontainer.criu.snapshot import Snapshot as Snapshot
     from cycontainer.errors import CallGone as CallGone
     from cycontainer.errors import CgroupError as CgroupError
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from cycontainer.errors import ProgramError as ProgramError
     from cycontainer.errors import RunError as RunError
     from cycontainer.errors import StatusUnknown as StatusUnknown
+    from cycontainer.errors import WaitTimeout as WaitTimeout
     from cycontainer.lifecycle import Container as Container
     from cycontainer.supervisor import Call as Call
     from cycontainer.supervisor import Continue as Continue
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("Result", "Usage"), "cycontainer._result"),
     **dict.fromkeys(("DEVNULL", "PIPE", "STDOUT", "run"), "cycontainer._run"),
+    **dict.fromkeys(("Spawned", "spawn"), "cycontainer._spawned"),
+    **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
     "Snapshot": "cycontainer.criu.snapshot",
     **dict.fromkeys(("Call", "Continue", "Descriptor", "Errno", "Value"), "cycontainer.supervisor"),
@@ -46,6 +54,7 @@ _HOME = {
             "ProgramError",
             "RunError",
             "StatusUnknown",
+            "WaitTimeout",
         ),
         "cycontainer.errors",
     ),

@@ -1,6 +1,6 @@
 """Descriptors: files that live in memory, namespaces, detached mounts. Hot; it opens and passes on, nothing else."""
 
-from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fcntl, NR_fsconfig, NR_fsopen, NR_memfd_create,
+from cycontainer.init.sys cimport (NR_capget, NR_close, NR_fcntl, NR_fsconfig, NR_fsmount, NR_fsopen, NR_memfd_create,
                                    NR_mount_setattr, NR_open_tree, NR_openat2, NR_seccomp, NR_statx, capability_data,
                                    capability_header, file_status, mount_attributes, open_how_, sys1, sys2, sys3, sys4,
                                    sys5)
@@ -16,6 +16,9 @@ cdef enum:
     OPEN_TREE_CLONE = 1
     O_CLOEXEC_ = 0o2000000
     O_PATH_ = 0o10000000
+    O_NONBLOCK_ = 0o4000
+    O_NOCTTY_ = 0o400
+    O_CREAT_ = 0o100
     AT_EMPTY_PATH_ = 0x1000
     AT_RECURSIVE_ = 0x8000
     ATTR_IDMAP = 0x100000
@@ -110,6 +113,43 @@ def open_inside(int root, bytes path not None, bint look=False) -> int:
         result = sys4(NR_openat2, root, <long> where, <long> &how, sizeof(how))
     if result < 0:
         raise OSError(-result, "openat2", path)
+    return result
+
+
+def open_beneath(int root, bytes path not None, long flags) -> int:
+    """openat2(2) below the directory `root`, through no link of any kind and into no other mount; it never blocks.
+
+    Raises:
+        OSError: ELOOP where there is a link, EXDEV where it would leave.
+    """
+    cdef open_how_ how
+    cdef const char *where = path
+    cdef long result
+    how.flags, how.mode = O_CLOEXEC_ | O_NONBLOCK_ | O_NOCTTY_ | flags, 0o700 if flags & O_CREAT_ else 0
+    how.resolve = 1 | 2 | 4 | 8      # RESOLVE_NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH
+    with nogil:
+        result = sys4(NR_openat2, root, <long> where, <long> &how, sizeof(how))
+    if result < 0:
+        raise OSError(-result, "openat2", path)
+    return result
+
+
+def new_tmpfs(dict options not None) -> int:
+    """A detached mount of a new tmpfs, nosuid and nodev; `options` as in tmpfs(5), in bytes. Raises OSError."""
+    cdef long context = sys2(NR_fsopen, <long> <const char *> b"tmpfs", 1)       # FSOPEN_CLOEXEC
+    cdef long result = context
+    cdef bytes key, value
+    for key, value in options.items():
+        if result >= 0:
+            result = sys5(NR_fsconfig, context, 1, <long> <const char *> key, <long> <const char *> value, 0)
+    if result >= 0:
+        result = sys5(NR_fsconfig, context, 6, 0, 0, 0)                          # FSCONFIG_CMD_CREATE
+    if result >= 0:
+        result = sys3(NR_fsmount, context, 1, 2 | 4)                             # nosuid, nodev
+    if context >= 0:
+        sys1(NR_close, context)
+    if result < 0:
+        raise OSError(-result, "make a tmpfs")
     return result
 
 

@@ -59,7 +59,7 @@ def _compile(
     map_root = options.user_namespace and options.rootfs is not None and host.initial_user_namespace
     style = Style(
         keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
-        supervised=options.supervised, pad=True,
+        supervised=options.supervised, pad=True, work=options.work,
     )  # fmt: skip
     return compile_plan(checked, host, style)
 

@@ -25,12 +25,47 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from os import PathLike
-    from typing import Any, Final
+    from typing import Any, Final, TypedDict
 
+    from cycontainer._work import Exchange
     from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.plan import Plan
     from cycontainer.streams import Stream
     from cycontainer.supervisor import Answer, Call
+
+    class Keywords(TypedDict, total=False):
+        """The keywords of `run()` for all who pass them on, but `check`."""
+
+        rootfs: str | PathLike[str] | None
+        input: bytes | str | None
+        stdin: Stream
+        stdout: Stream
+        stderr: Stream
+        capture_output: bool
+        text: bool
+        encoding: str | None
+        errors: str | None
+        timeout: float | None
+        env: Mapping[str, str] | None
+        cwd: str | None
+        user: int | str | None
+        hostname: str | None
+        memory: int | None
+        cpus: float | None
+        pids: int | None
+        network: str
+        mounts: Sequence[Mapping[str, Any]]
+        read_only: bool
+        masked_paths: Sequence[str]
+        user_namespace: bool
+        init: bool
+        supervisor: Mapping[str, Callable[[Call], Answer]] | None
+        config: dict[str, Any] | None
+        output_limit: int | None
+        files: Mapping[str, bytes | str] | None
+        collect: Sequence[str]
+        work_size: int
+
 
 FOREVER: Final = float("inf")
 
@@ -47,6 +82,8 @@ class Request(Record):
         timeout: seconds, infinity for none.
         decoding: (encoding, errors) of what is captured; None leaves it bytes.
         supervisor: who answers which system calls.
+        output_limit: bytes that are kept of both outputs, -1 for any number.
+        exchange: files that go in and come out.
     """
 
     plan: Plan
@@ -60,6 +97,8 @@ class Request(Record):
     timeout: float
     decoding: tuple[str, str] | None
     supervisor: Mapping[str, Callable[[Call], Answer]] | None
+    output_limit: int
+    exchange: Exchange | None
 
 
 def request(
@@ -90,6 +129,10 @@ def request(
     init: bool = True,
     supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
     config: dict[str, Any] | None = None,
+    output_limit: int | None = None,
+    files: Mapping[str, bytes | str] | None = None,
+    collect: Sequence[str] = (),
+    work_size: int = 64 << 20,
 ) -> Request:
     """The keywords of `run()` as a Request. Raises ConfigError."""
     arguments, environment = program_arguments(args), environment_entries(env)
@@ -97,16 +140,24 @@ def request(
     check_number("cpus", cpus, 0.01, MOST_NUMBER)
     check_count("memory", memory, 4096)
     check_count("pids", pids, 1)
+    check_count("output_limit", output_limit, 0)
     check_given("cwd", cwd)
     check_given("hostname", hostname)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
     root = None if rootfs is None else directory(rootfs, "rootfs")
     uid, gid = user_ids(user, root)
+    exchanged = None
+    if files is not None or collect:
+        from cycontainer._work import PLACE, exchange
+
+        exchanged = exchange(files, collect, work_size)
+        cwd = PLACE if exchanged and cwd is None and config is None else cwd
     options = Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
         masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
+        work=work_size if exchanged else 0,
     )  # fmt: skip
     prepared = plan_for(options, arguments, mount_entries(mounts), config)
     decode = text or encoding is not None or errors is not None
@@ -122,4 +173,6 @@ def request(
         timeout=FOREVER if timeout is None else timeout,
         decoding=(encoding or "utf-8", errors or "strict") if decode else None,
         supervisor=supervisor or None,
+        output_limit=-1 if output_limit is None else output_limit,
+        exchange=exchanged,
     )

@@ -38,6 +38,9 @@ class Result(Record):
         oom_killed: a process was killed for exceeding the memory limit.
         signal: the signal that ended it, None when it exited.
         usage: what it used.
+        output_exceeded: more than `output_limit` came; that ended it.
+        files: what was to be collected, by its path below the working directory.
+        refused: what the patterns match but is not there: {path: why}, as it is a link, a device, or too much.
     """
 
     args: tuple[str, ...]
@@ -47,6 +50,9 @@ class Result(Record):
     timed_out: bool
     oom_killed: bool
     usage: Usage
+    output_exceeded: bool = False
+    files: dict[str, bytes] = {}  # noqa: RUF012  # a new one where there are any
+    refused: dict[str, str] = {}  # noqa: RUF012
 
     @property
     def signal(self) -> int | None:
@@ -54,5 +60,5 @@ class Result(Record):
 
     def check_returncode(self) -> None:
         """Raise RunError unless the program returned 0."""
-        if self.returncode != 0 or self.timed_out:
+        if self.returncode != 0 or self.timed_out or self.output_exceeded:
             raise RunError(self)

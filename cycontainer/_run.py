@@ -48,6 +48,10 @@ def run(
     init: bool = True,
     supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
     config: dict[str, Any] | None = None,
+    output_limit: int | None = None,
+    files: Mapping[str, bytes | str] | None = None,
+    collect: Sequence[str] = (),
+    work_size: int = 64 << 20,
 ) -> Result:
     """Run a program in a container of its own, and wait for it.
 
@@ -84,10 +88,18 @@ def run(
         config: a runtime-spec configuration to start from, instead of the isolated default: what it says of network,
             user namespace and a read-only root is what is done. It has no hooks and no terminal, and its cgroup is a
             new one, whatever `cgroupsPath` says.
+        output_limit: bytes that are kept of stdout and stderr together, where they are captured; a program that writes
+            more is killed, and `output_exceeded` is set.
+        files: what lies in the working directory in the beginning, by paths below it; a str is encoded. That directory
+            is then a file system of its own, in memory, which the program can write, and belongs to its user: `cwd`,
+            /tmp/work if that is not given. No directory of the host is written or can be.
+        collect: patterns of files below the working directory that come back as `files`: *, ?, [...] within a
+            component, ** for any number of directories. Links are not followed, nor are devices and the like opened.
+        work_size: bytes that the working directory can hold, and that are collected at most.
 
     Returns:
         What became of it: `returncode` is the exit status, or minus the number of the signal that ended it. A timeout
-        is a result too: `timed_out` is set, and what was printed until then is there.
+        is a result too: `timed_out` is set, and what was printed until then is there; `files` then, too.
 
     Raises:
         ConfigError: an argument is wrong; it names which. Nothing was started.
@@ -106,7 +118,8 @@ def run(
             text=text, encoding=encoding, errors=errors, timeout=timeout, env=env, cwd=cwd, user=user,
             hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network, mounts=mounts,
             read_only=read_only, masked_paths=masked_paths, user_namespace=user_namespace, init=init,
-            supervisor=supervisor, config=config,
+            supervisor=supervisor, config=config, output_limit=output_limit, files=files, collect=collect,
+            work_size=work_size,
         )
     )  # fmt: skip
     if check:

@@ -6,7 +6,7 @@ import os
 import time
 
 from cycontainer import _wait
-from cycontainer._clone import CLONED, ENDED, FAILED, HeldSignals
+from cycontainer._clone import CLONED, ENDED, FAILED, MOUNT, HeldSignals
 from cycontainer._result import Result, Usage
 from cycontainer.errors import LaunchError
 from cycontainer.launch import attend, end_of, kill, launch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer._request import Request
+    from cycontainer._work import Work
     from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.cgroups import Cgroup
     from cycontainer.plan import Plan
@@ -55,21 +56,25 @@ class Running:
     It is made before anything is opened, so that a signal handler that raises finds an owner for all that is.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, *, streaming: bool = False, piped: bool = False) -> None:
+        """`streaming`: output is an event. `piped`: our ends of its pipes stay in `streams`, for another to take."""
         self.started = time.monotonic()
-        self.request = request
+        self.request, self.streaming, self.piped = request, streaming, piped
         self.streams = Streams()
         self.supervisor = _supervisor(request)
+        self.work = _work(request)
         self.cgroup: Cgroup | None = None
         self.child: Child | None = None
         self.waiter: _wait.Waiter | None = None
         self.ended: tuple[int, ...] | None = None  # the init's report
-        self.timed_out = False
+        self.timed_out = self.killed = False  # by us
         self.processes = 1  # that the init has gone through
         self.never_ran = False  # the init was ended before it executed the program
         self._end: tuple[int, float, float, int] | None = None
         self._peak: int | None = None
         self._oom_killed = False
+        self._files: dict[str, bytes] = {}
+        self._refused: dict[str, str] = {}
 
     def begin(self) -> None:
         """Launch it, in a cgroup of its own where there are limits. Raises what `run()` does, and OSError."""
@@ -91,12 +96,20 @@ class Running:
             self.streams.launched()
             if self.cgroup is not None:
                 self.cgroup.release_tasks()
-            ends = self.streams.ends
-            self.captured = ends["stdout"] >= 0, ends["stderr"] >= 0
-            self.streams.taken()  # the waiter's now
-            self.waiter = _wait.Waiter(
-                self.child, ends["stdout"], ends["stderr"], ends["stdin"], request.data, request.timeout
-            )
+            self._make_waiter()
+
+    def _make_waiter(self) -> None:
+        assert self.child is not None
+        request, ends = self.request, dict(self.streams.ends)
+        self.captured = ends["stdout"] >= 0, ends["stderr"] >= 0
+        if self.piped:
+            ends = dict.fromkeys(ends, -1)
+        else:
+            self.streams.taken()
+        self.waiter = _wait.Waiter(
+            self.child, ends["stdout"], ends["stderr"], ends["stdin"], request.data, request.timeout,
+            request.output_limit, self.streaming,
+        )  # fmt: skip
 
     # --- waiting
 
@@ -110,6 +123,8 @@ class Running:
         """Deal with an event of the waiter; whether it was the end. Raises LaunchError: a step failed."""
         if event == _wait.DEADLINE:
             self.timed_out = True
+            self._stop()
+        elif event == _wait.FLOOD:
             self._stop()
         elif event == _wait.MESSAGE:
             with HeldSignals():
@@ -133,7 +148,10 @@ class Running:
         if message[0] == ENDED:
             self.ended = message
             return
-        attend(self._plan_of(message), self.child, message, {"listener": self._supervise})
+        if message[0] == MOUNT and self.work is not None:
+            self.work.take(message[7])
+            return
+        attend(self._plan_of(message), self.child, message, {"listener": self._supervise, "work": self._fill})
         if message[0] == CLONED:
             self.processes += 1
             self.waiter.watch()
@@ -146,6 +164,10 @@ class Running:
     def _supervise(self, child: Child) -> None:
         assert self.supervisor is not None  # a plan of ours notifies no one else
         self.supervisor.begin(child.listener, lambda: kill(child))
+
+    def _fill(self, _: Child) -> int | None:
+        assert self.work is not None  # a plan that asks has a working directory
+        return self.work.fill()
 
     def _last_words(self) -> None:
         """A report that came together with the end."""
@@ -170,6 +192,8 @@ class Running:
         if self.cgroup is not None:
             self._peak, kills = self.cgroup.memory_report()
             self._oom_killed = bool(kills)
+        if self.work is not None:
+            self._files, self._refused = self.work.collect()
 
     def close(self) -> None:
         """Close and remove all that is ours; what has not been settled is killed first.
@@ -182,6 +206,8 @@ class Running:
             if self.waiter is not None:
                 self.waiter.close()  # not when it goes: an exception's traceback would keep it
             self.streams.close()
+            if self.work is not None:
+                self.work.close()
             if self.supervisor is not None:
                 self.supervisor.close()
             if self.child is not None:
@@ -206,11 +232,14 @@ class Running:
         ]
         return Result(
             args=request.args,
-            returncode=-SIGKILL if self.timed_out else code,
+            returncode=-SIGKILL if self.timed_out or self.waiter.flooded else code,
             stdout=texts[0],
             stderr=texts[1],
             timed_out=self.timed_out,
             oom_killed=self._oom_killed,
+            output_exceeded=self.waiter.flooded,
+            files=self._files,
+            refused=self._refused,
             usage=Usage(
                 wall=time.monotonic() - self.started, user=user, system=system, peak_memory=self._peak or resident,
                 processes=self.ended[3] or None if self.ended else None,
@@ -221,8 +250,13 @@ class Running:
         """Whether the init was killed before it could report, or go on: not by us, nor with the program's status."""
         plan = self.request.plan
         if self.processes < plan.processes or self.never_ran:
-            return not self.timed_out
-        return plan.keeps_init and self.ended is None and not self.timed_out and code != 126
+            return not self.stopped
+        return plan.keeps_init and self.ended is None and not self.stopped and code != 126
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was us who ended it."""
+        return self.timed_out or self.killed or (self.waiter is not None and self.waiter.flooded)
 
 
 def _supervisor(request: Request) -> Supervisor | None:
@@ -231,6 +265,14 @@ def _supervisor(request: Request) -> Supervisor | None:
     from cycontainer.supervisor import Supervisor
 
     return Supervisor(request.supervisor)
+
+
+def _work(request: Request) -> Work | None:
+    if request.exchange is None or request.plan.work is None:
+        return None
+    from cycontainer._work import Work
+
+    return Work(request.plan.work, request.exchange)
 
 
 def _make_cgroup(plan: Plan, path: str | None, layout: CgroupLayout) -> Cgroup | None:

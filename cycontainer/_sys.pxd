@@ -21,6 +21,17 @@ cdef extern from "<poll.h>" nogil:
     enum:
         POLLIN, POLLOUT, POLLERR, POLLHUP, POLLPRI
 
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+    enum:
+        EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass

@@ -8,9 +8,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, realloc
 
 from cycontainer._clone cimport Child
-from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, MSG_DONTWAIT,
-                               MSG_PEEK, POLLIN, POLLOUT, WEXITED, WNOHANG, WNOWAIT, SYS_waitid, clock_gettime, close, errno, poll,
-                               pollfd, read, recv, rusage, siginfo_t, syscall, timespec, write)
+from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPOLL_CLOEXEC,
+                               EPOLL_CTL_ADD, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_PEEK, POLLIN, POLLOUT, WEXITED, WNOHANG,
+                               WNOWAIT, SYS_waitid, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, errno,
+                               poll, pollfd, read, recv, rusage, siginfo_t, syscall, timespec, write)
 
 from cycontainer.init.sys cimport NR_ioctl, sys3
 
@@ -23,13 +24,16 @@ cdef enum:
     MOST_ROUNDS = 64        # before Python's signals have it: poll that need not wait tells of none
     MILLION = 1000000
 
-# What `Waiter.wait` returns
+# What `Waiter.wait` and `Waiter.step` return
+NOTHING = 0
 MESSAGE = 1
 ENDED = 2
 DEADLINE = 3
+OUTPUT = 4
+FLOOD = 5
 
 cdef enum:
-    SOCKET, PIDFD, OUTPUT, ERRORS, INPUT, SOURCES      # the poll entries
+    SOCKET, PIDFD, STDOUT, STDERR, STDIN, SOURCES      # the poll entries
 
 
 cdef struct Buffer:
@@ -43,22 +47,6 @@ cdef long now_us() noexcept nogil:
     return time.tv_sec * MILLION + time.tv_nsec // 1000
 
 
-cdef int fill(Buffer *buffer, int fd) noexcept nogil:
-    """Read once. 1: there may be more; 0: the end; a negative errno: -EAGAIN when there is nothing now."""
-    cdef ssize_t got
-    cdef char *grown
-    if buffer.room - buffer.length < CHUNK:
-        grown = <char *> realloc(buffer.data, 2 * buffer.room + CHUNK)
-        if grown is NULL:
-            return -12                # ENOMEM
-        buffer.data, buffer.room = grown, 2 * buffer.room + CHUNK
-    got = read(fd, buffer.data + buffer.length, min(buffer.room - buffer.length, <size_t> MOST_BYTES))
-    if got < 0:
-        return -errno
-    buffer.length += <size_t> got
-    return got > 0
-
-
 cdef class Waiter:
     """Waits for one child, with the pipes that lead to it. Owns these; -1 is none. All are non-blocking."""
 
@@ -69,16 +57,25 @@ cdef class Waiter:
     cdef size_t input_left
     cdef bytes input
     cdef long deadline
-    cdef int failure
+    cdef size_t left              # bytes that may still come from both outputs
+    cdef readonly bint flooded    # more came, and were thrown away
+    cdef bint streaming, told
+    cdef int epoll
 
-    def __cinit__(self, Child child not None, int output, int errors, int input, bytes data, double timeout):
-        """`timeout`: seconds from now; infinity for none. `data` goes to the descriptor `input`."""
+    def __cinit__(self, Child child not None, int output, int errors, int input, bytes data, double timeout,
+                  long limit=-1, bint streaming=False):
+        """`timeout`: seconds from now; infinity for none. `data` goes to the descriptor `input`.
+
+        `limit`: bytes that are kept of both outputs; -1 is any number. `streaming`: every output is an event.
+        """
         cdef int index
-        self.child, self.input, self.failure = child, data, 0
+        self.child, self.input, self.epoll = child, data, -1
+        self.left = <size_t> limit if limit >= 0 else <size_t> -1
+        self.flooded, self.told, self.streaming = False, False, streaming
         self.entries[SOCKET].fd, self.entries[PIDFD].fd = child.socket, child.pidfd
-        self.entries[OUTPUT].fd, self.entries[ERRORS].fd, self.entries[INPUT].fd = output, errors, input
+        self.entries[STDOUT].fd, self.entries[STDERR].fd, self.entries[STDIN].fd = output, errors, input
         for index in range(SOURCES):
-            self.entries[index].events, self.entries[index].revents = POLLOUT if index == INPUT else POLLIN, 0
+            self.entries[index].events, self.entries[index].revents = POLLOUT if index == STDIN else POLLIN, 0
         for index in range(2):
             self.buffers[index].data, self.buffers[index].length, self.buffers[index].room = NULL, 0, 0
         self.input_data, self.input_left = data, len(data)
@@ -89,16 +86,42 @@ cdef class Waiter:
         free(self.buffers[0].data)
         free(self.buffers[1].data)
 
+    cdef void unwatch(self, int index) noexcept nogil:
+        if self.epoll >= 0 and self.entries[index].fd >= 0:
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, self.entries[index].fd, NULL)
+
     cdef void shut(self, int index) noexcept nogil:
         if self.entries[index].fd >= 0:
+            self.unwatch(index)       # a copy of it in a child that is just being born would keep it there
             close(self.entries[index].fd)
         self.entries[index].fd = -1
+
+    cdef int fill(self, int index) noexcept nogil:
+        """Read once. 1: there may be more; 0: the end; a negative errno: -EAGAIN when there is nothing now."""
+        cdef Buffer *buffer = &self.buffers[index - STDOUT]
+        cdef ssize_t got
+        cdef char *grown
+        if buffer.room - buffer.length < CHUNK:
+            grown = <char *> realloc(buffer.data, 2 * buffer.room + CHUNK)
+            if grown is NULL:
+                return -12            # ENOMEM
+            buffer.data, buffer.room = grown, 2 * buffer.room + CHUNK
+        got = read(self.entries[index].fd, buffer.data + buffer.length,
+                   min(buffer.room - buffer.length, <size_t> MOST_BYTES))
+        if got < 0:
+            return -errno
+        if <size_t> got > self.left:
+            self.flooded = True
+        buffer.length += min(<size_t> got, self.left)
+        self.left -= min(<size_t> got, self.left)
+        return got > 0
 
     cdef int drain(self, int index) noexcept nogil:
         """Read what is there, or some of it: the writer may be faster. A negative errno stops the wait."""
         cdef int result = 1, reads = 0
-        while result > 0 and reads < MOST_READS:
-            result = fill(&self.buffers[index - OUTPUT], self.entries[index].fd)
+        cdef int most = 1 if self.streaming else MOST_READS
+        while result > 0 and reads < most:
+            result = self.fill(index)
             reads += 1
         if result > 0 or result == -EAGAIN or result == -EINTR:
             return 0
@@ -107,17 +130,17 @@ cdef class Waiter:
 
     cdef void feed(self) noexcept nogil:
         """Write what the pipe takes. A reader that has gone is no error: it had enough."""
-        cdef ssize_t put = write(self.entries[INPUT].fd, self.input_data, self.input_left)
+        cdef ssize_t put = write(self.entries[STDIN].fd, self.input_data, self.input_left)
         if put < 0 and (errno == EAGAIN or errno == EINTR):
             return
         if put > 0:
             self.input_data += put
             self.input_left -= <size_t> put
         if put < 0 or self.input_left == 0:
-            self.shut(INPUT)
+            self.shut(STDIN)
 
-    cdef int serve(self) noexcept nogil:
-        """One round of poll: 0 to go on, an event, or a negative errno."""
+    cdef int serve(self, bint at_once) noexcept nogil:
+        """One round of poll: 0 to go on, an event, or a negative errno. `at_once`: it does not wait."""
         cdef int index, result, timeout_ms = -1
         cdef long left
         if self.deadline >= 0:
@@ -125,16 +148,21 @@ cdef class Waiter:
             if left <= 0:
                 return 3              # DEADLINE
             timeout_ms = <int> min(left // 1000 + 1, 1000000)
-        result = poll(self.entries, SOURCES, timeout_ms)
+        result = poll(self.entries, SOURCES, 0 if at_once else timeout_ms)
         if result < 0:
             return -errno
-        if self.entries[INPUT].revents:
+        if self.entries[STDIN].revents:
             self.feed()
-        for index in range(OUTPUT, INPUT):
+        for index in range(STDOUT, STDIN):
             if self.entries[index].revents:
                 result = self.drain(index)
                 if result < 0:
                     return result
+        if self.flooded and not self.told:
+            self.told = True
+            return 5                  # FLOOD
+        if self.streaming and self.buffers[0].length + self.buffers[1].length:
+            return 4                  # OUTPUT
         if self.entries[SOCKET].revents:
             result = self.look_for_message()
             if result != 0:
@@ -155,33 +183,35 @@ cdef class Waiter:
         if got < 0 and errno != EAGAIN and errno != ECONNRESET:
             return -errno             # EINTR too: it is asked again
         if got == 0 or errno != EAGAIN:
+            self.unwatch(SOCKET)
             self.entries[SOCKET].fd = -1
         return 0
 
     cdef int finish(self) noexcept nogil:
         """The process has ended: what it wrote is in the pipes, take that and wait for no one else."""
         cdef int index, result, failure = 0
-        for index in range(OUTPUT, INPUT):
+        for index in range(STDOUT, STDIN):
             if self.entries[index].fd >= 0:
                 result = self.drain_present(index)
                 failure = failure or result
             self.shut(index)
-        self.shut(INPUT)
+        self.shut(STDIN)
         return failure or 2           # ENDED
 
     cdef int drain_present(self, int index) noexcept nogil:
         """Read what is there now, and not what others go on writing. A negative errno, or 0."""
-        cdef Buffer *buffer = &self.buffers[index - OUTPUT]
+        cdef Buffer *buffer = &self.buffers[index - STDOUT]
         cdef int waiting = 0, result = 1
         cdef size_t end
         sys3(NR_ioctl, self.entries[index].fd, FIONREAD, <long> &waiting)
         end = buffer.length + <size_t> waiting
-        while result > 0 and buffer.length < end:
-            result = fill(buffer, self.entries[index].fd)
+        while result > 0 and buffer.length < end and not self.flooded:
+            result = self.fill(index)
         return 0 if result == -EAGAIN or result > 0 else result
 
     def wait(self) -> int:
-        """Until a message (MESSAGE), the process's end (ENDED) or the deadline (DEADLINE).
+        """Until a message (MESSAGE), the process's end (ENDED), the deadline (DEADLINE), more output than is allowed
+        (FLOOD, once), or, when streaming, output (OUTPUT), which `take` takes.
 
         Raises:
             KeyboardInterrupt: or what else a signal handler raises; call again to go on.
@@ -192,7 +222,7 @@ cdef class Waiter:
             with nogil:
                 result, rounds = 0, 0
                 while result == 0 and rounds < MOST_ROUNDS:
-                    result = self.serve()
+                    result = self.serve(False)
                     rounds += 1
             if result > 0:
                 return result
@@ -200,9 +230,61 @@ cdef class Waiter:
                 raise OSError(-result, "read the container's output")
             PyErr_CheckSignals()
 
+    def wait_for(self, double timeout) -> int:
+        """What `wait` returns and raises, or NOTHING when there was nothing to tell for `timeout` seconds."""
+        cdef pollfd entry
+        cdef long now, wake, until
+        cdef int result
+        if timeout >= 1e12:
+            return self.wait()
+        until = now_us() + <long> (timeout * MILLION)
+        entry.fd, entry.events = self.descriptor(), POLLIN
+        while True:
+            now = now_us()
+            result = self.step()
+            if result or now >= until:
+                return result
+            wake = min(until, self.deadline) if self.deadline >= 0 else until
+            with nogil:
+                poll(&entry, 1, <int> min(max(0, wake - now) // 1000 + 1, 1000000))
+            PyErr_CheckSignals()
+
+    def step(self) -> int:
+        """What `wait` returns, or NOTHING when there is nothing to tell now. Raises OSError."""
+        cdef int result
+        with nogil:
+            result = self.serve(True)
+        if result >= 0:
+            return result
+        if result != -EINTR and result != -EAGAIN:
+            raise OSError(-result, "read the container's output")
+        return NOTHING
+
+    def descriptor(self) -> int:
+        """Readable when `step` has something to do, but for the deadline; this object's. Raises OSError."""
+        cdef int index
+        if self.epoll < 0:
+            self.epoll = epoll_create1(EPOLL_CLOEXEC)
+            if self.epoll < 0:
+                raise OSError(errno, "epoll_create1")
+            for index in range(SOURCES):
+                self.add(index)
+        return self.epoll
+
+    cdef int add(self, int index) except -1:
+        cdef epoll_event event
+        event.events, event.data.fd = <unsigned int> self.entries[index].events, index
+        if self.entries[index].fd < 0:
+            return 0
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.entries[index].fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl")
+        return 0
+
     def watch(self):
-        """The child has changed its process: watch the new one's pidfd."""
+        """The child has changed its process: watch the new one's pidfd. Raises OSError."""
         self.entries[PIDFD].fd = self.child.pidfd
+        if self.epoll >= 0:
+            self.add(PIDFD)           # the old one went when it was closed
 
     def without_deadline(self):
         """From now on wait as long as it takes."""
@@ -211,8 +293,17 @@ cdef class Waiter:
     def close(self):
         """Close the pipes. What came from them is kept."""
         cdef int index
-        for index in range(OUTPUT, SOURCES):
+        for index in range(STDOUT, SOURCES):
             self.shut(index)
+        if self.epoll >= 0:
+            close(self.epoll)
+        self.epoll = -1
+
+    def take(self) -> tuple:
+        """What came from both pipes since the last time: (bytes, bytes)."""
+        taken = self.output()
+        self.buffers[0].length = self.buffers[1].length = 0
+        return taken
 
     def output(self) -> tuple:
         """What came from both pipes: (bytes, bytes)."""

@@ -46,6 +46,7 @@ class Style(Record):
         every_cpu: use all CPUs of the cpuset, whatever the caller keeps to, as engines expect it.
         supervised: system calls that the launcher answers (`supervisor.py`).
         pad: start from the launch pad, where that is possible.
+        work: bytes that a file system of its own at the working directory can hold; 0 is none.
     """
 
     keep_init: bool = False
@@ -56,6 +57,7 @@ class Style(Record):
     wait_for_start: bool = False
     console: bool = True
     pad: bool = False
+    work: int = 0
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
@@ -118,6 +120,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         errands=tuple(scope.errands),
         maps=maps,
         padded=scope.pad_slot is not None,
+        work=rootfs.workplace(config, scope, style.work),
         program_step=program_step,
         args=process.args if process else (),
         env=process.env if process else (),
@@ -302,6 +305,8 @@ def _add_file_tree(
     rootfs.add_mounts(plan, config, host, scope, own=own, trees=trees)
     rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
     process = config.process
+    if process:
+        rootfs.add_workplace(plan, rootfs.workplace(config, scope, style.work), process.user, scope)
     if process and process.terminal and style.console:
         _open_terminal(plan, process)
         plan.find_target("/dev/console", rootfs.TARGET_LIKE_SOURCE)

@@ -148,12 +148,16 @@ def failure(plan: Plan, step: int, code: int) -> LaunchError:
 
 
 def attend(
-    plan: Plan, child: Child, message: tuple[int, ...], duties: Mapping[str, Callable[[Child], None]] | None = None
+    plan: Plan,
+    child: Child,
+    message: tuple[int, ...],
+    duties: Mapping[str, Callable[[Child], int | None]] | None = None,
 ) -> None:
     """Do what a message of the init asks for.
 
     Args:
-        duties: what a sync of that name (`Plan.syncs`) takes, beside "maps", which is known here. "terminal": called
+        duties: what a sync of that name (`Plan.syncs`) takes, beside "maps", which is known here; a mount that one
+            returns goes to the init, and is closed. "terminal": called
             with a `Child` whose `terminal` is the master's descriptor, which is then the callee's. "listener": the
             same with its `listener`, when the filter notifies.
 
@@ -177,7 +181,7 @@ def attend(
         _do_duty(plan, child, step, duties or {})
 
 
-def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[[Child], None]]) -> None:
+def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[[Child], int | None]]) -> None:
     """What the init waits for, and the answer."""
     duty = plan.syncs[step]
     trees: tuple[int, ...] = ()
@@ -189,7 +193,8 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
         elif duty == "mount":
             trees = (make_tree(child.pid, plan.trees[step]),)
         elif duty in duties:
-            duties[duty](child)
+            made = duties[duty](child)
+            trees = () if made is None else (made,)
         child.answer(0, trees)
     except OSError as error:
         raise _our_part(plan, child, step, error) from None
@@ -207,7 +212,7 @@ def _our_part(plan: Plan, child: Child, step: int, error: OSError) -> LaunchErro
 
 
 def _take_listener(
-    plan: Plan, child: Child, step: int, number: int, duties: Mapping[str, Callable[[Child], None]]
+    plan: Plan, child: Child, step: int, number: int, duties: Mapping[str, Callable[[Child], int | None]]
 ) -> None:
     """The seccomp listener that the init has just made, for whoever answers; then the init goes on."""
     from cycontainer._listener import get_descriptor

@@ -7,10 +7,13 @@ from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from cycontainer.config import IdMap, Namespace
     from cycontainer.resources import CgroupPlan
+
+
+MOST_FILES: Final = 65536  # in a working directory of its own
 
 
 class Tree(Record):
@@ -28,6 +31,21 @@ class Tree(Record):
     idmap: str = ""
     uid_map: tuple[IdMap, ...] = ()
     gid_map: tuple[IdMap, ...] = ()
+
+
+class Workplace(Record):
+    """The program's working directory as a file system of its own, which the launcher fills, and reads in the end.
+
+    Attributes:
+        path: in the container.
+        size: bytes that it can hold.
+        uid, gid: its owner, as the launcher sees the ids.
+    """
+
+    path: str
+    size: int
+    uid: int
+    gid: int
 
 
 class Errand(Record):
@@ -65,12 +83,13 @@ class Plan(Record):
         cgroup: its hierarchies are the first slots.
         syncs: where the init waits for the launcher: {step, from 0: which of the duties it is}. "maps": the id maps;
             "runtime": what the launcher does to the new namespaces, and hooks; "created": its state is on disk;
-            "mount": a mount for the init's next step.
+            "mount": a mount for the init's next step; "work": what is to lie in the working directory.
         trees: {step: that mount}.
         errands: what is carried out first; the mounts that come of it are the last slots.
         maps: what the duty "maps" is.
         program_step: the number of the step that looks the program up; from there on a failure is the program's.
         args, env: the program's, where a launch does not say otherwise.
+        work: the working directory, when it is one of its own.
         padded: whether the last slot is the launch pad.
         program: what is executed, when that is not args[0] looked up.
     """
@@ -91,6 +110,7 @@ class Plan(Record):
     errands: tuple[Errand, ...] = ()
     maps: IdMaps | None = None
     padded: bool = False
+    work: Workplace | None = None
 
     def broken_at(self, step: int) -> Plan:
         """The same plan with step `step`, from 0, impossible: for tests of what happens when it fails."""

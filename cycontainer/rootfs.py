@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cycontainer._plan import PlanWriter
 from cycontainer.config import Mount
+from cycontainer.errors import ConfigError
 from cycontainer.identity import PR_SET_DUMPABLE
 from cycontainer.mount_options import (
     AT_RECURSIVE,
@@ -22,7 +23,7 @@ from cycontainer.mount_options import (
     check_mount,
     fold_options,
 )
-from cycontainer.plan import Errand
+from cycontainer.plan import MOST_FILES, Errand, Workplace
 from cycontainer.sources import ROOT, hierarchies_of, hierarchy_attributes, take_bind, take_hierarchy, take_root
 from cycontainer.tables import NAMESPACES
 
@@ -30,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config, Device
+    from cycontainer.config import Config, Device, IdMap, User
     from cycontainer.host import Host
     from cycontainer.namespaces import Scope
     from cycontainer.plan import Tree
@@ -318,6 +319,47 @@ def add_mounts(
             _add_file_system(plan, mount, options, writable_first=first, label=label)
             if any(other.destination.rpartition("/")[0] == mount.destination for other in config.mounts[index + 1 :]):
                 plan.hold(mount.destination)
+
+
+def workplace(config: Config, scope: Scope, size: int) -> Workplace | None:
+    """The working directory as a file system of its own, when it is to be one. Raises ConfigError."""
+    process = config.process
+    if not size or process is None:
+        return None
+    if "mount" not in scope.new:
+        raise ConfigError("linux.namespaces", "files need a new mount namespace")
+    if not process.cwd.strip("/"):
+        raise ConfigError("cwd", "is the root: files need a directory of their own")
+    uid = host_id(process.user.uid, config.linux.uid_map if scope.user else ())
+    gid = host_id(process.user.gid, config.linux.gid_map if scope.user else ())
+    return Workplace(path=process.cwd, size=size, uid=uid, gid=gid)
+
+
+def host_id(number: int, maps: tuple[IdMap, ...]) -> int:
+    """An id of a user namespace as its parent sees it; without maps it is the same."""
+    for line in maps:
+        if line.container <= number < line.container + line.size:
+            return line.host + number - line.container
+    return number
+
+
+def add_workplace(plan: PlanWriter, work: Workplace | None, user: User, scope: Scope) -> None:
+    """Mount it. Who may not make it outside of the user namespace gets it from the init, to fill it."""
+    if work is None:
+        return
+    if scope.privileged:
+        scope.syncs[len(plan.attempts)] = "work"
+        plan.take_answer("take the working directory from the launcher")
+    else:
+        plan.open_file_system("tmpfs", work.path)
+        own = f"size={work.size} nr_inodes={MOST_FILES} mode=700 uid={user.uid} gid={user.gid}"
+        for key, _, value in [option.partition("=") for option in own.split()]:
+            plan.set_file_system(key, value, work.path)
+        plan.mount_file_system("tmpfs", ATTR_NOSUID | ATTR_NODEV, work.path)
+        plan.hand_over()
+        scope.synchronise(plan, "work", "let the launcher fill the working directory")
+    plan.find_target(work.path, TARGET_DIRECTORY)
+    plan.attach("the working directory", work.path)
 
 
 def add_late_readonly(plan: PlanWriter, config: Config) -> None:

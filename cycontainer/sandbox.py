@@ -48,6 +48,7 @@ class Options(Record):
     masked_paths: tuple[str, ...]
     supervised: tuple[str, ...]  # system calls that the caller answers
     private: tuple[str, ...]  # directories of the host's root that are to be empty, writable ones first
+    work: int = 0  # bytes of a working directory of its own
 
 
 def _tmpfs(destination: str, *options: str) -> dict[str, Any]:

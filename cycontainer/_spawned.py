@@ -1,0 +1,163 @@
+"""spawn(): a program in a container of its own that runs beside us. Face."""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer import _wait
+from cycontainer._request import request
+from cycontainer._running import Running, not_launched
+from cycontainer.errors import ConfigError, WaitTimeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+    from typing import IO, Self, Unpack
+
+    from cycontainer._request import Keywords, Request
+    from cycontainer._result import Result
+
+FOREVER = float("inf")
+SIGKILL = 9
+
+
+def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) -> Spawned:
+    """Start a program in a container of its own, and go on.
+
+    Args:
+        args: the program and its arguments.
+        keywords: those of `run()`. With `capture_output` there are pipes to its stdout and stderr; one to its stdin
+            comes of `stdin=PIPE`. `input` and `output_limit` are `run()`'s alone.
+
+    Returns:
+        The program, to be used in a `with`, or closed.
+
+    Raises:
+        ConfigError: an argument is wrong; it names which. Nothing was started.
+        LaunchError: the container could not be made; nothing is left.
+        CgroupError: a limit could not be set; nothing is left.
+
+    Source: runtime-spec config.md.
+    """
+    return spawned(request(args, **keywords))
+
+
+def spawned(asked: Request) -> Spawned:
+    """`spawn` of what has been checked."""
+    if asked.data or asked.output_limit >= 0:
+        raise ConfigError("input" if asked.data else "output_limit", "is run()'s: here the pipes are the caller's")
+    running = Running(asked, piped=True)
+    try:
+        running.begin()
+        return Spawned(running)
+    except BaseException as error:
+        running.close()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise not_launched(error) from error
+        raise
+
+
+class Spawned:
+    """A program that runs in a container of its own. Closing it ends it, and removes all that belongs to it.
+
+    Attributes:
+        args: the program and its arguments.
+        pid: the container's first process, in our pid namespace.
+        stdin, stdout, stderr: files of bytes at our ends of its pipes; None where there is no pipe.
+    """
+
+    def __init__(self, running: Running) -> None:
+        assert running.child is not None
+        self._running, self._result, self._over = running, None, False
+        self.args, self.pid = running.request.args, running.child.pid
+        ends = running.streams.ends
+        running.streams.taken()
+        self.stdin, self.stdout, self.stderr = (_file(ends[name], name) for name in ("stdin", "stdout", "stderr"))
+
+    _result: Result | None
+
+    @property
+    def pidfd(self) -> int:
+        """Readable when the container has ended; -1 once it is closed. This object's."""
+        return self._running.child.pidfd if self._running.child is not None else -1
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """Wait for the end, and clean up: what became of it. What it prints is the caller's to read meanwhile.
+
+        Args:
+            timeout: seconds; None is as long as it takes. That of `spawn` ends the program, this does not.
+
+        Raises:
+            WaitTimeout: it is still there.
+            LaunchError, ProgramError: the program could not be executed.
+            StatusUnknown: it has ended, and someone else took its status.
+        """
+        if self._result is None:
+            try:
+                self._await_end(FOREVER if timeout is None else timeout)
+            except WaitTimeout:
+                raise
+            except BaseException:
+                self.close()
+                raise
+        assert self._result is not None
+        return self._result
+
+    def _await_end(self, timeout: float) -> None:
+        running = self._running
+        assert running.waiter is not None, "it was closed"
+        event = running.waiter.wait_for(timeout)
+        while event == _wait.NOTHING or not running.hear(event):
+            if event == _wait.NOTHING:
+                raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
+            event = running.waiter.wait_for(timeout)
+        running.settle()
+        self._over = True
+        running.close()
+        self._result = running.result()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal: a pid 1 of ours passes it on. Nothing happens when it has ended. Raises OSError."""
+        child = self._running.child
+        if self._over or child is None:
+            return
+        self._running.killed = self._running.killed or number == SIGKILL
+        try:
+            child.send_signal(number)
+        except ProcessLookupError:
+            return
+
+    def kill(self) -> None:
+        """End all its processes."""
+        self.send_signal(SIGKILL)
+
+    def close(self) -> None:
+        """End it, if it has not ended, and close our ends of its pipes."""
+        for file in (self.stdin, self.stdout, self.stderr):
+            if file is not None:
+                _close(file)
+        if not self._over:
+            self._over = True
+            self._running.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _file(fd: int, name: str) -> IO[bytes] | None:
+    if fd < 0:
+        return None
+    os.set_blocking(fd, True)
+    return open(fd, "wb" if name == "stdin" else "rb")
+
+
+def _close(file: IO[bytes]) -> None:
+    """What was not written yet has no reader any more."""
+    try:
+        file.close()
+    except BrokenPipeError:
+        return

@@ -1,0 +1,140 @@
+"""stream(): the lines of a run as they come. Face."""
+
+from __future__ import annotations
+
+from cycontainer._request import request
+from cycontainer._running import Running, not_launched
+from cycontainer.errors import ConfigError, Error
+from cycontainer.record import Record
+from cycontainer.streams import PIPE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from os import PathLike
+    from typing import Any, Final, Self, Unpack
+
+    from cycontainer._request import Keywords, Request
+    from cycontainer._result import Result
+
+LONGEST_LINE: Final = 1 << 20  # bytes; a longer one comes in pieces
+
+
+class Line(Record):
+    """A line of a program's output.
+
+    Attributes:
+        source: "stdout" or "stderr".
+        data: with its line end, but where the output ends without one, or a line is longer than a MiB and comes in
+            pieces; a str with `text`.
+    """
+
+    source: str
+    data: Any
+
+
+def stream(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) -> Lines:
+    """Run a program in a container of its own, and iterate over the lines that it prints, as they come.
+
+        with stream(["make"], rootfs="/srv/image", output_limit=1 << 20) as lines:
+            for line in lines:
+                print(line.source, line.data)
+        print(lines.result.returncode)
+
+    While nobody asks for the next line the program is held up by its full pipe, and nothing piles up here. The timeout
+    is looked at when one asks. Leaving the block early kills the program.
+
+    Args:
+        args: the program and its arguments.
+        keywords: those of `run()`; `output_limit` stops a flood.
+
+    Returns:
+        Lines, to be used in a `with`; their `result` is there when they have come to their end.
+
+    Raises:
+        ConfigError: an argument is wrong; it names which. Nothing was started.
+        LaunchError: the container could not be made; nothing is left. ProgramError comes with the first line.
+
+    Source: runtime-spec config.md.
+    """
+    return Lines(request(args, **keywords))
+
+
+class Lines:
+    """The lines of one run; an iterator, and a context manager that cleans up.
+
+    Attributes:
+        result: what became of it, once the lines have come to their end; its stdout and stderr are empty.
+    """
+
+    def __init__(self, asked: Request) -> None:
+        if asked.stdout != PIPE and asked.stderr != PIPE:
+            raise ConfigError("stdout", "goes elsewhere, and stderr too: no line comes from here")
+        self._decoding = asked.decoding
+        self._running = Running(asked, streaming=True)
+        self._rest = {"stdout": b"", "stderr": b""}
+        self._ready: list[Line] = []
+        self._over = False
+        self._result: Result | None = None
+
+    @property
+    def result(self) -> Result:
+        if self._result is None:
+            raise Error("the program has not ended, or was left before")
+        return self._result
+
+    def __enter__(self) -> Self:
+        try:
+            self._running.begin()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._over:
+            self._over = True
+            self._running.close()
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        while not self._ready and not self._over:
+            try:
+                self._listen()
+            except BaseException as error:
+                self._give_up(error)
+                raise
+        if not self._ready:
+            raise StopIteration
+        return self._ready.pop()
+
+    def _listen(self) -> None:
+        """Until there is something to tell."""
+        running = self._running
+        assert running.waiter is not None, "lines are used in a `with`"
+        ended = running.hear(running.waiter.wait())
+        found = []
+        for source, data in zip(("stdout", "stderr"), running.waiter.take()):
+            *lines, rest = (self._rest[source] + data).split(b"\n")
+            found += [(source, line + b"\n") for line in lines]
+            if rest and (ended or len(rest) > LONGEST_LINE):
+                found.append((source, rest))
+                rest = b""
+            self._rest[source] = rest
+        if ended:
+            running.settle()
+            self._over = True
+            running.close()
+            self._result = running.result()
+        decoding = self._decoding
+        self._ready = [
+            Line(source=source, data=line.decode(*decoding) if decoding else line) for source, line in reversed(found)
+        ]
+
+    def _give_up(self, error: BaseException) -> None:
+        self._over = True
+        self._running.close()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise not_launched(error) from error

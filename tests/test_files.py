@@ -1,0 +1,154 @@
+"""Files that go in and come out: through a directory that only the run has, whatever the program leaves there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from ordinary import OrdinaryUser
+
+from cycontainer import ConfigError, run
+
+MIB = 1 << 20
+
+
+def script(text: str, **keywords: Any) -> Any:
+    return run(["sh", "-c", text], text=True, **keywords)
+
+
+def test_files_are_there_and_what_is_made_comes_back() -> None:
+    result = script(
+        "cat main.py; mkdir out && cp sub/in.txt out/a.png && echo no > out/b.txt",
+        files={"main.py": b"print(1)\n", "sub/in.txt": "text"},
+        collect=["out/*.png"],
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "print(1)\n", "")
+    assert (result.files, result.refused) == ({"out/a.png": b"text"}, {})
+
+
+def test_the_program_owns_them_and_can_execute_them() -> None:
+    result = script(
+        "./go && echo more >> go && mv go sub/x", files={"go": "#!/bin/sh\npwd\n", "sub/y": b""}, collect=["**"]
+    )
+    assert (result.stdout, result.stderr) == ("/tmp/work\n", "")
+    assert result.files == {"sub/x": b"#!/bin/sh\npwd\nmore\n", "sub/y": b""}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("keywords", [{}, {"user_namespace": True}, {"init": False}, {"cwd": "/data"}, {"user": 1234}])
+def test_on_a_root_of_ones_own_nothing_of_it_is_on_the_host(busybox_rootfs: str, keywords: dict[str, Any]) -> None:
+    result = script(
+        "cat f > g; pwd", rootfs=busybox_rootfs, files={"f": b"in"}, collect=["?"], read_only=False, **keywords
+    )
+    assert (result.files, result.stderr) == ({"f": b"in", "g": b"in"}, "")
+    assert not os.path.exists(f"{busybox_rootfs}/tmp/work")
+    assert os.listdir(f"{busybox_rootfs}/tmp") == []
+    if "cwd" in keywords:
+        os.rmdir(f"{busybox_rootfs}/data")  # where it was mounted
+
+
+def test_an_ordinary_user_has_them_too(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user(exchanged) == ({"a/b": b"1\n"}, "0")
+
+
+def exchanged() -> tuple[dict[str, bytes], str]:
+    result = run(["sh", "-c", "cat n > a/b"], files={"n": "1\n", "a/c": b""}, collect=["*/b"])
+    return result.files, str(result.returncode)
+
+
+def test_a_configuration_has_them_where_its_program_works(busybox_rootfs: str) -> None:
+    config = {"ociVersion": "1.3.0", "process": {"cwd": "/tmp/here"}, "linux": {"namespaces": [{"type": "mount"}]}}
+    if os.geteuid():
+        pytest.skip("needs root")
+    result = run(
+        ["cat", "/tmp/here/f"], rootfs=busybox_rootfs, config=config, init=False, files={"f": b"1"}, collect=["f"]
+    )
+    os.rmdir(f"{busybox_rootfs}/tmp/here")
+    assert (result.stdout, result.files) == (b"1", {"f": b"1"})
+
+
+# --- what a hostile program leaves
+
+
+def test_links_are_not_followed_and_devices_not_opened() -> None:
+    result = script(
+        "ln -s /etc/passwd a; ln -s /etc b; mkdir c; ln -s ../.. c/up; mkfifo p; ln -s /proc/self/exe e; echo 1 > f",
+        collect=["**", "b/passwd", "c/up/*"],
+    )
+    assert result.returncode == 0
+    assert result.files == {"f": b"1\n"}
+    assert set(result.refused) == {"a", "b", "c/up", "p", "e"}
+
+
+def test_another_mount_is_not_entered() -> None:
+    result = run(
+        ["true"],
+        files={"d/x": b""},
+        mounts=[{"destination": "/tmp/other", "type": "tmpfs", "source": "tmpfs"}],
+        collect=["**"],
+        cwd="/tmp/other/w",
+    )
+    assert result.files == {"d/x": b""}
+
+
+def test_no_more_is_read_than_the_directory_can_hold() -> None:
+    result = script("truncate -s 1T big; head -c 600000 /dev/zero > z; ln z z2; ln z z3", collect=["*"], work_size=MIB)
+    assert set(result.files) & {"z", "z2", "z3"} and len(result.files) == 1
+    assert "big" in result.refused and len(result.refused) == 3
+
+
+def test_the_directory_holds_no_more_than_its_size() -> None:
+    result = script("head -c 3000000 /dev/zero > z; echo $?", work_size=MIB, files={"a": b""}, collect=["z"])
+    assert result.stdout == "1\n" and len(result.files["z"]) <= MIB
+
+
+def test_a_deep_tree_and_strange_names_are_no_trouble() -> None:
+    result = run(
+        [
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 3000 ]; do mkdir d && cd d; i=$((i+1)); done; echo 1 > f; cd /tmp/work; "
+            """printf 2 > "$(printf '\\377\\n*')" """,
+        ],
+        collect=["**"],
+    )
+    assert result.returncode == 0
+    assert [data for name, data in result.files.items() if "/" not in name] == [b"2"]
+
+
+def test_what_ran_out_of_time_is_collected_all_the_same() -> None:
+    result = script("echo 1 > f; exec sleep 100", timeout=1, collect=["f"])
+    assert (result.timed_out, result.files) == (True, {"f": b"1\n"})
+
+
+# --- what is refused before anything is done
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"files": {"../x": b""}},
+        {"files": {"/x": b""}},
+        {"files": {"a//b": b""}},
+        {"files": {"": b""}},
+        {"files": {"a/.": b""}},
+        {"files": {"a\0": b""}},
+        {"files": {"a": 1}},
+        {"files": {"a": b"", "a/b": b""}},
+        {"files": {"x" * 256: b""}},
+        {"files": {"\udc00\ud800": b""}},
+        {"files": ["a"]},
+        {"files": {"a": bytes(8192)}, "work_size": 4096},
+        {"files": {"a": b""}, "work_size": 0},
+        {"files": {"a": b""}, "cwd": "/"},
+        {"collect": "a"},
+        {"collect": [1]},
+        {"collect": ["../a"]},
+        {"collect": ["**/**"]},
+        {"output_limit": -1},
+    ],
+)
+def test_what_cannot_be_meant_is_refused(keywords: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        run(["true"], **keywords)

@@ -1,0 +1,138 @@
+"""Output as it comes, and programs that run beside us."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+import pytest
+
+from cycontainer import (
+    DEVNULL,
+    PIPE,
+    ConfigError,
+    Error,
+    LaunchError,
+    Line,
+    ProgramError,
+    WaitTimeout,
+    run,
+    spawn,
+    stream,
+)
+
+
+def test_lines_come_as_they_are_printed() -> None:
+    with stream(["sh", "-c", "echo one; read x; echo $x >&2; printf end"], input=b"two\n", text=True) as lines:
+        seen = list(lines)
+    assert {(line.source, line.data) for line in seen} == {("stdout", "one\n"), ("stderr", "two\n"), ("stdout", "end")}
+    assert (lines.result.returncode, lines.result.stdout) == (0, "")
+
+
+def test_a_line_is_there_before_the_program_has_ended() -> None:
+    reader, writer = os.pipe()
+    with (
+        open(reader),
+        open(writer, "wb") as answer,
+        stream(["sh", "-c", "echo one; read x; echo $x"], stdin=reader) as lines,
+    ):
+        assert next(lines) == Line(source="stdout", data=b"one\n")
+        answer.write(b"two\n")
+        answer.flush()
+        assert next(lines).data == b"two\n"
+
+
+def test_leaving_early_ends_the_program() -> None:
+    with stream(["yes"]) as lines:
+        assert next(lines).data == b"y\n"
+    with pytest.raises(Error):
+        lines.result  # noqa: B018  # that is the test
+
+
+def test_a_flood_is_stopped() -> None:
+    with stream(["yes"], output_limit=1 << 20) as lines:
+        size = sum(len(line.data) for line in lines)
+    assert size == 1 << 20
+    assert lines.result.output_exceeded and lines.result.returncode == -9
+
+
+def test_a_line_without_end_comes_in_pieces() -> None:
+    with stream(["sh", "-c", "tr '\\0' x < /dev/zero"], output_limit=5 << 20) as lines:
+        sizes = [len(line.data) for line in lines]
+    assert sum(sizes) == 5 << 20 and max(sizes) < 3 << 20
+
+
+def test_a_timeout_and_a_failure_are_told() -> None:
+    with stream(["sleep", "100"], timeout=0.2) as lines:
+        assert list(lines) == []
+    assert lines.result.timed_out
+    with pytest.raises(ProgramError), stream(["no-such-program"]) as lines:
+        list(lines)
+    with pytest.raises(ConfigError):
+        stream(["true"], stdout=DEVNULL, stderr=DEVNULL)
+
+
+@pytest.mark.parametrize(("printed", "kept", "exceeded"), [(9, 9, False), (10, 10, False), (11, 10, True)])
+def test_output_is_kept_up_to_its_limit(printed: int, kept: int, exceeded: bool) -> None:
+    result = run(["printf", "x" * printed], output_limit=10)
+    assert (result.stdout, result.output_exceeded) == (b"x" * kept, exceeded)
+    assert result.returncode == (-9 if exceeded else 0)
+
+
+def test_both_outputs_count_and_a_flood_ends_at_once() -> None:
+    result = run(["sh", "-c", "yes >&2 & yes"], output_limit=100_000)
+    assert len(result.stdout) + len(result.stderr) == 100_000
+    assert result.output_exceeded and not result.timed_out
+
+
+# --- beside us
+
+
+def test_a_program_runs_beside_us() -> None:
+    with spawn(["cat"], stdin=PIPE) as cat:
+        assert cat.stdin is not None and cat.stdout is not None
+        cat.stdin.write(b"through\n")
+        cat.stdin.flush()
+        assert cat.stdout.readline() == b"through\n"
+        with pytest.raises(WaitTimeout):
+            cat.wait(0.05)
+        cat.stdin.close()
+        assert cat.wait(10).returncode == 0
+        assert cat.wait().usage.wall > 0
+
+
+def test_its_end_can_be_waited_for_by_its_pidfd() -> None:
+    with spawn(["sh", "-c", "exit 7"]) as program:
+        assert select.select([program.pidfd], [], [], 20)[0]
+        assert program.wait(0).returncode == 7
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_it_gets_signals_and_is_killed(init: bool) -> None:
+    with spawn(
+        ["sh", "-c", "trap 'echo got; exit 4' USR1; echo go; while :; do sleep 0.01; done"], init=init
+    ) as program:
+        assert program.stdout is not None and program.stdout.readline() == b"go\n"
+        program.send_signal(signal.SIGUSR1)
+        assert program.stdout.readline() == b"got\n"
+        assert program.wait(20).returncode == 4
+        program.kill()
+    with spawn(["sleep", "100"], init=init) as program:
+        program.kill()
+        assert program.wait(20).returncode == -9
+
+
+def test_closing_ends_it_and_a_timeout_does() -> None:
+    with spawn(["sleep", "100"]) as program:
+        pid = program.pid
+    assert not os.path.exists(f"/proc/{pid}/exe") and program.pidfd == -1
+    with spawn(["sleep", "100"], timeout=0.1) as program:
+        assert program.wait(20).timed_out
+
+
+def test_what_cannot_be_started_is_told_when_one_waits() -> None:
+    with spawn(["no-such-program"]) as program, pytest.raises(LaunchError):
+        program.wait()
+    with pytest.raises(ConfigError):
+        spawn(["true"], input=b"x")
