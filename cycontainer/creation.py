@@ -8,23 +8,22 @@ start:  a byte to the FIFO that the init reads, and what comes back: the end (it
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from cycontainer._fd import close_all
 from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
-from cycontainer.console import hand_over
+from cycontainer.duties import Duties
 from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
-from cycontainer.hooks import run_hooks, run_poststop
+from cycontainer.hooks import run_hooks
 from cycontainer.host import current
 from cycontainer.launch import launch
 from cycontainer.notify import with_socket
-from cycontainer.process import Process, settle, write_pid_file
+from cycontainer.process import Process, settle
 from cycontainer.record import Record
 from cycontainer.resources import cgroup_path, where
-from cycontainer.state import CgroupPlace, State, is_frozen, start_time_of
+from cycontainer.state import CgroupPlace, State, is_frozen
 from cycontainer.undo import Undo
 from cycontainer.users import with_home
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.cgroups import Cgroup
-    from cycontainer.config import Config, IntelRdt
+    from cycontainer.config import Config
     from cycontainer.host import Host
     from cycontainer.netdevices import NetworkDevices
     from cycontainer.plan import Plan
@@ -247,76 +246,39 @@ def tell_warnings(config: Config, plan: Plan, wishes: Wishes) -> None:
             wishes.warn(text)
 
 
-def share_caches(config: IntelRdt, directory: Directory, state: State, undo: Undo, pid: int) -> State:
-    """Put a container's first process into its resctrl group, which the state tells of before it is made."""
-    from cycontainer.intelrdt import assign, find_root, plan_group, remove
+class _Duties(Duties):
+    """What the launcher does while the init waits for it."""
 
-    group = plan_group(config, state.id, find_root())
-    state = state.replace(resctrl=group)
-    directory.save(state)
-    undo.later("remove the resctrl group", lambda: remove(group, pid))
-    assign(group, config, pid)
-    return state
-
-
-class _Duties:
-    """What the launcher does while the init waits for it. `state` is the newest."""
-
-    def __init__(
-        self,
-        directory: Directory,
-        config: Config,
-        state: State,
-        wishes: Wishes,
-        undo: Undo,
-        devices: NetworkDevices | None,
-    ) -> None:
-        self.state, self._directory, self._config = state, directory, config
-        self._wishes, self._undo, self._devices = wishes, undo, devices
-        self.supervisor: Supervisor | None = None
+    supervisor: Supervisor | None = None
 
     def by_name(self) -> dict[str, Callable[[Child], None]]:
         return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created, "listener": self.listener}
 
-    def _know(self, child: Child) -> None:
-        self.state = self.state.replace(pid=child.pid, start_time=start_time_of(child.pid))
-
     def runtime(self, child: Child) -> None:
-        """Give it network devices and a share of the caches, before its sysctls are set."""
-        if self._devices is not None:
-            self._devices.move_to(child.pid)
-        if self._config.linux.intel_rdt is not None:
-            self.state = share_caches(self._config.linux.intel_rdt, self._directory, self.state, self._undo, child.pid)
+        """Before its sysctls are set: net.ipv4.conf.eth0.* is there when eth0 is."""
+        self.equip(child.pid)
 
     def hooks(self, child: Child) -> None:
-        """The hooks before the host's root is left: config.md, "Prestart", "CreateRuntime Hooks", "CreateContainer"."""
-        self._know(child)
-        config, state, bundle = self._config, self.state, self._wishes.bundle
-        if config.hooks.poststop:
-            self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
-        run_hooks("prestart", config, state, "creating", directory=bundle)
-        run_hooks("createRuntime", config, state, "creating", directory=bundle)
-        run_hooks("createContainer", config, state, "creating", inside=child.pidfd, directory=config.root.path)
+        """The hooks before the host's root is left: config.md, "CreateContainer Hooks", and those before."""
+        self.call_hooks(child.pid)
+        config = self._config
+        run_hooks(
+            "createContainer", config, self.state, "creating", inside=child.pidfd, directory=config.root.path
+        )  # fmt: skip
 
     def listener(self, child: Child) -> None:
         """Without no_new_privs the filter is loaded now, else at `start`."""
         from cycontainer.seccomp_agent import hand_over
 
-        self._know(child)
+        self.know(child.pid)
         hand_over(
             self._config, self.state, "creating",
             pid=child.pid, listener=child.listener, supervisor=self.supervisor,
         )  # fmt: skip
 
     def created(self, child: Child) -> None:
-        """All is done: keep the state, so that whoever comes finds it; only then the init goes on to wait."""
-        self._know(child)
-        wishes = self._wishes
-        if wishes.console_socket:
+        """Only when its state is kept the init goes on to wait."""
+        if child.terminal >= 0:
             master, child.terminal = child.terminal, -1
-            hand_over(wishes.console_socket, master, "console")
-        if wishes.pidfd_socket:
-            hand_over(wishes.pidfd_socket, os.dup(child.pidfd), "pidfd")
-        if wishes.pid_file:
-            write_pid_file(wishes.pid_file, child.pid)
-        self._directory.save(self.state)
+            child.terminal = self.take_terminal(master)
+        self.keep(child.pid, child.pidfd)

@@ -121,8 +121,9 @@ def _ended(pidfd: int, timeout: float) -> bool:
     return bool(watch.poll(timeout * 1000))
 
 
-def delete(directory: Directory, root: str, *, force: bool) -> None:
-    """Remove a container whose directory is locked; see `Container.delete`."""
+def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
+    """Remove a container whose directory is locked; see `Container.delete`. Returns what went wrong beside it."""
+    problems: tuple[str, ...] = ()
     state = _loaded(directory, force=force)
     if state is not None:
         status = status_of(root, state) if state.pid else "stopped"
@@ -138,8 +139,9 @@ def delete(directory: Directory, root: str, *, force: bool) -> None:
 
             remove(state.resctrl)
         if "delete" in state.python:
-            _last_hooks(directory, state)
+            problems = _last_hooks(directory, state)
     directory.remove()
+    return problems
 
 
 def _is_ours(place: CgroupPlace) -> bool:
@@ -181,7 +183,7 @@ def _reconstructed(directory: Directory) -> State | None:
     )
 
 
-def _last_hooks(directory: Directory, state: State) -> None:
+def _last_hooks(directory: Directory, state: State) -> tuple[str, ...]:
     """The poststop hooks; a failure is told, and stops nothing. runtime.md, "Lifecycle", 13."""
     from cycontainer.hooks import run_poststop
     from cycontainer.read_config import parse, read_config
@@ -190,6 +192,5 @@ def _last_hooks(directory: Directory, state: State) -> None:
     try:
         run_poststop(config, state)
     except HookError as error:
-        import sys
-
-        print(f"cycontainer: {error}", file=sys.stderr)
+        return str(error), *getattr(error, "__notes__", ())
+    return ()

@@ -17,7 +17,7 @@ from cycontainer.state import oci_state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Final
 
     from cycontainer._clone import Child
@@ -52,20 +52,32 @@ def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: i
     Raises:
         HookError: the first that failed; those after it were not run.
     """
+    for error in _failures(kind, config, state, status, inside, directory):
+        raise error
+
+
+def run_poststop(config: Config, state: State) -> None:
+    """The hooks after a container's end: all of them, whatever becomes of one. config.md, "Poststop".
+
+    Raises:
+        HookError: the first that failed; the others that did are its notes.
+    """
+    failures = list(_failures("poststop", config, state.replace(pid=0), "stopped", -1, state.bundle))
+    for error in failures[1:]:
+        failures[0].add_note(str(error))
+    if failures:
+        raise failures[0]
+
+
+def _failures(kind: str, config: Config, state: State, status: str, inside: int, directory: str) -> Iterator[HookError]:
+    """Run the hooks of one kind, in their order, and tell of each that fails before the next is run."""
     hooks: tuple[Hook, ...] = getattr(config.hooks, KINDS[kind])
-    if not hooks:
-        return
-    text = to_json(oci_state(state, status)).encode()
+    text = to_json(oci_state(state, status)).encode() if hooks else b""
     for number, hook in enumerate(hooks):
         plan = compile_hook(hook, directory, config if inside >= 0 else None)
         problem, output = run_program(plan, text, hook.timeout, (inside,) if inside >= 0 else ())
         if problem:
-            raise HookError(kind, number, problem, output)
-
-
-def run_poststop(config: Config, state: State) -> None:
-    """The hooks after a container's end: a failure is a note, and the others run. config.md, "Poststop"."""
-    run_hooks("poststop", config, state.replace(pid=0), "stopped", directory=state.bundle)
+            yield HookError(kind, number, problem, output)
 
 
 def run_program(

@@ -254,11 +254,12 @@ class Container(Saved):
         """SIGKILL to its first process; see `signal`."""
         self.signal(SIGKILL)
 
-    def delete(self, *, force: bool = False) -> None:
+    def delete(self, *, force: bool = False, warn: Callable[[str], None] | None = None) -> None:
         """Remove it with all that belongs to it. One that waits for a start is ended.
 
         Args:
             force: kill what runs, and accept that there may be no such container, or half of one.
+            warn: called for each poststop hook that failed; None is `warnings.warn`.
 
         Raises:
             ContainerNotFound: there is none (without `force`).
@@ -269,12 +270,15 @@ class Container(Saved):
 
         try:
             with Directory.open(self.root, self.id) as directory:
-                delete(directory, self.root, force=force)
+                problems = delete(directory, self.root, force=force)
         except ContainerNotFound:
             if not force:
                 raise
+            problems = ()
         if self.process is not None:
             self.process.abandon()
+        for problem in problems:
+            (warn or _warn)(problem)
 
     # --- beside its program
 
@@ -425,3 +429,9 @@ class Container(Saved):
         from cycontainer.deletion import open_cgroup
 
         return open_cgroup(state)
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    warnings.warn(text, RuntimeWarning, stacklevel=3)

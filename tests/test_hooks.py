@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from oci_command import Oci
 from test_lifecycle import config_of
 
 from cycontainer.errors import HookError
@@ -95,6 +96,31 @@ def test_a_failure_at_the_start_ends_it(busybox_rootfs: str, tmp_path: Path, kin
         with pytest.raises(HookError, match=f"error running {kind} hook #0: exit status 7"):
             container.start()
         assert container.status == "stopped"
+
+
+def test_of_the_hooks_after_the_end_all_are_run_and_a_failure_is_told(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = config_of(busybox_rootfs, "true")
+    config["hooks"] = {"poststop": [hook("exit 7"), hook("exit 8"), hook(f"echo ended > {tmp_path}/ended")]}
+    container = started(f"{tmp_path}/states", config)
+    assert container.wait(20.0) == 0
+    told: list[str] = []
+    container.delete(warn=told.append)
+    assert told == [f"error running poststop hook #{number}: exit status {7 + number}" for number in (0, 1)]
+    assert (tmp_path / "ended").exists()
+    assert os.listdir(f"{tmp_path}/states") == []
+
+
+def test_a_failing_poststop_hook_is_a_line_in_the_log(oci: Oci) -> None:
+    config = oci.config("true")
+    config["hooks"] = {"poststop": [hook("echo because >&2; exit 7")]}
+    oci.write(config=config)
+    log = f"{oci.bundle}/log"
+    done = oci("--log", log, "--log-format", "json", "run", "one")
+    assert (done.returncode, done.stderr) == (0, "")
+    with open(log) as file:
+        entry = json.loads(file.read())
+    said = "error running poststop hook #0: exit status 7, stderr: because"
+    assert (entry["level"], entry["msg"]) == ("warning", said)
 
 
 def test_a_hook_that_takes_too_long_is_killed_with_what_it_started(busybox_rootfs: str, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "lifecycle": (
         *("cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("creation", "deletion", "errands", "execution", "launch_pad", "starting", "streams", "updating"),
+        *("creation", "deletion", "duties", "errands", "execution", "launch_pad", "starting", "streams", "updating"),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
     "faces": (

@@ -21,12 +21,12 @@ def main(arguments: Arguments) -> int:
     """Returns the exit status."""
     force = arguments.given("--force")
     if not arguments.given("--regex"):
-        Container.handle(arguments.operands[0], root=arguments.root).delete(force=force)
+        Container.handle(arguments.operands[0], root=arguments.root).delete(force=force, warn=arguments.warn)
         return 0
     status = 0
     for container in _matching(arguments):
         try:
-            container.delete(force=force)
+            container.delete(force=force, warn=arguments.warn)
         except Error as error:  # the others are to be removed all the same
             arguments.warn(str(error))
             status = 1

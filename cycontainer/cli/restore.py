@@ -42,7 +42,7 @@ def main(arguments: Arguments) -> int:
         assert container.process is not None  # this call made it
         foreground.follow(container.process)
         status = foreground.wait()
-    container.delete(force=True)
+    container.delete(force=True, warn=arguments.warn)
     return status
 
 

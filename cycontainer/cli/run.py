@@ -34,7 +34,7 @@ def main(arguments: Arguments) -> int:
         _start(container, in_background=True)
         status = foreground.wait()
     if not arguments.given("--keep"):
-        container.delete(force=True)
+        container.delete(force=True, warn=arguments.warn)
     return status
 
 

@@ -6,22 +6,19 @@ import os
 
 from cycontainer import _clone
 from cycontainer.compile import Style, compile_plan
-from cycontainer.console import hand_over
 from cycontainer.creation import (
     Wishes,
     check_terminal,
     end_cgroup,
     intend,
     make_cgroup,
-    share_caches,
     tell_warnings,
 )
 from cycontainer.criu.restore import Wanted, restore
-from cycontainer.hooks import run_hooks, run_poststop
+from cycontainer.duties import Duties
 from cycontainer.host import current
 from cycontainer.netdevices import NetworkDevices
-from cycontainer.process import Process, write_pid_file
-from cycontainer.state import start_time_of
+from cycontainer.process import Process
 from cycontainer.undo import Undo
 
 TYPE_CHECKING = False
@@ -110,8 +107,8 @@ def restore_container(
     return duties.state, Process(plan, child, plan.args).with_ends(wishes.ends)
 
 
-class _Duties:
-    """What is done while criu waits for our answers. `state` is the newest."""
+class _Duties(Duties):
+    """What is done while criu waits for our answers."""
 
     def __init__(
         self,
@@ -122,42 +119,24 @@ class _Duties:
         undo: Undo,
         devices: NetworkDevices,
     ) -> None:
-        self.state, self._directory, self._config = state, directory, config
-        self._wishes, self._undo, self._devices = wishes, undo, devices
+        super().__init__(directory, config, state, wishes, undo, devices)
         self.child = _clone.Child()  # to be: until it is adopted it has nothing but a terminal
 
     def keep_terminal(self, master: int) -> None:
-        """Its terminal is there: as for a new container, it is sent away or stays ours."""
-        if self._wishes.console_socket:
-            hand_over(self._wishes.console_socket, master, "terminal")
-        else:
-            self.child.terminal = master
-
-    def _know(self, pid: int) -> None:
-        self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
+        """As for a new container, it is sent away or stays ours."""
+        self.child.terminal = self.take_terminal(master)
 
     def set_up(self, pid: int) -> None:
-        """Its namespaces are there: devices, and the hooks that see to the network. runtime-spec config.md, "Hooks"."""
-        self._know(pid)
-        self._devices.move_to(pid)
-        config, state, bundle = self._config, self.state, self._wishes.bundle
-        if config.linux.intel_rdt is not None:
-            self.state = share_caches(config.linux.intel_rdt, self._directory, self.state, self._undo, pid)
-        if config.hooks.poststop:
-            self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
-        run_hooks("prestart", config, state, "creating", directory=bundle)
-        run_hooks("createRuntime", config, state, "creating", directory=bundle)
+        """Its namespaces are there."""
+        self.know(pid)
+        self.equip(pid)
+        self.call_hooks(pid)
 
     def restored(self, pid: int, document: bytes) -> None:
-        """All is there: keep the state, so that whoever comes finds it; only then its processes run."""
-        self._know(pid)
+        """Only when its state is kept its processes run."""
         if _has_other_clock(pid) and not any(each.type == "time" for each in self._config.linux.namespaces):
             self._directory.write("config.json", _with_time_namespace(document))
-        if self._wishes.pidfd_socket:
-            hand_over(self._wishes.pidfd_socket, os.pidfd_open(pid), "pidfd")
-        if self._wishes.pid_file:
-            write_pid_file(self._wishes.pid_file, pid)
-        self._directory.save(self.state)
+        self.keep(pid)
 
 
 def _has_other_clock(pid: int) -> bool:

@@ -1,0 +1,88 @@
+"""What is done for a container that is being made, while its first process waits for it. Lifecycle.
+
+A new container's first process is an init of ours, a restored one's is criu's: who is asked, and when, differs; what is
+done does not.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cycontainer.console import hand_over
+from cycontainer.hooks import run_hooks, run_poststop
+from cycontainer.process import write_pid_file
+from cycontainer.state import start_time_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.config import Config, IntelRdt
+    from cycontainer.creation import Wishes
+    from cycontainer.netdevices import NetworkDevices
+    from cycontainer.state import Directory, State
+    from cycontainer.undo import Undo
+
+
+class Duties:
+    """What the launcher does for a first process. Whatever needs taking back is told to `undo`.
+
+    Attributes:
+        state: the newest.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        config: Config,
+        state: State,
+        wishes: Wishes,
+        undo: Undo,
+        devices: NetworkDevices | None,
+    ) -> None:
+        self.state, self._directory, self._config = state, directory, config
+        self._wishes, self._undo, self._devices = wishes, undo, devices
+
+    def know(self, pid: int) -> None:
+        """Who it is."""
+        self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
+
+    def equip(self, pid: int) -> None:
+        """Give it network devices and a share of the caches: its namespaces are there."""
+        if self._devices is not None:
+            self._devices.move_to(pid)
+        if self._config.linux.intel_rdt is not None:
+            self._share_caches(self._config.linux.intel_rdt, pid)
+
+    def _share_caches(self, config: IntelRdt, pid: int) -> None:
+        """Put it into its resctrl group, which the state tells of before it is made."""
+        from cycontainer.intelrdt import assign, find_root, plan_group, remove
+
+        group = plan_group(config, self.state.id, find_root())
+        self.state = self.state.replace(resctrl=group)
+        self._directory.save(self.state)
+        self._undo.later("remove the resctrl group", lambda: remove(group, pid))
+        assign(group, config, pid)
+
+    def call_hooks(self, pid: int) -> None:
+        """The hooks of the host's side: config.md, "Prestart", "CreateRuntime Hooks". From then on poststop is owed."""
+        self.know(pid)
+        config, state, bundle = self._config, self.state, self._wishes.bundle
+        if config.hooks.poststop:
+            self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
+        run_hooks("prestart", config, state, "creating", directory=bundle)
+        run_hooks("createRuntime", config, state, "creating", directory=bundle)
+
+    def take_terminal(self, master: int) -> int:
+        """Its terminal is there: sent to who asked for it (-1 then), or kept."""
+        if not self._wishes.console_socket:
+            return master
+        hand_over(self._wishes.console_socket, master, "console")
+        return -1
+
+    def keep(self, pid: int, pidfd: int = -1) -> None:
+        """All is done: who asked hears of it, and the state is kept, so that whoever comes finds it."""
+        self.know(pid)
+        if self._wishes.pidfd_socket:
+            hand_over(self._wishes.pidfd_socket, os.pidfd_open(pid) if pidfd < 0 else os.dup(pidfd), "pidfd")
+        if self._wishes.pid_file:
+            write_pid_file(self._wishes.pid_file, pid)
+        self._directory.save(self.state)
