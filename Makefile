@@ -34,9 +34,9 @@ cross: # the modules and the init for another machine; there the init carries pl
 	@ln -sfn /usr/include/$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("MULTIARCH"))') \
 		build/$(CROSS)/include/$(CROSS)
 	C_INCLUDE_PATH=build/$(CROSS)/include CC=$(CROSS)-gcc flock build/lock $(PYTHON) -W ignore setup.py -q build_ext \
-		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp
+		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp build_scripts --build-dir build/$(CROSS)/scripts
 	@touch build/$(CROSS)/built
 	$(PYTHON) -m pytest -q tests/test_cross.py
 
 clean:
-	rm -rf build dist *.egg-info cycontainer/*.so cycontainer/init/init
+	rm -rf build dist *.egg-info cycontainer/*.so cycontainer/init/init cycontainer/command/cycontainer

@@ -1,22 +1,25 @@
-"""Builds the extension modules, and the freestanding init that they launch.
+"""Builds the extension modules, the freestanding init that they launch, and the compiled command.
 
-`python setup.py build_ext --inplace` makes both; what is unchanged is not made again. $CC is the compiler, of both:
-`CC=aarch64-linux-gnu-gcc` cross-compiles.
+`python setup.py build_ext --inplace` makes all; what is unchanged is not made again. $CC is the compiler of all:
+`CC=aarch64-linux-gnu-gcc` cross-compiles. `build_scripts` makes the command that pip installs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
+from distutils.command.build_scripts import build_scripts  # setuptools' own
 from glob import glob
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-PACKAGE, INIT = "cycontainer", "cycontainer/init"
+PACKAGE, INIT, COMMAND = "cycontainer", "cycontainer/init", "cycontainer/command"
 GENERATED = "build/c"  # the C that Cython writes
 
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
@@ -40,6 +43,12 @@ LINK = [
     "-static", "-nostdlib", "-no-pie", "-s", "-Wl,--gc-sections", "-Wl,-e,_start", "-Wl,-z,noexecstack",
     "-Wl,--build-id=none",
 ]  # fmt: skip
+
+# The command reads files that others may have damaged, as root.
+HOSTED = ["-O2", "-g0", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden",
+          "-ffunction-sections", "-fdata-sections", *WARNINGS]  # fmt: skip
+LINK_HOSTED = ["-pie", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,relro", "-Wl,-z,now",
+               "-Wl,-z,noexecstack", "-Wl,--build-id=none"]  # fmt: skip
 
 
 def extensions(sources: list[str]) -> list[Extension]:
@@ -83,6 +92,52 @@ def to_c(modules: list[Extension], *, force: bool) -> None:
         module.sources, module.depends = result.sources, [*result.depends, f"{PACKAGE}/limited_api.h"]
 
 
+def compiler_and_machine() -> tuple[list[str], str]:
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    told = subprocess.run([*compiler, "-dumpmachine"], check=True, capture_output=True, text=True)
+    return compiler, told.stdout.strip()
+
+
+def place(built: str, target: str) -> None:
+    """Copy it whole, also while the old one is being executed."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copy2(built, f"{target}.new")
+    os.replace(f"{target}.new", target)
+
+
+def build_command(target: str, tree: str = "") -> None:
+    """Compile and link the command; `tree` is the source tree whose package it shall use, if it is not beside it."""
+    compiler, machine = compiler_and_machine()
+    directory = f"build/command-{machine}{'-tree' if tree else ''}"
+    os.makedirs(directory, exist_ok=True)
+    subprocess.run([sys.executable, f"{COMMAND}/facts.py", f"{directory}/facts.h"], check=True)
+    defined = [f"-DTREE={json.dumps(tree)}"] if tree else []
+    headers = [*glob(f"{COMMAND}/*.h"), f"{directory}/facts.h", __file__]
+    objects = []
+    for source in sorted(glob(f"{COMMAND}/*.c")):
+        objects.append(f"{directory}/{os.path.basename(source)}.o")
+        if newer([source, *headers], objects[-1]):
+            command = [*compiler, *HOSTED, *defined, f"-I{directory}", "-c", source, "-o", objects[-1]]
+            subprocess.run(command, check=True)
+    linked = f"{directory}/cycontainer"
+    if newer(objects, linked):
+        subprocess.run([*compiler, *LINK_HOSTED, "-o", linked, *objects], check=True)
+    if newer([linked], target):
+        place(linked, target)
+
+
+class BuildScripts(build_scripts):
+    """`build_scripts`, which compiles the command that pip installs."""
+
+    editable_mode = False
+
+    def get_source_files(self) -> list[str]:
+        return sorted(glob(f"{COMMAND}/*.[ch]") + [f"{COMMAND}/facts.py"])
+
+    def run(self) -> None:
+        build_command(f"{self.build_dir}/cycontainer", os.path.abspath(".") if self.editable_mode else "")
+
+
 class Build(build_ext):
     """`build_ext`, which also builds the init: into the source tree (--inplace), or beside the modules."""
 
@@ -95,6 +150,8 @@ class Build(build_ext):
         super().run()
         for target, _ in self._init_files():
             self.build_init(target)
+        if self.inplace:
+            build_command(f"{COMMAND}/cycontainer")
 
     def build_extensions(self) -> None:
         to_c(self.extensions, force=bool(self.force))
@@ -104,8 +161,7 @@ class Build(build_ext):
         """Compile and link the init's .pyx files and start.S, by $CC; `target` is the program."""
         programs = extensions(glob(f"{INIT}/*.pyx"))
         to_c(programs, force=bool(self.force))
-        compiler = shlex.split(os.environ.get("CC", "cc"))
-        machine = subprocess.run([*compiler, "-dumpmachine"], check=True, capture_output=True, text=True).stdout.strip()
+        compiler, machine = compiler_and_machine()
         directory = f"build/init-{machine}"
         os.makedirs(directory, exist_ok=True)
         sources = [str(source) for program in programs for source in program.sources] + glob(f"{INIT}/*.S")
@@ -119,9 +175,7 @@ class Build(build_ext):
         if self.force or newer(objects, linked):
             self.spawn([*compiler, *LINK, "-o", linked, *objects])
         if newer([linked], target) or not self.inplace:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            shutil.copy2(linked, f"{target}.new")
-            os.replace(f"{target}.new", target)  # whole, also while the old one is being executed
+            place(linked, target)
 
     def get_outputs(self) -> list[str]:
         return sorted({*super().get_outputs(), *(built for _, built in self._init_files())})
@@ -142,6 +196,7 @@ class Build(build_ext):
 if __name__ == "__main__":
     setup(
         ext_modules=extensions(glob(f"{PACKAGE}/*.pyx")),
-        cmdclass={"build_ext": Build},
+        scripts=["cycontainer"],  # compiled, not copied: BuildScripts
+        cmdclass={"build_ext": Build, "build_scripts": BuildScripts},
         options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
     )

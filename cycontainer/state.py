@@ -36,6 +36,9 @@ ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 MOST_LETTERS: Final = 255
 INIT_NAME: Final = b"cycontainer"  # what the init is called until its execve: init/_init.pyx
 DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
+ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR by NAME
+NAME: Final = "cycontainer"
+STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
 
 
 class CgroupPlace(Record):
@@ -98,11 +101,11 @@ def check_id(container_id: str) -> str:
 def default_root() -> str:
     """Where states are kept: /run/cycontainer, as an ordinary user below XDG_RUNTIME_DIR."""
     if os.geteuid() == 0:
-        return "/run/cycontainer"
+        return ROOT
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     if not directory.startswith("/"):
         raise ConfigError("", "an ordinary user's states need XDG_RUNTIME_DIR, or a directory of their own: --root")
-    return f"{directory}/cycontainer"
+    return f"{directory}/{NAME}"
 
 
 # --- the file's text
@@ -459,7 +462,7 @@ def _first_word(path: str) -> bytes:
 
 
 def status_of(root: str, state: State) -> str:
-    """ "creating", "created", "running", "paused" or "stopped". Source: runtime-spec runtime.md, "State"."""
+    """One of STATUSES. Source: runtime-spec runtime.md, "State"."""
     if state.pid == 0:
         return "creating" if _is_locked(root, state.id) else "stopped"
     if not is_alive(state):

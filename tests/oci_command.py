@@ -12,8 +12,9 @@ from typing import Any
 from cycontainer.spec import default_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+COMMAND = (f"{ROOT}/cycontainer/command/cycontainer",)  # the compiled one, as `make build` leaves it
 BOOT = f"import sys; sys.path.insert(0, {ROOT!r}); from cycontainer.cli.__main__ import run_command; run_command()"
-COMMAND = (sys.executable, "-I", "-S", "-c", BOOT)  # what the compiled command executes, too
+IN_PYTHON = (sys.executable, "-I", "-S", "-c", BOOT)  # what it executes for all that it does not do itself
 PATIENCE = 20.0  # seconds that a call may take on a busy machine
 
 Done = subprocess.CompletedProcess[str]
@@ -23,11 +24,13 @@ class Oci:
     """Calls of the command with a root directory, and a bundle, of their own.
 
     Attributes:
+        command: what is called.
         states: the root directory.
         bundle: the bundle's directory.
     """
 
-    def __init__(self, directory: str, rootfs: str) -> None:
+    def __init__(self, directory: str, rootfs: str, command: tuple[str, ...] = COMMAND) -> None:
+        self.command = command
         self.states, self.bundle, self.rootfs = f"{directory}/states", f"{directory}/bundle", rootfs
         os.mkdir(self.bundle)
         self.write("sleep", "1000")
@@ -46,7 +49,7 @@ class Oci:
     def __call__(self, *words: str, **keywords: Any) -> Done:
         """The command with its root directory, and what it returned and said."""
         keywords = {"stdin": subprocess.DEVNULL, "cwd": self.bundle, "timeout": PATIENCE, **keywords}
-        command = [*COMMAND, "--root", self.states, *words]
+        command = [*self.command, "--root", self.states, *words]
         return subprocess.run(command, capture_output=True, text=True, **keywords)
 
     def done(self, *words: str, **keywords: Any) -> str:
@@ -58,7 +61,7 @@ class Oci:
     def leaving(self, *words: str) -> None:
         """A call that has to succeed and leaves a process behind, which would hold our end of a pipe open."""
         null, log = subprocess.DEVNULL, f"{self.bundle}/log"
-        command = [*COMMAND, "--root", self.states, "--log", log, *words]
+        command = [*self.command, "--root", self.states, "--log", log, *words]
         done = subprocess.run(command, stdin=null, stdout=null, stderr=null, cwd=self.bundle, timeout=PATIENCE)
         assert (done.returncode, os.path.exists(log)) == (0, False), words
 

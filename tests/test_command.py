@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from oci_command import BOOT, COMMAND, ROOT, Oci, gone
+from oci_command import COMMAND, ROOT, Oci, gone
 
 from cycontainer.cli.__main__ import VERBS
 
@@ -216,11 +216,11 @@ def test_exec_returns_at_once_when_detached(oci: Oci) -> None:
 
 def test_descriptors_are_passed_on(oci: Oci) -> None:
     oci.start()
-    script = f'exec {sys.executable} -I -S -c "$0" --root {oci.states} exec --preserve-fds "$@" 3>&1'
+    script = f'exec "$0" --root {oci.states} exec --preserve-fds "$@" 3>&1'
     words = ["one", "sh", "-c", "echo through >&3"]
-    done = subprocess.run(["sh", "-c", script, BOOT, "1", *words], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", script, COMMAND[0], "1", *words], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "through\n", "")
-    done = subprocess.run(["sh", "-c", script, BOOT, "5", *words], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", script, COMMAND[0], "5", *words], capture_output=True, text=True)
     assert done.returncode == 255 and "descriptor 4 is not open" in done.stderr
 
 
@@ -256,16 +256,16 @@ def test_the_module_and_the_installed_command_are_the_same(command: list[str]) -
 def test_an_empty_environment_closed_streams_and_a_deleted_directory(oci: Oci, tmp_path: Path) -> None:
     oci.start()
     script = f"""mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec 0<&- 1>&- 2>&-
-    exec env -i {sys.executable} -I -S -c "$0" --root {oci.states} "$@" """
+    exec env -i "$0" --root {oci.states} "$@" """
     for words in (["state", "one"], ["exec", "one", "true"], ["kill", "one", "0"], ["delete", "--force", "one"]):
-        assert subprocess.run(["sh", "-c", script, BOOT, *words]).returncode == 0, words
+        assert subprocess.run(["sh", "-c", script, COMMAND[0], *words]).returncode == 0, words
     assert os.listdir(oci.states) == []
 
 
 def test_a_container_of_closed_streams_has_none_of_our_descriptors(oci: Oci) -> None:
-    script = f'exec 0<&- 1>&- 2>&-; exec {sys.executable} -I -S -c "$0" --root {oci.states} "$@"'
+    script = f'exec 0<&- 1>&- 2>&-; exec "$0" --root {oci.states} "$@"'
     words = ["run", "--bundle", oci.bundle, "--detach", "one"]
-    assert subprocess.run(["sh", "-c", script, BOOT, *words]).returncode == 0
+    assert subprocess.run(["sh", "-c", script, COMMAND[0], *words]).returncode == 0
     directory = f"/proc/{oci.pid()}/fd"
     assert {name: os.readlink(f"{directory}/{name}") for name in os.listdir(directory)} == dict.fromkeys(
         "012", "/dev/null"

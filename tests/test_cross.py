@@ -1,4 +1,4 @@
-"""The init for aarch64, as `make cross` builds it, under qemu's emulation: it reads a plan and carries it out."""
+"""The init and the command for aarch64, as `make cross` builds them, under qemu's emulation."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from cycontainer._plan import PlanWriter, assemble, broken_at
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILT = f"{ROOT}/build/aarch64-linux-gnu/lib/cycontainer"
 INIT = f"{BUILT}/init/init"
+COMMAND = f"{ROOT}/build/aarch64-linux-gnu/scripts/cycontainer"
+LIBC = "/usr/aarch64-linux-gnu"
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 EM_AARCH64 = 183
 BASE = 200  # the init's first descriptor; the socket, and the plan behind it
@@ -29,7 +31,9 @@ def is_built() -> bool:
     """Whether `make cross` was run since the sources changed."""
     stamp = f"{ROOT}/build/aarch64-linux-gnu/built"
     sources = [
-        path for kind in ("pyx", "pxd", "h", "S") for path in glob(f"{ROOT}/cycontainer/**/*.{kind}", recursive=True)
+        path
+        for kind in ("pyx", "pxd", "c", "h", "S")
+        for path in glob(f"{ROOT}/cycontainer/**/*.{kind}", recursive=True)
     ]
     return os.path.exists(stamp) and os.stat(stamp).st_mtime > max(os.stat(path).st_mtime for path in sources)
 
@@ -101,3 +105,14 @@ def test_a_failed_step_is_reported_by_number_and_errno(tmp_path: Path) -> None:
 def test_what_the_kernel_refuses_is_reported(tmp_path: Path) -> None:
     _, _, report = carried_out(plan_of(str(tmp_path / "missing")), "echo never")
     assert struct.unpack_from("=iii", report) == (MESSAGE_FAILED, 2, errno.ENOENT)
+
+
+def test_the_command_is_for_that_machine_and_answers(tmp_path: Path) -> None:
+    assert machine(COMMAND) == EM_AARCH64 and os.path.getsize(COMMAND) < 200 * 1024
+    for words, status, said in (
+        (["--version"], 0, "cycontainer version"),
+        (["--root", str(tmp_path), "list"], 0, "ID "),
+        (["--root", str(tmp_path), "state", "one"], 1, "cycontainer: container does not exist: one"),
+    ):
+        done = subprocess.run([str(EMULATOR), "-L", LIBC, COMMAND, *words], capture_output=True, text=True)
+        assert done.returncode == status and (done.stdout + done.stderr).startswith(said), words

@@ -59,6 +59,9 @@ def test_the_wheel_has_what_runs_and_no_sources(wheel: str) -> None:
     assert {f"{module}.abi3.so" for module in modules} | {f"{module}.pyi" for module in modules} <= names
     assert {"cycontainer/init/init", "cycontainer/py.typed", "cycontainer/cli/run.py"} <= names
     assert not [name for name in names if name.endswith((".pyx", ".pxd", ".c", ".h", ".S", ".o"))]
+    assert not [name for name in names if name.startswith("cycontainer/command")]
+    (script,) = [info for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith("/scripts/cycontainer")]
+    assert script.file_size < 200 * 1024 and script.external_attr >> 16 & 0o111 == 0o111
     assert "-cp311-abi3-linux" in wheel or "cp311-abi3-manylinux" in wheel
 
 
@@ -68,7 +71,15 @@ def test_a_bare_environment_runs_a_container(wheel: str, tmp_path: Path) -> None
     command = [f"{bare}/pip", "-q", "install", "--no-index", "--no-deps", wheel]
     subprocess.run(command, check=True, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     script = "import cycontainer; print(cycontainer.run(['echo', 'hello'], text=True).stdout, end='')"
-    for words, printed in (([f"{bare}/python", "-c", script], "hello\n"), ([f"{bare}/cycontainer", "-v"], "version")):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    with open(f"{bare}/cycontainer", "rb") as file:
+        assert file.read(4) == b"\x7fELF"
+    os.symlink(f"{bare}/cycontainer", tmp_path / "link")
+    for words, printed in (
+        ([f"{bare}/python", "-c", script], "hello\n"),
+        ([f"{bare}/cycontainer", "-v"], "version"),
+        ([f"{bare}/cycontainer", "features"], "ociVersionMax"),  # in Python
+        ([f"{tmp_path}/link", "features"], "ociVersionMax"),
+    ):
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={})
         assert (done.returncode, done.stderr) == (0, "")
         assert printed in done.stdout

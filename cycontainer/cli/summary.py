@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cycontainer.lifecycle import Container
+    from cycontainer.state import State
 
 
 def summary(container: Container) -> dict[str, Any]:
     """Raises ContainerNotFound, StateError."""
     state = load(container.root, container.id)
-    status = status_of(container.root, state)
+    return document(state, status_of(container.root, state), _user_name(state.owner))
+
+
+def document(state: State, status: str, owner: str) -> dict[str, Any]:
+    """What there is to say; the compiled command's form is made of it, too."""
     return {
         "ociVersion": state.version,
         "id": state.id,
@@ -27,7 +32,7 @@ def summary(container: Container) -> dict[str, Any]:
         "rootfs": state.rootfs,
         "created": state.created,
         **({"annotations": dict(state.annotations)} if state.annotations else {}),
-        "owner": _user_name(state.owner),
+        "owner": owner,
     }
 
 

@@ -1,0 +1,92 @@
+/* What the files of the compiled command share.
+
+   The command answers a few verbs itself, when all is as usual. Whatever is not (an option that it does not know, a
+   damaged state, a hook, an error that it has no words for) it hands on: `hand_on` executes the interpreter with the
+   same words, and that begins anew. So nothing may have been changed by then that cannot be done twice. */
+#ifndef COMMAND_H
+#define COMMAND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "facts.h"
+
+enum { MOST_CGROUPS = 64, MOST_CONTROLLERS = 32, MOST_ANNOTATIONS = 128, MOST_VERBS = 16, PATH_ROOM = 4096 + 512 };
+
+/* A verb's words, read. */
+struct call {
+    const char *verb;
+    const char *root;           /* absolute */
+    bool root_given;            /* else it is the default one, which may be missing */
+    const char *value[OPTIONS]; /* of an option, "true" of a flag, NULL when it was not given */
+    const char *operand[2];
+    int operands;
+};
+
+/* A text that grows. */
+struct text {
+    char *start;
+    size_t length, room;
+};
+
+/* A container's cgroup in one hierarchy. */
+struct cgroup {
+    const char *mount, *path;
+    const char *controller[MOST_CONTROLLERS + 1]; /* NULL at the end */
+};
+
+/* What is kept of a container: state.py says what each is. It points into the text that it was read from. */
+struct state {
+    const char *id, *bundle, *rootfs, *version, *created;
+    long owner, pid, start_time, rootless;
+    struct cgroup cgroup[MOST_CGROUPS];
+    int cgroups;
+    const char *annotation[MOST_ANNOTATIONS][2];
+    int annotations;
+    const char *python[MOST_VERBS]; /* verbs that are the interpreter's */
+    int pythons;
+    bool resctrl;
+};
+
+/* What the kernel says of a process. */
+struct process {
+    bool there;
+    char name[64], letter;
+    unsigned long long start_time;
+};
+
+/* main.c */
+_Noreturn void hand_on(void);
+
+/* interpreter.c */
+_Noreturn void execute_interpreter(char **words);
+
+/* report.c */
+void add(struct text *text, const char *more);
+void add_number(struct text *text, long number);
+void add_quoted(struct text *text, const char *plain);
+bool is_plain(const char *text);
+int print(const char *output, size_t length);
+int fail(const char *format, const char *what);
+int fail_with_errno(int code);
+void report_to(const char *log, const char *form);
+
+/* state.c */
+bool is_id(const char *name);
+int parse_state(char *text, size_t length, struct state *state);
+int open_container(const char *root, const char *id);
+bool load_state(int directory, const char *id, struct state *state);
+bool needs_interpreter(const struct state *state, const char *verb);
+
+/* status.c */
+struct process process_of(long pid);
+bool is_alive(const struct state *state);
+bool is_frozen(const struct state *state);
+enum status status_of(int directory, const struct state *state);
+
+/* show.c */
+int show_state(const struct call *call);
+int show_list(const struct call *call);
+
+#endif

@@ -1,0 +1,163 @@
+"""Writes facts.h: what the compiled command and the Python side must agree on, taken from the latter at build time.
+
+    python cycontainer/command/facts.py FILE
+
+Texts, tables and layouts have their place in the Python modules; here they only change their form. It needs no
+compiled module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)
+
+from cycontainer import state, tables  # noqa: E402  # the path comes first
+from cycontainer.cli import __main__ as command  # noqa: E402
+from cycontainer.cli import delete, kill, list, pause, report, resume, start, summary  # noqa: E402
+from cycontainer.cli import state as state_verb  # noqa: E402
+from cycontainer.cli.texts import message_of  # noqa: E402
+from cycontainer.errors import ContainerNotFound, Error  # noqa: E402
+from cycontainer.json_text import to_json  # noqa: E402
+
+VERBS = {
+    "state": state_verb.VERB, "list": list.VERB, "kill": kill.VERB, "start": start.VERB,
+    "delete": delete.VERB, "pause": pause.VERB, "resume": resume.VERB,
+}  # fmt: skip
+NUMBERS = ("owner", "pid", "start_time", "rootless")
+WORDS = ("id", "bundle", "rootfs", "version", "created")
+
+
+def c_text(text: str) -> str:
+    """A C string."""
+    return json.dumps(text)
+
+
+def texts(names: tuple[str, ...] | tuple[bytes, ...]) -> str:
+    return "{" + ", ".join(c_text(name if isinstance(name, str) else name.decode()) for name in names) + "}"
+
+
+def form(verb: str, error: Error, places: int = 1) -> str:
+    """The text of an error that was made with "%s" in its places, as a format."""
+    text = message_of(verb, error)
+    assert text.count("%s") == text.count("%") == places, text
+    return c_text(text)
+
+
+def option_id(name: str) -> str:
+    return "OPTION" + name.lstrip("-").join(("_", "")).replace("-", "_").upper()
+
+
+def option_table(options: tuple[object, ...]) -> str:
+    """{name, its number, whether it takes a value} for every name of every option."""
+    rows = [
+        f"{{{c_text(name)}, {option_id(option.names[0])}, {int(bool(option.value))}}}"  # type: ignore[attr-defined]  # an Option
+        for option in options
+        for name in option.names  # type: ignore[attr-defined]  # an Option
+    ]
+    return "{" + ", ".join([*rows, "{0, 0, 0}"]) + "}"
+
+
+def options() -> Iterator[str]:
+    every = (*command.GLOBAL, *(option for verb in VERBS.values() for option in verb.options))
+    names = dict.fromkeys(option_id(option.names[0]) for option in every)
+    yield f"enum option_id {{ {', '.join(names)}, OPTIONS }};"
+    yield f"static const struct option GLOBAL_OPTIONS[] = {option_table(command.GLOBAL)};"
+    for name, verb in VERBS.items():
+        yield f"static const struct option {name.upper()}_OPTIONS[] = {option_table(verb.options)};"
+        yield f"enum {{ {name.upper()}_LEAST = {verb.operands[0]}, {name.upper()}_MOST = {verb.operands[1]} }};"
+
+
+def log_line(kind: str, name: str) -> Iterator[str]:
+    """A line of the log as a format of the text and the time; `kind` is one of report.FORMATS."""
+    line = report._line(kind, "error", "@text@").replace('"@text@"', "%s")
+    yield f"#define {name} {c_text(re.sub(r'[0-9]{4}-[0-9T:-]+Z', '%s', line))}"
+    yield f"#define {name}_TIME_FIRST {int(line.index('time') < line.index('%s'))}"
+
+
+def document(name: str, indent: int | None, annotations: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """What `state` prints, as pieces: a text, and the field that follows it."""
+    fields = {field: f"@{field}@" for field in WORDS}
+    made = state.State(**fields, owner=0, pid=987654321, annotations=annotations)  # type: ignore[arg-type]  # all texts
+    text = to_json(summary.document(made, "@status@", "@owner@"), indent=indent).replace("987654321", '"@pid@"')
+    *parts, end = re.split(r'("@\w+@")', text)
+    rows = [f"{{{c_text(before)}, FIELD_{field.strip(chr(34)).strip('@').upper()}}}" for before, field in pairs(parts)]
+    yield f"static const struct piece {name}[] = {{{', '.join(rows)}, {{{c_text(end)}, FIELD_END}}}};"
+
+
+def pairs(parts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return zip(parts[::2], parts[1::2])
+
+
+def documents() -> Iterator[str]:
+    two = (("@key@", "@value@"), ("@next_key@", "@next_value@"))
+    fields = ("end", *WORDS, "pid", "status", "owner", "key", "value", "next_key", "next_value")
+    yield f"enum field {{ {', '.join(f'FIELD_{field.upper()}' for field in fields)} }};"
+    yield "struct piece { const char *before; enum field field; };"
+    for name, indent in (("LINES", 2), ("ONE_LINE", None)):
+        yield from document(f"PLAIN_IN_{name}", indent, ())
+        yield from document(f"ANNOTATED_IN_{name}", indent, two)
+
+
+def state_file() -> Iterator[str]:
+    yield f"#define STATE_MAGIC {c_text(state.MAGIC)}"
+    yield f"#define STATE_VERSION {c_text(state.VERSION)}"
+    yield f"static const char *const STATE_END[] = {texts(state.END)};"
+    yield f"enum {{ STATE_BYTES = {state.MOST_BYTES}, ID_LETTERS = {state.MOST_LETTERS} }};"
+    yield f"static const char ID_ALPHABET[] = {c_text(''.join(sorted(state.ID_LETTERS)))};"
+    yield f"static const char *const STATUSES[] = {texts(state.STATUSES)};"
+    yield f"enum status {{ {', '.join(name.upper() for name in state.STATUSES)} }};"
+    for key, words in state.LENGTHS.items():
+        yield f"enum {{ {key.upper()}_WORDS = {words} }};"
+    yield f"#define INIT_NAME {c_text(state.INIT_NAME.decode())}"
+    yield f"#define DEAD_STATES {c_text(state.DEAD)}"
+    yield f"#define DEFAULT_ROOT {c_text(state.ROOT)}"
+    yield f"#define ROOT_NAME {c_text(state.NAME)}"
+
+
+def messages() -> Iterator[str]:
+    yield f"#define VERSION_TEXT {c_text(command._version() + chr(10))}"
+    yield f"#define NOT_FOUND {form('state', ContainerNotFound('%s'))}"
+    yield f"#define LOG_JSON {c_text(report.FORMATS[1])}"
+    yield f"#define LOG_TEXT {c_text(report.FORMATS[0])}"
+    yield from log_line("text", "TEXT_LINE")
+    yield from log_line("json", "JSON_LINE")
+
+
+def listing() -> Iterator[str]:
+    yield f"static const char *const TITLES[] = {texts(list.TITLES)};"
+    yield f"enum {{ LEAST_WIDTH = {list.LEAST_WIDTH}, GAP = {list.GAP} }};"
+
+
+def signals() -> Iterator[str]:
+    rows = [f"{{{c_text(name)}, {number}}}" for name, number in tables.SIGNALS.items()]
+    yield f"static const struct name_of_signal SIGNALS[] = {{{', '.join(rows)}}};"
+    yield f"enum {{ FIRST_REAL_TIME = {tables.SIGRTMIN}, LAST_REAL_TIME = {tables.SIGRTMAX} }};"
+
+
+HEAD = """/* Made by cycontainer/command/facts.py of the Python side's own tables and texts. */
+#ifndef FACTS_H
+#define FACTS_H
+#pragma GCC diagnostic ignored "-Wunused-variable"
+struct option { const char *name; int id; int takes_value; };
+struct name_of_signal { const char *name; int number; };
+"""
+
+
+def main() -> None:
+    lines = [*options(), *state_file(), *documents(), *messages(), *listing(), *signals()]
+    text = HEAD + "\n".join(lines) + "\n#endif\n"
+    with open(sys.argv[1], "a+") as file:
+        file.seek(0)
+        if file.read() != text:  # else it stays as old as it is, and nothing is made again
+            file.truncate(0)
+            file.write(text)
+
+
+if __name__ == "__main__":
+    main()

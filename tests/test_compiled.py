@@ -1,0 +1,370 @@
+"""The compiled command and the one in Python, case by case: what they print, return and log is the same, byte by byte.
+
+What the compiled one answers itself is asked of a copy that lies alone: it has no interpreter to hand anything on to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oci_command import COMMAND, IN_PYTHON, PATIENCE, Oci
+
+pytestmark = pytest.mark.root
+
+Said = tuple[int, bytes, bytes, bytes]
+WAYS = ("alone", "compiled", "python")
+
+
+class Placed(Oci):
+    """Containers that may have the same id as another place's: their cgroups differ."""
+
+    def __init__(self, directory: str, rootfs: str) -> None:
+        os.mkdir(directory)
+        super().__init__(directory, rootfs)
+        self.number = os.path.basename(directory)
+
+    def create(self, container_id: str = "one") -> int:
+        with open(f"{self.bundle}/config.json") as file:
+            config = json.load(file)
+        config["linux"]["cgroupsPath"] = f"/cycontainer/{self.number}-{container_id}"
+        self.write(config=config)
+        return super().create(container_id)
+
+
+class Both:
+    """The same container in a place of its own for each way of calling."""
+
+    def __init__(self, directory: Path, rootfs: str) -> None:
+        self.places: dict[str, Oci] = {way: Placed(f"{directory}/{number}", rootfs) for number, way in enumerate(WAYS)}
+        shutil.copy(COMMAND[0], directory / "cycontainer")
+        self.calls = {"alone": (f"{directory}/cycontainer",), "compiled": COMMAND, "python": IN_PYTHON}
+
+    def said(self, way: str, words: list[str], **keywords: Any) -> Said:
+        """Exit status, standard output, standard error and log of a call; its place and the time taken out."""
+        oci, path = self.places[way], f"{self.places[way].bundle}/said"
+        keywords = {"stdin": subprocess.DEVNULL, "capture_output": True, "cwd": oci.bundle, **keywords}
+        words = [word.replace("@states", oci.states).replace("@log", path) for word in words]
+        done = subprocess.run([*self.calls[way], *words], timeout=PATIENCE, **keywords)
+        logged = Path(path).read_bytes() if os.path.exists(path) else b""
+        if logged:
+            os.unlink(path)
+        out, err, log = (self.neutral(way, text or b"") for text in (done.stdout, done.stderr, logged))
+        return done.returncode, out, err, log
+
+    def neutral(self, way: str, text: bytes) -> bytes:
+        """Without what differs from one container to the next."""
+        text = text.replace(os.path.dirname(self.places[way].states).encode(), b"@place")
+        text = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", b"@time", text)
+        return re.sub(rb'("pid": ?|\n[\w-]+ +)[1-9]\d* *', rb"\1@pid ", text)
+
+    def same(self, words: list[str], *, alone: bool = True, **keywords: Any) -> Said:
+        """What all ways say; `alone`: the compiled command must not need the interpreter."""
+        ways = WAYS if alone else WAYS[1:]
+        answers = {way: self.said(way, words, **keywords) for way in ways}
+        assert all(answer == answers["python"] for answer in answers.values()), answers
+        return answers["python"]
+
+    def each(self, do: Callable[[Oci], object]) -> None:
+        for oci in self.places.values():
+            do(oci)
+
+    @contextmanager
+    def with_states(self, change: Callable[[bytes], bytes]) -> Iterator[None]:
+        """While it is entered, the states are changed."""
+        paths = [Path(f"{oci.states}/one/state") for oci in self.places.values()]
+        kept = [path.read_bytes() for path in paths]
+        for path, text in zip(paths, kept):
+            path.write_bytes(change(text))
+        try:
+            yield
+        finally:
+            for path, text in zip(paths, kept):
+                path.write_bytes(text)
+
+
+@pytest.fixture
+def both(tmp_path: Path, busybox_rootfs: str) -> Iterator[Both]:
+    found = Both(tmp_path, busybox_rootfs)
+    yield found
+    found.each(Oci.clean)
+
+
+def paused(oci: Oci) -> None:
+    oci.start()
+    oci.done("pause", "one")
+
+
+def stopped(oci: Oci) -> None:
+    oci.end(oci.start())
+
+
+def annotated(oci: Oci) -> None:
+    config = oci.config("sleep", "1000")
+    config["annotations"] = {"a": "1", 'key "quoted"\\': "tab\t, newline\n, DEL \x7f, \x01"}
+    oci.write(config=config)
+    oci.create()
+
+
+SITUATIONS: dict[str, Callable[[Oci], object]] = {
+    "none": lambda oci: os.makedirs(oci.states),
+    "created": lambda oci: oci.create(),
+    "running": lambda oci: oci.start(),
+    "paused": paused,
+    "stopped": stopped,
+    "annotated": annotated,
+    "half made": lambda oci: os.makedirs(f"{oci.states}/one"),
+}
+LOOKS: list[list[str]] = [
+    ["state", "one"],
+    ["list"],
+    ["list", "--format", "table"],
+    ["list", "--format=json"],
+    ["list", "-f", "json"],
+    ["list", "--quiet"],
+    ["list", "-q", "--format", "json"],
+]
+REPORTS: list[list[str]] = [
+    [],
+    ["--log-format", "json"],
+    ["--log", "@log"],
+    ["--log=file:@log", "--log-format=json"],
+    ["--log", "@log", "--log-format", "text"],
+    ["--log", "/no/such/log"],
+]
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_looking_is_the_same_in_every_situation(situation: str, both: Both) -> None:
+    both.each(SITUATIONS[situation])
+    for words in LOOKS:
+        both.same(["--root", "@states", *words])
+    for options in REPORTS:
+        both.same([*options, "--root=@states", "state", "two"])
+
+
+def test_several_containers_are_listed_in_order(both: Both) -> None:
+    for name in ("two", "b", "A-1", "one"):
+        both.each(lambda oci, name=name: oci.create(name))  # type: ignore[misc]  # a default binds the name
+    both.each(lambda oci: Path(f"{oci.states}/no id").write_bytes(b""))
+    assert both.same(["--root", "@states", "list", "-q"])[1] == b"A-1\nb\none\ntwo\n"
+    for words in LOOKS:
+        both.same(["--root", "@states", *words])
+
+
+# --- words
+
+
+ALONE: list[list[str]] = [["--version"], ["-v"], ["--log", "x", "-v", "frob"], ["--root", "", "-v"], ["list"]]
+HANDED_ON: list[list[str]] = [
+    [],
+    ["--help"],
+    ["frob"],
+    ["-"],
+    ["--", "list"],
+    ["--frob", "list"],
+    ["--root"],
+    ["--root", "relative", "list"],
+    ["--root", "/no/such", "list"],
+    ["--root", "/tmp/../no", "state", "one"],
+    ["--root", "//no", "state", "one"],
+    ["--root", "", "state", "one"],
+    ["--debug=perhaps", "list"],
+    ["--log-format", "xml", "list"],
+    ["--log-format=", "list"],
+    ["--rootless", "perhaps", "list"],
+    ["--version=false", "list"],
+    ["state"],
+    ["state", ""],
+    ["state", "."],
+    ["state", ".."],
+    ["state", "a/b"],
+    ["state", "\udcff"],
+    ["state", "\N{SNOWMAN}"],
+    ["state", "a\nb"],
+    ["state", "x" * 256],
+    ["state", "x" * 100_000],
+    ["state", "one", "two"],
+    ["state", "--frob", "one"],
+    ["state", "-h"],
+    ["list", "one"],
+    ["list", "--format"],
+    ["list", "--format", "xml"],
+    ["list", "--quiet=perhaps"],
+]
+
+
+@pytest.mark.parametrize("words", ALONE, ids=" ".join)
+def test_words_that_it_understands(words: list[str], both: Both) -> None:
+    both.same(words)
+
+
+@pytest.mark.parametrize("words", HANDED_ON, ids=lambda words: " ".join(words)[:40].encode("unicode_escape").decode())
+def test_words_that_it_hands_on(words: list[str], both: Both) -> None:
+    both.same(words, alone=False)
+    status, out, err, _ = both.said("alone", words)
+    assert (status, out, err) == (
+        1,
+        b"",
+        b"cycontainer: the package cycontainer is not where this command was installed\n",
+    )
+
+
+# --- states
+
+
+def with_line(line: bytes) -> Callable[[bytes], bytes]:
+    return lambda text: text.replace(b"end of\\sstate\n", line + b"\nend of\\sstate\n")
+
+
+def without(key: bytes) -> Callable[[bytes], bytes]:
+    return lambda text: b"".join(line for line in text.splitlines(True) if not line.startswith(key + b" "))
+
+
+def changed(key: bytes, value: bytes) -> Callable[[bytes], bytes]:
+    return lambda text: re.sub(rb"(?m)^%s .*$" % key, lambda _: key + b" " + value, text)
+
+
+STRANGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda text: b"",
+    "half": lambda text: text[: len(text) // 2],
+    "without its end": lambda text: text[:-1],
+    "twice": lambda text: text * 2,
+    "of a later version": lambda text: text.replace(b"cycontainer-state 1", b"cycontainer-state 99"),
+    "of another kind": lambda text: b"\x7fELF" + bytes(range(256)) * 8,
+    "huge": lambda text: text + b"x" * (2 << 20),
+    "with a NUL": with_line(b"annotation a\0 b"),
+    "with a line more": with_line(b"later word"),
+    "with a longer line": with_line(b"later word word"),
+    "with many words": with_line(b"annotation " + b"x " * 1000),
+    "with a key twice": with_line(b"pid 1"),
+    "with an annotation twice": with_line(b"annotation a 1\nannotation b 2\nannotation a 3"),
+    "with many annotations": with_line(b"\n".join(b"annotation key%d v" % number for number in range(1000))),
+    "with other letters": with_line("annotation schlüssel Größe".encode()),
+    "with bytes that are no text": with_line(b"annotation a \xff\xfe"),
+    "with an unknown escape": with_line(b"annotation a \\q\\"),
+    "without an id": without(b"id"),
+    "without a pid": without(b"pid"),
+    "of another container": changed(b"id", b"two"),
+    "with a negative pid": changed(b"pid", b"-1"),
+    "with a large pid": changed(b"pid", b"99999999999999999999999999"),
+    "with a pid that is too large": changed(b"pid", b"4294967297"),
+    "with a pid that is none": changed(b"pid", b"one"),
+    "with a start time that is another's": changed(b"start_time", b"1"),
+    "that was never started": changed(b"pid", b"0"),
+    "with a bundle that does not print": changed(b"bundle", b"/a\\nb\x1b"),
+    "with an owner that nobody is": changed(b"owner", b"54321"),
+    "with an owner that cannot be": changed(b"owner", b"99999999999"),
+    "with a cgroup that is a file": changed(b"cgroup", b"/etc freezer /passwd"),
+    "with a cgroup elsewhere": changed(b"cgroup", b"relative freezer path"),
+}
+
+
+@pytest.mark.parametrize("change", STRANGE.values(), ids=STRANGE)
+def test_a_strange_state_is_judged_alike(change: Callable[[bytes], bytes], both: Both) -> None:
+    both.each(lambda oci: oci.create())
+    with both.with_states(change):
+        for words in LOOKS:
+            both.same(["--root", "@states", *words], alone=False)
+
+
+def link(path: str) -> None:
+    os.rename(path, f"{path}.real")
+    os.symlink("state.real", path)
+
+
+def make_fifo(path: str) -> None:
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def make_directory(path: str) -> None:
+    os.unlink(path)
+    os.mkdir(path)
+
+
+@pytest.mark.parametrize("change", [link, make_fifo, make_directory, os.unlink])
+def test_a_state_that_is_no_file_is_judged_alike(change: Callable[[str], None], both: Both) -> None:
+    for oci in both.places.values():
+        os.makedirs(f"{oci.states}/one")
+        Path(f"{oci.states}/one/state").write_bytes(b"")
+        change(f"{oci.states}/one/state")
+    for words in LOOKS:
+        both.same(["--root", "@states", *words], alone=False)
+    both.each(lambda oci: shutil.rmtree(oci.states))
+
+
+def test_a_container_that_is_a_link_or_a_file_is_none(both: Both) -> None:
+    for oci in both.places.values():
+        os.makedirs(f"{oci.states}/real")
+        os.symlink("real", f"{oci.states}/one")
+        Path(f"{oci.states}/two").write_bytes(b"")
+    for name in ("one", "two", "three"):
+        both.same(["--root", "@states", "state", name])
+    both.each(lambda oci: shutil.rmtree(oci.states))
+
+
+# --- how it is called
+
+CALLS: dict[str, list[str]] = {  # a shell's words in front of the command
+    "closed input": ["exec 0<&-; exec"],
+    "closed output": ["exec 1>&-; exec"],
+    "all closed": ["exec 0<&- 1>&- 2>&-; exec"],
+    "a full disk": ["exec 1>/dev/full; exec"],
+    "nobody who reads": ["exec 1>&2; exec 2>/dev/full; exec"],
+    "no environment": ["exec env -i"],
+    "a deleted directory": ["mkdir gone; cd gone; rmdir ../gone; exec"],
+    "an environment that would have it otherwise": [
+        "PYTHONPATH=/no PYTHONHOME=/no PYTHONSTARTUP=/no PYTHONINSPECT=1 PYTHONVERBOSE=1 PYTHONSAFEPATH= exec"
+    ],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_however_it_is_called(call: list[str], both: Both) -> None:
+    both.each(lambda oci: oci.create())
+    for words in ("state one", "state two", "list", "-v", "frob"):
+        answers = {}
+        for way in WAYS[1:]:
+            oci = both.places[way]
+            words_of = shlex.join(both.calls[way])
+            line = f"{call[0]} {words_of} --root {oci.states} {words}"
+            done = subprocess.run(["sh", "-c", line], capture_output=True, cwd=oci.bundle, timeout=PATIENCE)
+            answers[way] = done.returncode, both.neutral(way, done.stdout), both.neutral(way, done.stderr)
+        assert answers["compiled"] == answers["python"], words
+
+
+def test_without_any_word_at_all() -> None:
+    """execve(2) with an empty argument list: the kernel adds an empty one, or refuses."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(writer, 2)
+        none = (ctypes.c_char_p * 1)()
+        ctypes.CDLL(None).execve(COMMAND[0].encode(), none, none)
+    os.close(writer)
+    with open(reader, "rb") as said:
+        said.read()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
+def test_set_user_id_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        shutil.copy(COMMAND[0], directory)
+        os.chmod(f"{directory}/cycontainer", 0o4755)
+        words = ["setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", f"{directory}/cycontainer", "-v"]
+        done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("cycontainer: refused: it has a set-user-id")
