@@ -90,12 +90,12 @@ def _open_namespaces(config: Config) -> dict[str, int]:
 
 
 def _cgroup_roots(pid: int) -> list[dict[str, str]]:
-    """criu's own v1 cgroups: it makes those of the image below them."""
+    """criu's own cgroups: it makes those of the image below them. v2 has no name."""
     found = []
     with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
         for line in file:
             _, names, path = line.rstrip("\n").split(":", 2)
-            found += [{"ctrl": name, "path": path} for name in names.split(",") if name]
+            found += [{"ctrl": name, "path": path} for name in names.split(",")]
     return found
 
 

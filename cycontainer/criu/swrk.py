@@ -112,7 +112,7 @@ class Criu:
 
         Args:
             inherited: descriptors that it gets, as FIRST_INHERITED and following; they stay the caller's.
-            cgroup, cgroup_mounts: those that it is to be born in, and the mounts of their hierarchies.
+            cgroup, cgroup_mounts: those that it is to be born in, and the mounts of their hierarchies, v1's first.
             root: a root file system, and the directory that it is bound on, in a mount namespace of criu's own.
             terminal: its 0, 1 and 2, in the caller's session: for a shell job; -1: /dev/null, in a session of its own,
                 so that nothing that criu says outside of its log lands in the container's output.
@@ -122,7 +122,8 @@ class Criu:
         """
         if os.geteuid() != 0:
             raise HostError("criu needs root to save and to restore a container")
-        plan = _compile(cgroup_mounts, root, own_session=terminal < 0)
+        entered = cgroup_mounts[: len(cgroup.tasks)] if cgroup is not None else ()  # v1's; in v2 it is born
+        plan = _compile(entered, root, own_session=terminal < 0)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
