@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from cycontainer.host import current
 from cycontainer.init_process import init_descriptor
 from cycontainer.launch_pad import pad_descriptor
 from cycontainer.state import default_root
+
+CRIU_SECONDS = 300.0  # under emulation criu is ten times slower
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +53,23 @@ def nothing_is_left() -> Iterator[None]:
     left = left_since(before)
     if left:
         pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def ends(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test of criu that waits for what never comes. It fails again and again: undoing may wait, too."""
+    if request.node.get_closest_marker("criu") is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, CRIU_SECONDS, CRIU_SECONDS / 10)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def give_up(*_: object) -> None:
+    raise TimeoutError(f"the test has not ended after {CRIU_SECONDS:.0f} s")
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,30 @@ def test_podman_has_twenty_at_once(podman: Podman) -> None:
         assert list(outputs) == [f"{number}\n" for number in range(20)]
 
 
+COUNT = "i=0; while echo $i >/tmp/n; do i=$((i+1)); sleep 0.01; done"
+
+
+@pytest.mark.criu
+@pytest.mark.slow
+def test_podman_moves_a_container_in_an_archive(podman: Podman, tmp_path: Path) -> None:
+    def counted(name: str) -> int:
+        return int(podman("exec", name, "cat", "/tmp/n").stdout or 0)
+
+    podman.run("--detach", "--name", "here", "busybox", "sh", "-c", COUNT)
+    try:
+        before = counted("here")
+        podman("container", "checkpoint", "--export", f"{tmp_path}/saved.tar.gz", "here")
+        podman("rm", "--force", "here")
+        podman("container", "restore", "--import", f"{tmp_path}/saved.tar.gz", "--name", "there")
+        assert counted("there") >= before
+        podman("container", "checkpoint", "there")
+        assert podman.state_of("there", "{{.State.Running}}") == "false"
+        podman("container", "restore", "there")
+        assert podman.state_of("there", "{{.State.Running}}") == "true"
+    finally:
+        podman("rm", "--force", "--ignore", "--time", "0", "here", "there")
+
+
 # --- containerd
 
 
