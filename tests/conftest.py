@@ -150,11 +150,13 @@ if os.path.exists(f"{CRIU}/criu"):
 
 
 def has_criu() -> bool:
-    """Whether a criu is there that can save an inet socket on any kernel."""
+    """Whether a criu is there that can save an inet socket on this kernel: since Linux 6.16 that takes criu 4.2."""
     if shutil.which("criu") is None:
         return False
     words = subprocess.run(["criu", "--version"], capture_output=True, text=True).stdout.split()
-    return len(words) > 1 and tuple(map(int, words[1].split(".")[:2])) >= (4, 2)
+    kernel = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+    oldest = (4, 2) if kernel >= (6, 16) else (3, 15)
+    return len(words) > 1 and tuple(map(int, words[1].split(".")[:2])) >= oldest
 
 
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this machine has it, what it is
@@ -162,7 +164,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this mac
     "cgroup1": (lambda: bool(glob("/sys/fs/cgroup/*/tasks")), "cgroup v1 hierarchies"),
     "cgroup2": (has_controllers, "a cgroup v2 hierarchy with controllers"),
     "systemd": (lambda: os.path.isdir("/run/systemd/system"), "systemd as the first process"),
-    "criu": (cache(has_criu), "criu 4.2 or newer: tests/install-criu"),
+    "criu": (cache(has_criu), "criu, 4.2 or newer since Linux 6.16: tests/install-criu"),
     "apparmor": (lambda: "apparmor" in current().lsms, "AppArmor"),
     "engine": (has_engine, "a container engine"),
 }
