@@ -69,7 +69,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def give_up(*_: object) -> None:
-    raise TimeoutError(f"the test has not ended after {CRIU_SECONDS:.0f} s")
+    pytest.fail(f"the test has not ended after {CRIU_SECONDS:.0f} s")
 
 
 @pytest.fixture(scope="session")
