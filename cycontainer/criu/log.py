@@ -36,6 +36,7 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("Can't fork for", "a pid of the image is in use: another process has it, or the old one was not yet waited for"),
     ("Can't get 1:16 opt", "this criu is too old for this kernel: criu 4.2 or newer saves inet sockets on Linux 6.16"),
     ("vdso: ", "this criu is too old for this kernel: install criu 4.2 or newer"),
+    ("Can't get rlimit", "criu needs CAP_SYS_RESOURCE to save a process that is another user's than root's"),
     ("iptables-restore", 'install iptables, or use the network lock "nftables" (network_lock)'),
     ("No space left on device", "the image directory's file system is full"),
     ("has bad size", "a file has changed since the checkpoint: the root file system must be as it was"),
