@@ -11,7 +11,7 @@ from oci_command import Oci
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.slow]
 
-COUNT = "i=0; while echo $i >/tmp/n; do i=$((i+1)); sleep 0.01; done"
+COUNT = "i=0; while echo $i >/tmp/m && mv /tmp/m /tmp/n; do i=$((i+1)); sleep 0.01; done"
 
 
 @pytest.fixture

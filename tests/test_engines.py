@@ -135,7 +135,7 @@ def test_podman_has_twenty_at_once(podman: Podman) -> None:
         assert list(outputs) == [f"{number}\n" for number in range(20)]
 
 
-COUNT = "i=0; while echo $i >/tmp/n; do i=$((i+1)); sleep 0.01; done"
+COUNT = "i=0; while echo $i >/tmp/m && mv /tmp/m /tmp/n; do i=$((i+1)); sleep 0.01; done"
 
 
 @pytest.mark.criu
