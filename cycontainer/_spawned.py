@@ -45,9 +45,7 @@ def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) -> 
 
 def spawned(asked: Request) -> Spawned:
     """`spawn` of what has been checked."""
-    if asked.data or asked.output_limit >= 0:
-        raise ConfigError("input" if asked.data else "output_limit", "is run()'s: here the pipes are the caller's")
-    running = Running(asked, piped=True)
+    running = Running(check_piped(asked), piped=True)
     try:
         running.begin()
         return Spawned(running)
@@ -56,6 +54,13 @@ def spawned(asked: Request) -> Spawned:
         if isinstance(error, OSError) and error.errno is not None:
             raise not_launched(error) from error
         raise
+
+
+def check_piped(asked: Request) -> Request:
+    """Refuse what goes through pipes that are `run()`'s own."""
+    if asked.data or asked.output_limit >= 0:
+        raise ConfigError("input" if asked.data else "output_limit", "is run()'s: here the pipes are the caller's")
+    return asked
 
 
 class Spawned:
@@ -112,10 +117,14 @@ class Spawned:
             if event == _wait.NOTHING:
                 raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
             event = running.waiter.wait_for(timeout)
-        running.settle()
+        self.conclude()
+
+    def conclude(self) -> None:
+        """It has ended, and was heard to: clean up, and keep the result."""
+        self._running.settle()
         self._over = True
-        running.close()
-        self._result = running.result()
+        self._running.close()
+        self._result = self._running.result()
 
     def send_signal(self, number: int) -> None:
         """Send a signal: a pid 1 of ours passes it on. Nothing happens when it has ended. Raises OSError."""

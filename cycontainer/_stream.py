@@ -112,9 +112,13 @@ class Lines:
 
     def _listen(self) -> None:
         """Until there is something to tell."""
+        assert self._running.waiter is not None, "lines are used in a `with`"
+        self._deal_with(self._running.waiter.wait())
+
+    def _deal_with(self, event: int) -> None:
         running = self._running
-        assert running.waiter is not None, "lines are used in a `with`"
-        ended = running.hear(running.waiter.wait())
+        assert running.waiter is not None
+        ended = running.hear(event)
         found = []
         for source, data in zip(("stdout", "stderr"), running.waiter.take()):
             *lines, rest = (self._rest[source] + data).split(b"\n")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import IO, Final, Self
 
     from cycontainer._clone import Child
+    from cycontainer._wait import Waiter
     from cycontainer.plan import Plan
     from cycontainer.state import State
     from cycontainer.supervisor import Supervisor
@@ -141,14 +142,24 @@ class Process:
 
     def _wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            limit = FOREVER if timeout is None else timeout
-            waiter = _wait.Waiter(self._child, -1, -1, -1, b"", limit)
-            while (event := waiter.wait()) == _wait.MESSAGE:
-                self._child.receive()
-            if event == _wait.DEADLINE:
-                raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
-            self.returncode = end_of(self._child, None)[0]
+            waiter = self.watch(FOREVER if timeout is None else timeout)
+            while not self.hear(event := waiter.wait()):
+                if event == _wait.DEADLINE:
+                    raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
+        assert self.returncode is not None
         return self.returncode
+
+    def watch(self, timeout: float) -> Waiter:
+        """What its end is waited for with; each event goes to `hear`."""
+        return _wait.Waiter(self._child, -1, -1, -1, b"", timeout)
+
+    def hear(self, event: int) -> bool:
+        """Deal with an event; whether it was the end. Raises StatusUnknown."""
+        if event == _wait.MESSAGE:
+            self._child.receive()
+        elif event == _wait.ENDED:
+            self.returncode = end_of(self._child, None)[0]
+        return event == _wait.ENDED
 
     def communicate(self, input: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
         """Write `input`, read both pipes to their ends, wait for the end; what came from each.

@@ -1,0 +1,23 @@
+"""The same names as the synchronous ones, with `await`, on the running loop: asyncio's own or uvloop. Face.
+
+    from cycontainer import aio
+    result = await aio.run(["make"], rootfs="/srv/image", timeout=60)
+
+A run is driven by one descriptor that is readable when something has happened to it (`Waiter.descriptor`): no
+thread, no child watcher, no signal. It takes some six descriptors: for hundreds at once, raise RLIMIT_NOFILE. What a
+`Container` does to the kernel is a matter of milliseconds that cannot be cut into pieces, so its verbs run in the
+loop's threads; how a process ends is heard by its pidfd.
+
+Whoever cancels an `await` of `run` or of `Container.create`, or leaves the block of `spawn`, of `stream` or of a
+container, finds the container killed, reaped and removed when the CancelledError has come through.
+"""
+
+from __future__ import annotations
+
+from cycontainer.aio.containers import Container as Container
+from cycontainer.aio.programs import Process as Process
+from cycontainer.aio.programs import Spawned as Spawned
+from cycontainer.aio.programs import spawn as spawn
+from cycontainer.aio.runs import Lines as Lines
+from cycontainer.aio.runs import run as run
+from cycontainer.aio.runs import stream as stream

@@ -1,0 +1,151 @@
+"""Container on a loop: its verbs in the loop's threads, its processes with streams. Face."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cycontainer.aio.programs import Process
+from cycontainer.aio.runs import outlast
+from cycontainer.lifecycle import Container as SyncContainer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
+    from typing import Any, Self, TypeVar
+
+    from cycontainer.stats import Stats
+
+    Returned = TypeVar("Returned")
+
+
+async def in_thread(call: Callable[[], Returned], undo: Callable[[Returned], object] | None = None) -> Returned:
+    """Call in one of the loop's threads. Cancelled, it waits for the call, which cannot be cut short, and takes back
+    what that has made."""
+    loop = asyncio.get_running_loop()
+    future = loop.run_in_executor(None, call)
+    try:
+        await outlast(future)
+    except asyncio.CancelledError:
+        if undo is not None and future.exception() is None:
+            made = future.result()
+            await outlast(loop.run_in_executor(None, lambda: undo(made)))
+        raise
+    return future.result()
+
+
+class Container:
+    """One container, as `cycontainer.Container`. In an `async with` it is deleted in the end, whatever it does then.
+
+    `events` is not here: iterate over `cycontainer.Container`'s in a thread.
+
+    Attributes:
+        id, root: as there.
+        process: its first process, when this object made it; else None.
+    """
+
+    def __init__(self, container: SyncContainer, process: Process | None = None) -> None:
+        self._container, self.process = container, process
+        self.id, self.root = container.id, container.root
+
+    @classmethod
+    async def create(cls, container_id: str, config: Mapping[str, Any], **keywords: Any) -> Self:
+        """Set a container up; see `cycontainer.Container.create`. Cancelled, it is deleted."""
+        return await cls._made(lambda: SyncContainer.create(container_id, config, **keywords))
+
+    @classmethod
+    async def restore(
+        cls, container_id: str, config: Mapping[str, Any], image_path: str | PathLike[str], **keywords: Any
+    ) -> Self:
+        """Make a container of a checkpoint; see `cycontainer.Container.restore`. Cancelled, it is deleted."""
+        return await cls._made(lambda: SyncContainer.restore(container_id, config, image_path, **keywords))
+
+    @classmethod
+    async def _made(cls, make: Callable[[], SyncContainer]) -> Self:
+        def delete(container: SyncContainer) -> None:
+            container.delete(force=True)
+
+        container = await in_thread(make, delete)
+        try:
+            process = await Process.of(container.process) if container.process is not None else None
+        except BaseException:
+            delete(container)
+            raise
+        return cls(container, process)
+
+    @classmethod
+    async def load(cls, container_id: str, *, root: str | None = None) -> Self:
+        """A container that exists. Raises ContainerNotFound, StateError."""
+        return cls(await in_thread(lambda: SyncContainer.load(container_id, root=root)))
+
+    @classmethod
+    async def list(cls, *, root: str | None = None) -> Sequence[Self]:
+        """All containers, by id."""
+        return [cls(container) for container in await in_thread(lambda: SyncContainer.list(root=root))]
+
+    async def status(self) -> str:
+        """ "creating", "created", "running", "paused" or "stopped". Raises ContainerNotFound."""
+        return await in_thread(lambda: self._container.status)
+
+    async def state(self) -> dict[str, Any]:
+        """See `cycontainer.Container.state`."""
+        return await in_thread(self._container.state)
+
+    async def pids(self) -> Sequence[int]:
+        """All its processes, in the caller's pid namespace."""
+        return await in_thread(self._container.pids)
+
+    async def start(self, **keywords: Any) -> None:
+        """Let the program go; see `cycontainer.Container.start`."""
+        await in_thread(lambda: self._container.start(**keywords))
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of a container that this object made; see `Process.wait`."""
+        if self.process is None:
+            return self._container.wait(timeout)  # it says why it cannot
+        return await self.process.wait(timeout)
+
+    async def exec(self, args: Sequence[str], **keywords: Any) -> Process:
+        """Start a process beside the container's; see `cycontainer.Container.exec`. Cancelled, it is killed."""
+        process = await in_thread(lambda: self._container.exec(args, **keywords), lambda process: process.abandon())
+        return await Process.of(process)
+
+    async def signal(self, number: int, *, all: bool = False) -> None:
+        """Send a signal to its first process, or to all that it has; see `cycontainer.Container.signal`."""
+        await in_thread(lambda: self._container.signal(number, all=all))
+
+    async def kill(self) -> None:
+        """SIGKILL to its first process."""
+        await in_thread(self._container.kill)
+
+    async def pause(self) -> None:
+        """Stop every process where it is, until `resume`."""
+        await in_thread(self._container.pause)
+
+    async def resume(self) -> None:
+        """Let a paused container go on."""
+        await in_thread(self._container.resume)
+
+    async def update(self, resources: Mapping[str, Any], **keywords: Any) -> tuple[str, ...]:
+        """Change limits: all of them, or none; see `cycontainer.Container.update`."""
+        return await in_thread(lambda: self._container.update(resources, **keywords))
+
+    async def stats(self) -> Stats:
+        """What its cgroups count now."""
+        return await in_thread(self._container.stats)
+
+    async def checkpoint(self, image_path: str | PathLike[str], **options: Any) -> None:
+        """Save its processes to a directory; see `cycontainer.Container.checkpoint`."""
+        await in_thread(lambda: self._container.checkpoint(image_path, **options))
+
+    async def delete(self, *, force: bool = False) -> None:
+        """Remove it with all that belongs to it; see `cycontainer.Container.delete`."""
+        await in_thread(lambda: self._container.delete(force=force))
+        if self.process is not None:
+            await self.process.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.delete(force=True)

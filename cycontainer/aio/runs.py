@@ -1,0 +1,142 @@
+"""run() and stream() on a loop. Face."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cycontainer import _wait
+from cycontainer._request import request
+from cycontainer._running import Running, not_launched
+from cycontainer._stream import Lines as SyncLines
+from cycontainer.errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from os import PathLike
+    from typing import Any, Final, Self, Unpack
+
+    from cycontainer._request import Keywords, Request
+    from cycontainer._result import Result
+    from cycontainer._stream import Line
+
+FOREVER: Final = float("inf")
+
+
+async def run(args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[Keywords]) -> Result:
+    """`cycontainer.run()`. Cancelled, it kills the container and removes it before the CancelledError goes on.
+
+    Args:
+        args, keywords: as `cycontainer.run` has them.
+        check: raise RunError when it fails.
+
+    Returns:
+        What became of it.
+
+    Raises:
+        ConfigError, LaunchError, ProgramError, CgroupError, HostError, StatusUnknown, RunError: as `cycontainer.run`.
+    """
+    result = await finish(request(args, **keywords))
+    if check:
+        result.check_returncode()
+    return result
+
+
+async def finish(asked: Request) -> Result:
+    """`run` of what has been checked."""
+    running = Running(asked)
+    try:
+        running.begin()
+        await until_end(running)
+        running.settle()
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise not_launched(error) from error
+    finally:
+        running.close()
+    return running.result()
+
+
+async def until_end(running: Running) -> None:
+    assert running.waiter is not None
+    await heard(running.waiter, running.hear, running.request.timeout)
+
+
+async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool], timeout: float = FOREVER) -> None:
+    """Until `hear` has said so of one of the waiter's events. `timeout`: when the waiter has a deadline."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def look() -> None:
+        try:
+            event = waiter.step()
+            while event != _wait.NOTHING and not done.done():
+                if hear(event):
+                    done.set_result(None)
+                    return
+                event = waiter.step()
+        except (Error, OSError) as error:
+            if not done.done():
+                done.set_exception(error)
+
+    descriptor = waiter.descriptor()
+    loop.add_reader(descriptor, look)
+    timer = loop.call_later(timeout + 0.001, look) if timeout != FOREVER else None
+    try:
+        await done
+    finally:
+        loop.remove_reader(descriptor)
+        if timer is not None:
+            timer.cancel()
+
+
+def stream(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) -> Lines:
+    """`cycontainer.stream()`: `async with aio.stream([...]) as lines: async for line in lines: ...`.
+
+    Raises ConfigError; the rest comes with the first line.
+    """
+    return Lines(request(args, **keywords))
+
+
+class Lines(SyncLines):
+    """The lines of one run; an asynchronous iterator, to be used in an `async with`."""
+
+    async def __aenter__(self) -> Self:
+        self.__enter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Line:
+        running = self._running
+        while not self._ready and not self._over:
+            assert running.waiter is not None, "lines are used in an `async with`"
+            try:
+                await heard(running.waiter, self._tell, running.request.timeout)
+            except BaseException as error:
+                self._give_up(error)
+                raise
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.pop()
+
+    def _tell(self, event: int) -> bool:
+        self._deal_with(event)
+        return bool(self._ready or self._over)
+
+
+async def outlast(future: asyncio.Future[Any]) -> None:
+    """Wait until it is done, also when we are cancelled; that comes through then."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

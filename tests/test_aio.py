@@ -1,0 +1,325 @@
+"""The asynchronous names, on asyncio's own loop and on uvloop: the same results, and nothing left when cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import resource
+import signal
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import decline
+from guard import left_since, snapshot
+from launching import document
+
+import cycontainer
+from cycontainer import PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
+
+Complete = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def new_uvloop() -> asyncio.AbstractEventLoop:
+    return importlib.import_module("uvloop").new_event_loop()  # type: ignore[no-any-return]  # of that type
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": new_uvloop}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept_by_libuv() -> None:
+    """It keeps a pipe for the process's life."""
+    if importlib.util.find_spec("uvloop"):
+        new_uvloop().close()
+
+
+@pytest.fixture(params=LOOPS)
+def complete(request: pytest.FixtureRequest) -> Iterator[Complete]:
+    """Runs a coroutine on a loop of this kind, which has opened what it keeps for life."""
+    if request.param == "uvloop" and not importlib.util.find_spec("uvloop"):
+        decline("uvloop is not installed: pip install .[test]")
+    with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+        runner.run(spawned_once())
+        yield runner.run
+
+
+async def spawned_once() -> None:
+    async with await aio.spawn(["true"]) as program:
+        await program.wait()
+
+
+# --- run
+
+
+def test_a_run_is_the_same_as_without_await(complete: Complete) -> None:
+    script = "cat; echo err >&2; exit 3"
+    result = complete(aio.run(["sh", "-c", script], input="in", text=True))
+    assert (result.returncode, result.stdout, result.stderr) == (3, "in", "err\n")
+    assert complete(aio.run(["cat"], input=bytes(3 << 20))).stdout == bytes(3 << 20)
+
+
+def test_what_fails_fails_in_the_same_way(complete: Complete) -> None:
+    with pytest.raises(ConfigError):
+        complete(aio.run([]))
+    with pytest.raises(ProgramError):
+        complete(aio.run(["no-such-program"]))
+    with pytest.raises(RunError):
+        complete(aio.run(["false"], check=True))
+    assert complete(aio.run(["sleep", "100"], timeout=0.2)).timed_out
+    assert complete(aio.run(["yes"], output_limit=1000)).output_exceeded
+    result = complete(aio.run(["cp", "a", "b"], files={"a": "1"}, collect=["b"], init=False))
+    assert result.files == {"b": b"1"}
+
+
+def test_an_ordinary_user_awaits_too(ordinary_user) -> None:  # type: ignore[no-untyped-def]  # of conftest
+    assert ordinary_user(awaited) == b"1\n"
+
+
+def awaited() -> bytes:
+    output: bytes = asyncio.run(aio.run(["echo", "1"])).stdout
+    return output
+
+
+def test_the_loop_goes_on_while_a_program_runs(complete: Complete) -> None:
+    async def both() -> list[Any]:
+        reader, writer = os.pipe()
+        with open(reader, "rb"), open(writer, "wb") as pipe:
+            first = asyncio.ensure_future(aio.run(["cat"], stdin=reader))
+            await aio.run(["true"])
+            pipe.write(b"late")
+            pipe.close()
+            return [(await first).stdout]
+
+    assert complete(both()) == [b"late"]
+
+
+# --- cancelled
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    before = snapshot()
+    yield
+    assert not left_since(before)
+
+
+def cancelled_after(complete: Complete, call: Callable[[], Awaitable[object]], turns: int) -> bool:
+    """Cancel after so many turns of the loop; whether it had not ended before."""
+
+    async def cancel() -> bool:
+        task = asyncio.ensure_future(call())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    return bool(complete(cancel()))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+def test_cancelled_at_any_await_a_run_leaves_nothing(complete: Complete, turns: int) -> None:
+    async def sleep() -> None:
+        await aio.run(["sleep", "100"], files={"a": b""})
+
+    with nothing_left():
+        assert cancelled_after(complete, sleep, turns)
+
+
+def test_a_run_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(complete: Complete) -> None:
+    async def cancelled_in(seconds: float) -> None:
+        try:
+            await asyncio.wait_for(aio.run(["sh", "-c", "yes | head -c 100000; sleep 0.01"]), seconds)
+        except TimeoutError:
+            return
+
+    with nothing_left():
+        for part in range(20):
+            complete(cancelled_in(part / 1000))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 12])
+def test_cancelled_at_any_await_a_program_beside_us_leaves_nothing(complete: Complete, turns: int) -> None:
+    async def program() -> None:
+        async with await aio.spawn(["cat"], stdin=PIPE) as cat:
+            assert cat.stdin is not None and cat.stdout is not None
+            cat.stdin.write(b"1\n")
+            await cat.stdout.readline()
+            await cat.wait()
+
+    with nothing_left():
+        assert cancelled_after(complete, program, turns)
+
+
+def test_a_group_whose_one_member_fails_kills_the_others(complete: Complete) -> None:
+    async def group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(aio.run(["sleep", "100"]))
+            tasks.create_task(aio.run(["no-such-program"]))
+
+    with pytest.raises(ExceptionGroup):
+        complete(group())
+
+
+# --- many
+
+
+def test_five_hundred_are_in_flight_in_one_loop(busybox_rootfs: str) -> None:
+    if os.geteuid():
+        busybox_rootfs = ""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 8192:
+        pytest.skip("needs more descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 8192), hard))
+    reader, writer = os.pipe()
+
+    async def all_of_them() -> list[bytes]:
+        async def one(number: int) -> bytes:
+            result = await aio.run(["sh", "-c", f"read x; echo {number}"], stdin=reader, rootfs=busybox_rootfs or None)
+            output: bytes = result.stdout
+            return output
+
+        tasks = [asyncio.ensure_future(one(number)) for number in range(500)]
+        await asyncio.sleep(0)  # each is launched in its first turn; all wait for their input
+        os.close(reader)
+        os.close(writer)
+        return await asyncio.gather(*tasks)
+
+    try:
+        assert asyncio.run(all_of_them()) == [f"{number}\n".encode() for number in range(500)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_without_descriptors_it_fails_and_leaves_nothing(complete: Complete) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def many() -> list[object]:
+        runs = [aio.run(["sleep", "0.2"]) for _ in range(60)]
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    complete(aio.run(["true"]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        found = complete(many())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    failed = [one for one in found if isinstance(one, BaseException)]
+    assert failed and len(failed) < 60
+    assert all(isinstance(one, cycontainer.LaunchError) for one in failed), failed
+
+
+# --- streams
+
+
+def test_lines_are_iterated_over(complete: Complete) -> None:
+    async def lines() -> list[Any]:
+        async with aio.stream(["sh", "-c", "echo 1; echo 2"], text=True) as found:
+            seen = [line.data async for line in found]
+        return [*seen, found.result.returncode]
+
+    assert complete(lines()) == ["1\n", "2\n", 0]
+
+
+def test_a_program_beside_us_has_streams(complete: Complete) -> None:
+    async def talk() -> Any:
+        async with await aio.spawn(["sh", "-c", "read x; echo $x; sleep 100"], stdin=PIPE) as program:
+            assert program.stdin is not None and program.stdout is not None
+            program.stdin.write(b"one\n")
+            assert await program.stdout.readline() == b"one\n"
+            with pytest.raises(WaitTimeout):
+                await program.wait(0.05)
+            waits = [asyncio.ensure_future(program.wait()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waits[0].cancel()
+            program.send_signal(signal.SIGTERM)
+            program.kill()
+            return (await waits[1]).returncode, (await waits[2]).returncode, waits[0].cancelled()
+
+    assert complete(talk()) in [(-9, -9, True), (-15, -15, True)]
+
+
+def test_communicating_with_a_program(complete: Complete) -> None:
+    async def communicate() -> Any:
+        async with await aio.spawn(["sh", "-c", "cat; echo e >&2"], stdin=PIPE) as program:
+            return await program.communicate(bytes(1 << 20)), (await program.wait()).returncode
+
+    assert complete(communicate()) == ((bytes(1 << 20), b"e\n"), 0)
+
+
+def test_what_is_printed_before_a_wait_is_not_lost(complete: Complete) -> None:
+    async def spawned() -> Any:
+        async with await aio.spawn(["sh", "-c", "echo 1; exit 5"]) as program:
+            assert program.stdout is not None
+            code = (await program.wait()).returncode
+            return code, await program.stdout.read()
+
+    assert complete(spawned()) == (5, b"1\n")
+
+
+# --- containers
+
+
+@pytest.mark.root
+def test_a_container_lives_on_a_loop(complete: Complete, busybox_rootfs: str, tmp_path: Path) -> None:
+    config = document(busybox_rootfs, "read x; exit 4")
+
+    async def life() -> Any:
+        async with await aio.Container.create("aio", config, root=str(tmp_path), stdin=PIPE, stdout=PIPE) as container:
+            assert await container.status() == "created"
+            await container.start()
+            process = await container.exec(["sh", "-c", "cat; exit 6"], stdin=PIPE, stdout=PIPE)
+            async with process:
+                output, _ = await process.communicate(b"in")
+                code = await process.wait()
+            assert [other.id for other in await aio.Container.list(root=str(tmp_path))] == ["aio"]
+            assert container.process is not None and container.process.stdin is not None
+            container.process.stdin.write(b"\n")
+            return output, code, await container.wait(20), await container.status()
+
+    assert complete(life()) == (b"in", 6, 4, "stopped")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
+def test_a_cancelled_creation_leaves_nothing(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path, turns: int
+) -> None:
+    config = document(busybox_rootfs, "sleep 100")
+
+    async def create() -> None:
+        async with await aio.Container.create("aio", config, root=str(tmp_path)) as container:
+            await container.start()
+            await container.wait()
+
+    with nothing_left():
+        cancelled_after(complete, create, turns)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_await_adds_little_to_a_run() -> None:
+    """Both in one process, alternating; the least of many, for noise only adds."""
+
+    def took(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    with asyncio.Runner() as runner:
+
+        async def timed() -> float:
+            start = time.perf_counter()
+            await aio.run(["true"])
+            return time.perf_counter() - start
+
+        pairs = [(took(lambda: cycontainer.run(["true"])), runner.run(timed())) for _ in range(200)]
+    plain, awaited = (sorted(column)[20] for column in zip(*pairs, strict=True))
+    assert awaited - plain < 300e-6, (plain, awaited)
