@@ -13,10 +13,10 @@ from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESS
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, ALL_CHILDREN, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE,
                                EAGAIN, ECHILD, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN,
-                               SCM_RIGHTS, SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid, WEXITED,
-                               WNOHANG, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd,
-                               pthread_sigmask, recvmsg, sendmsg, sigfillset, siginfo_t, sigset_t, socketpair, syscall,
-                               timespec)
+                               SCM_RIGHTS, SHUT_WR, SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid,
+                               WEXITED, WNOHANG, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd,
+                               pthread_sigmask, recvmsg, sendmsg, shutdown, sigfillset, siginfo_t, sigset_t,
+                               socketpair, syscall, timespec)
 
 from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
                                    NR_close_range, NR_dup3, NR_execveat, NR_fcntl, NR_pidfd_send_signal, NR_prctl,
@@ -262,6 +262,10 @@ cdef class Child:
         cdef long result = sys5(NR_pidfd_send_signal, self.pidfd, number, 0, 0, 0)
         if result < 0:
             raise OSError(-result, "pidfd_send_signal")
+
+    def hang_up(self):
+        """Say no more to the init: a pid 1 that stands by its program kills all, tells what they used, and ends."""
+        shutdown(self.socket, SHUT_WR)
 
     def hear(self, double timeout):
         """Wait at most `timeout` seconds (infinity: as long as it takes) for the socket to be readable; whether it is.

@@ -24,7 +24,7 @@ cdef long open_verified(const char *path, long kind) noexcept nogil:
     """
     cdef fs_status status
     cdef char again[32]
-    cdef long fd, found = open_path(path, O_PATH)
+    cdef long found_kind, fd, found = open_path(path, O_PATH)
     if found < 0:
         return found
     fd = sys2(NR_fstatfs, found, <long> &status)
@@ -33,11 +33,14 @@ cdef long open_verified(const char *path, long kind) noexcept nogil:
         return fd if fd < 0 else NO_NAMESPACE
     snprintf(again, sizeof(again), b"/proc/self/fd/%d", <int> found)
     fd = open_path(again, 0)
-    if fd >= 0 and sys2(NR_ioctl, fd, NS_GET_NSTYPE) != kind:
-        sys1(NR_close, fd)
-        fd = NO_NAMESPACE
     sys1(NR_close, found)
-    return fd
+    if fd < 0:
+        return fd
+    found_kind = sys2(NR_ioctl, fd, NS_GET_NSTYPE)
+    if found_kind == kind:
+        return fd
+    sys1(NR_close, fd)
+    return found_kind if found_kind < 0 else NO_NAMESPACE
 
 
 def open_namespace(bytes path not None, int kind) -> int:

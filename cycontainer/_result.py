@@ -16,7 +16,8 @@ class Usage(Record):
     Attributes:
         wall, user, system: seconds; user and system of all processes that were waited for.
         peak_memory: bytes that all held at once where there was a memory limit, else the largest of one process; that
-            is never less than the caller's own with `init=False`, the kernel counts it in.
+            is never less than the caller's own with `init=False`, or where pid 1 had to be killed: the kernel counts
+            it in.
         processes: processes and threads that were started; None when no pid 1 stayed to count them.
     """
 
@@ -31,7 +32,7 @@ class Result(Record):
     """What became of a program.
 
     Attributes:
-        args: as they were given.
+        args: the program and its arguments, as text.
         returncode: the exit status, or minus the number of the signal that ended it.
         stdout, stderr: bytes, or str with `text`; None where they were not captured.
         timed_out: the timeout ended it.
@@ -43,7 +44,7 @@ class Result(Record):
         refused: what the patterns match but is not there: {path: why}, as it is a link, a device, or too much.
     """
 
-    args: tuple[str, ...]
+    args: list[str]
     returncode: int
     stdout: Any
     stderr: Any

@@ -108,6 +108,7 @@ def run(
         CgroupError: a limit could not be set. Nothing is left.
         HostError: this kernel lacks what a container needs.
         StatusUnknown: it ended, and someone else in this process took its exit status.
+        UnicodeDecodeError: what it printed is no text in that encoding; `errors` may say what to do then.
         RunError: with `check`, the program failed; `result` is all of it.
 
     Source: runtime-spec config.md, config-linux.md.

@@ -6,10 +6,11 @@ import os
 import time
 
 from cycontainer import _wait
-from cycontainer._clone import CLONED, ENDED, FAILED, MOUNT, HeldSignals
+from cycontainer._clone import CLONED, ENDED, FAILED, LISTENER, MOUNT, SYNC, HeldSignals
+from cycontainer._request import FOREVER
 from cycontainer._result import Result, Usage
 from cycontainer.errors import LaunchError
-from cycontainer.launch import attend, end_of, kill, launch
+from cycontainer.launch import attend, died, end_of, kill, launch
 from cycontainer.streams import Streams
 
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cycontainer.supervisor import Supervisor
 
 SIGKILL: Final = 9
+PATIENCE: Final = 1.0  # seconds for a pid 1 to end all that is in its container
 
 _swept = 0  # the process that has swept
 
@@ -68,6 +70,7 @@ class Running:
         self.waiter: _wait.Waiter | None = None
         self.ended: tuple[int, ...] | None = None  # the init's report
         self.timed_out = self.killed = False  # by us
+        self.hung_up = False  # on pid 1, which then ends all
         self.processes = 1  # that the init has gone through
         self.never_ran = False  # the init was ended before it executed the program
         self._end: tuple[int, float, float, int] | None = None
@@ -122,7 +125,7 @@ class Running:
     def hear(self, event: int) -> bool:
         """Deal with an event of the waiter; whether it was the end. Raises LaunchError: a step failed."""
         if event == _wait.DEADLINE:
-            self.timed_out = True
+            self.timed_out = self.timed_out or not self.hung_up  # else pid 1 has had its time
             self._stop()
         elif event == _wait.FLOOD:
             self._stop()
@@ -136,9 +139,15 @@ class Running:
         return False
 
     def _stop(self) -> None:
+        """A pid 1 ends all and reports; what does not end so, or not in time, is killed."""
         assert self.child is not None and self.waiter is not None
-        kill(self.child)
-        self.waiter.without_deadline()
+        if self.request.plan.keeps_init and not self.hung_up:
+            self.hung_up = True
+            self.child.hang_up()
+            self.waiter.within(PATIENCE)
+        else:
+            kill(self.child)
+            self.waiter.within(FOREVER)
 
     def _hear_init(self) -> None:
         assert self.child is not None and self.waiter is not None
@@ -148,6 +157,8 @@ class Running:
         if message[0] == ENDED:
             self.ended = message
             return
+        if self.stopped and message[0] in (FAILED, SYNC, LISTENER):
+            return  # it gets no further: we have hung up
         if message[0] == MOUNT and self.work is not None:
             self.work.take(message[7])
             return
@@ -176,7 +187,7 @@ class Running:
         while message:
             if message[0] == ENDED:
                 self.ended = message
-            elif message[0] == FAILED:
+            elif message[0] == FAILED and not self.stopped:
                 attend(self._plan_of(message), self.child, message)
             message = self.child.receive()
 
@@ -224,14 +235,13 @@ class Running:
         request = self.request
         code, user, system, resident = self._end
         if self._died_early(code):
-            raise LaunchError(f"run {request.args[0]}: the container's init ended with {code}, and no word", 0, 0, 0)
-        decoding = request.decoding
+            raise died(request.plan.replace(args=request.args), code)
         texts = [
-            (part.decode(*decoding) if decoding else part) if wanted else None
+            self._decoded(part) if wanted else None
             for part, wanted in zip(self.waiter.output(), self.captured, strict=True)
         ]
         return Result(
-            args=request.args,
+            args=list(request.args),
             returncode=-SIGKILL if self.timed_out or self.waiter.flooded else code,
             stdout=texts[0],
             stderr=texts[1],
@@ -245,6 +255,17 @@ class Running:
                 processes=self.ended[3] or None if self.ended else None,
             ),
         )  # fmt: skip
+
+    def _decoded(self, output: bytes) -> bytes | str:
+        """As the caller wants it. What was cut off may end within a letter, which is then left out."""
+        decoding = self.request.decoding
+        if decoding is None:
+            return output
+        if not self.stopped:
+            return output.decode(*decoding)
+        import codecs
+
+        return codecs.getincrementaldecoder(decoding[0])(decoding[1]).decode(output)
 
     def _died_early(self, code: int) -> bool:
         """Whether the init was killed before it could report, or go on: not by us, nor with the program's status."""

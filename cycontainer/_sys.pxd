@@ -35,10 +35,14 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass
+    int sigaddset(sigset_t *set, int number)
+    int sigemptyset(sigset_t *set)
     int sigfillset(sigset_t *set)
+    int sigismember(const sigset_t *set, int number)
+    int sigpending(sigset_t *set)
     int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
     enum:
-        SIG_SETMASK, SIGKILL
+        SIG_BLOCK, SIG_SETMASK, SIGKILL, SIGPIPE
 
 cdef extern from "<sys/resource.h>" nogil:
     struct timeval:
@@ -71,10 +75,11 @@ cdef extern from "<sys/socket.h>" nogil:
     int connect(int fd, const void *address, unsigned int length)
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int shutdown(int fd, int how)
     int socketpair(int domain, int type, int protocol, int *pair)
     enum:
         AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, SCM_RIGHTS
-        MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK
+        MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR
 
 cdef extern from "<sys/un.h>" nogil:
     struct sockaddr_un:
@@ -100,6 +105,9 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *time)
     enum:
         CLOCK_MONOTONIC
+
+cdef extern from "<signal.h>" nogil:
+    int sigtimedwait(const sigset_t *set, siginfo_t *info, const timespec *timeout)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)

@@ -8,10 +8,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, realloc
 
 from cycontainer._clone cimport Child
-from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPOLL_CLOEXEC,
-                               EPOLL_CTL_ADD, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_PEEK, POLLIN, POLLOUT, WEXITED, WNOHANG,
-                               WNOWAIT, SYS_waitid, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event, errno,
-                               poll, pollfd, read, recv, rusage, siginfo_t, syscall, timespec, write)
+from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN, ECONNRESET, EINTR, EPIPE,
+                               EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_PEEK, POLLIN, POLLOUT,
+                               SIG_BLOCK, SIG_SETMASK, SIGPIPE, WEXITED, WNOHANG, WNOWAIT, SYS_waitid, clock_gettime,
+                               close, epoll_create1, epoll_ctl, epoll_event, errno, poll, pollfd, pthread_sigmask,
+                               read, recv, rusage, sigaddset, sigemptyset, siginfo_t, sigismember, sigpending,
+                               sigset_t, sigtimedwait, syscall, timespec, write)
 
 from cycontainer.init.sys cimport NR_ioctl, sys3
 
@@ -47,6 +49,26 @@ cdef long now_us() noexcept nogil:
     return time.tv_sec * MILLION + time.tv_nsec // 1000
 
 
+cdef ssize_t write_quietly(int fd, const char *data, size_t length) noexcept nogil:
+    """write(2), or a negative errno, without SIGPIPE: a host program that takes its default would die of a reader that
+    has gone."""
+    cdef sigset_t pipe, before, pending
+    cdef timespec now
+    cdef ssize_t put
+    sigemptyset(&pipe)
+    sigaddset(&pipe, SIGPIPE)
+    sigpending(&pending)
+    pthread_sigmask(SIG_BLOCK, &pipe, &before)
+    put = write(fd, data, length)
+    if put < 0:
+        put = -errno
+    if put == -EPIPE and not sigismember(&pending, SIGPIPE):
+        now.tv_sec = now.tv_nsec = 0
+        sigtimedwait(&pipe, NULL, &now)           # ours: such a signal goes to the thread that wrote
+    pthread_sigmask(SIG_SETMASK, &before, NULL)
+    return put
+
+
 cdef class Waiter:
     """Waits for one child, with the pipes that lead to it. Owns these; -1 is none. All are non-blocking."""
 
@@ -79,7 +101,7 @@ cdef class Waiter:
         for index in range(2):
             self.buffers[index].data, self.buffers[index].length, self.buffers[index].room = NULL, 0, 0
         self.input_data, self.input_left = data, len(data)
-        self.deadline = now_us() + <long> (timeout * MILLION) if timeout < 1e12 else -1
+        self.within(timeout)
 
     def __dealloc__(self):
         self.close()
@@ -130,8 +152,8 @@ cdef class Waiter:
 
     cdef void feed(self) noexcept nogil:
         """Write what the pipe takes. A reader that has gone is no error: it had enough."""
-        cdef ssize_t put = write(self.entries[STDIN].fd, self.input_data, self.input_left)
-        if put < 0 and (errno == EAGAIN or errno == EINTR):
+        cdef ssize_t put = write_quietly(self.entries[STDIN].fd, self.input_data, self.input_left)
+        if put == -EAGAIN or put == -EINTR:
             return
         if put > 0:
             self.input_data += put
@@ -286,9 +308,9 @@ cdef class Waiter:
         if self.epoll >= 0:
             self.add(PIDFD)           # the old one went when it was closed
 
-    def without_deadline(self):
-        """From now on wait as long as it takes."""
-        self.deadline = -1
+    def within(self, double timeout):
+        """The deadline is so many seconds from now; infinity for none."""
+        self.deadline = now_us() + <long> (timeout * MILLION) if timeout < 1e12 else -1
 
     def close(self):
         """Close the pipes. What came from them is kept."""

@@ -316,6 +316,8 @@ class RunError(Error):
         result = self.result
         if result.timed_out:
             end = "ran into its timeout"
+        elif result.output_exceeded:
+            end = "printed more than its output_limit"
         elif result.oom_killed:
             end = "was killed for exceeding its memory limit"
         elif result.signal:

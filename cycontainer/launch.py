@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cycontainer.plan import Plan
 
 CLONE_NEWUSER = NAMESPACES["user"][0]
+SIGSYS = 31
 
 
 def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[str], cgroup: str | None) -> int:
@@ -137,14 +138,24 @@ def launch(
 
 
 def failure(plan: Plan, step: int, code: int) -> LaunchError:
-    """The error for a step, numbered from 0; -1 is the init's own start."""
+    """The error for a step, numbered from 0; -1 is the init's own start. `code`: an errno, or minus a signal."""
     steps = len(plan.attempts)
+    if code < 0:
+        return died(plan, code, step)
     if step < 0:
         return LaunchError("execute the init", code, 0, steps)
     if plan.program_step <= step in (plan.program_step, steps - 1):
         program = plan.program or (plan.args[0] if plan.args else "")
         return ProgramError(plan.attempts[step], code, step + 1, steps, program, step != plan.program_step)
     return LaunchError(plan.attempts[step], code, step + 1, steps)
+
+
+def died(plan: Plan, code: int, step: int = -1) -> LaunchError:
+    """The error for an init that ended, and how, before it executed the program; `step` as for `failure`."""
+    how = f"signal {-code}" if code < 0 else f"status {code}"
+    why = ", as its seccomp filter asks" if code == -SIGSYS else ""
+    program = plan.program or (plan.args[0] if plan.args else "")
+    return LaunchError(f"execute {program}: its init ended with {how}{why}", 0, step + 1, len(plan.attempts))
 
 
 def attend(

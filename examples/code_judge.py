@@ -11,32 +11,38 @@ import tempfile
 from cycontainer import DEVNULL, run
 
 COMPILE = "cc -O2 -x c - -o /tmp/program -lm && cat /tmp/program"
-EXECUTE = "ulimit -f 128 && exec /tmp/program"  # at most 64 KB of output
+MOST_PRINTED = 64 << 10  # bytes
+LARGEST = 16 << 20  # of what the compiler makes
 
 
 def judge(source: str, question: bytes, answer: bytes) -> str:
-    """AC accepted, WA wrong answer, TLE too long, MLE too much memory, RE died or failed, CE does not compile."""
-    made = run(["sh", "-c", COMPILE], input=source, stderr=DEVNULL, timeout=10, memory=256 << 20, pids=16)
+    """AC accepted, WA wrong answer, TLE too long, MLE too much memory, OLE prints too much, RE died or failed, CE does
+    not compile."""
+    made = run(
+        ["sh", "-c", COMPILE],
+        input=source, stderr=DEVNULL, output_limit=LARGEST, timeout=10, memory=256 << 20, pids=16,
+    )  # fmt: skip
     if made.returncode != 0:
         return "CE"
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryDirectory() as directory:
         with open(f"{directory}/program", "wb") as file:
             file.write(made.stdout)
         os.chmod(file.name, 0o755)
         program = {"destination": "/tmp/program", "source": file.name, "options": ["bind", "ro"]}
         result = run(
-            ["sh", "-c", EXECUTE],
-            input=question, stdout=output, stderr=DEVNULL, mounts=[program], timeout=1, memory=32 << 20, pids=4,
+            ["/tmp/program"],
+            input=question, stderr=DEVNULL, output_limit=MOST_PRINTED, mounts=[program], timeout=1, memory=32 << 20,
+            pids=4,
         )  # fmt: skip
-        output.seek(0)
-        printed = output.read()
     if result.timed_out:
         return "TLE"
     if result.oom_killed:
         return "MLE"
+    if result.output_exceeded:
+        return "OLE"
     if result.returncode != 0:
         return "RE"
-    return "AC" if printed.split() == answer.split() else "WA"
+    return "AC" if result.stdout.split() == answer.split() else "WA"
 
 
 SUBMISSIONS = {

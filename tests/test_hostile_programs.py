@@ -106,15 +106,26 @@ def test_filled_memory_ends_the_program_and_is_told(init: bool) -> None:
 
 
 @pytest.mark.root
-def test_a_filter_that_kills_the_execve_is_no_end_of_a_program(busybox_rootfs: str) -> None:
+@pytest.mark.parametrize("init", [True, False])
+def test_a_filter_that_kills_the_execve_is_no_end_of_a_program(init: bool, busybox_rootfs: str) -> None:
     """Nothing was executed: it could not start."""
     config = default_config()
     config["root"]["path"] = busybox_rootfs
     config["process"]["env"] = ["PATH=/bin"]
     rules = [{"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}]
     config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
-    with pytest.raises(LaunchError, match="-31"):
-        run(["true"], config=config, init=False)
+    with pytest.raises(LaunchError, match="execute true: its init ended with signal 31, as its seccomp filter asks"):
+        run(["true"], config=config, init=init)
+
+
+@pytest.mark.root
+def test_a_program_that_its_filter_kills_at_once_has_run(busybox_rootfs: str) -> None:
+    config = default_config()
+    config["root"]["path"] = busybox_rootfs
+    config["process"]["env"] = ["PATH=/bin"]
+    rules = [{"names": ["exit_group"], "action": "SCMP_ACT_KILL_PROCESS"}]
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+    assert run(["true"], config=config).returncode == -31
 
 
 # --- the host program

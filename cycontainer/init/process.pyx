@@ -12,6 +12,9 @@ cdef struct Rights:               # ancillary data with one descriptor, unix(7)
     int descriptor
     int padding
 
+cdef enum:
+    UNEXECUTED = SIGRTMAX         # what tells of a child's death before its execve, which makes it SIGCHLD: execve(2)
+
 cdef char program_stack[65536]    # of the program's side of OP_FORK, until its execve
 
 
@@ -205,6 +208,40 @@ cdef long watch(State *state, poll_entry *entries) noexcept nogil:
     return result
 
 
+cdef long end_all(State *state, poll_entry *signals, long program) noexcept nogil:
+    """The launcher has hung up: its time is over, or it is gone. Kill all, and tell what they have used, if it listens.
+
+    Whom we may not kill (after a change of ids) the kernel does when we end, and it is not waited for here.
+    """
+    cdef signal_info info
+    cdef long left[2]
+    cdef long pid = 0
+    cdef int one, status = SIGKILL
+    left[0], left[1] = 0, 500000000               # ppoll(2) counts it down
+    sys2(NR_kill, -1, SIGKILL)
+    while pid >= 0:
+        pid = sys4(NR_wait4, -1, <long> &one, WNOHANG | WALL, 0)
+        if pid == program:
+            status = one
+        if pid == 0:
+            pid = sys5(NR_ppoll, <long> signals, 1, <long> left, 0, 8) - 1
+            sys3(NR_read, signals.fd, <long> &info, sizeof(info))
+    report_end(state, status)
+    return 125
+
+
+cdef long take_signals(int signals, long program) noexcept nogil:
+    """Pass them on, but those of children. Returns 1 when the program has died before it executed anything."""
+    cdef signal_info info
+    cdef long unexecuted = 0
+    while sys3(NR_read, signals, <long> &info, sizeof(info)) == sizeof(info):
+        if info.signo == UNEXECUTED and info.code > 0:        # the kernel's own: no process can send such a code
+            unexecuted = 1
+        elif info.signo != SIGCHLD:
+            sys2(NR_kill, program, info.signo)
+    return unexecuted
+
+
 cdef long stand_by(State *state, long program) noexcept nogil:
     """Reap, pass signals on, and end when the program or the launcher does; that ends the pid namespace.
 
@@ -212,21 +249,22 @@ cdef long stand_by(State *state, long program) noexcept nogil:
     (signal(7), "Signal mask").
     """
     cdef poll_entry entries[2]
-    cdef signal_info info
     cdef int status = 0
-    cdef long result = watch(state, entries)
+    cdef long unexecuted = 0, result = watch(state, entries)
     while result >= 0:
         entries[1].revents = 0
         result = sys5(NR_ppoll, <long> entries, 2, 0, 0, 8)
         if result == -EINTR:
             result = 0
         if result >= 0 and entries[1].revents:
-            return 125                # the launcher is gone: who would want the program's result?
-        while result > 0 and sys3(NR_read, entries[0].fd, <long> &info, sizeof(info)) == sizeof(info):
-            if info.signo != SIGCHLD:
-                sys2(NR_kill, program, info.signo)
+            return end_all(state, entries, program)
+        if result > 0:
+            unexecuted |= take_signals(entries[0].fd, program)
         if result >= 0:
             result = reap(program, &status)
+        if result > 0 and unexecuted:             # a filter kills its execve, or memory has run out
+            send_message(state, MESSAGE_FAILED, -(status & 127), -1)
+            return 126
         if result > 0:
             result = report_end(state, status)
             if result >= 0:
@@ -243,17 +281,17 @@ cdef long fork_program(State *state) noexcept nogil:
     """The child goes on with the plan; we stay and stand by. Returns only on failure."""
     cdef clone_arguments args
     cdef long program, at = state.at
-    cdef long result = fresh_dispositions()
+    cdef long result = fresh_dispositions()       # also of UNEXECUTED
     if result < 0:
         return result
-    args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, SIGCHLD
+    args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, UNEXECUTED
     args.stack, args.stack_size = <unsigned long> program_stack, sizeof(program_stack)
     args.pidfd = args.child_tid = args.parent_tid = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
     program = clone_onto_stack(&args, sizeof(args), program_side, state)
-    state.at = at
     if program < 0:
         return program
     result = 126 if state.failed else stand_by(state, program)
+    state.at = at                                 # until here it said how far the program's side has come
     if result >= 0:
         sys1(NR_exit_group, result)
     return result

@@ -120,7 +120,8 @@ struct poll_entry { /* ppoll(2) */
 };
 struct signal_info { /* signalfd(2) */
     unsigned int signo;
-    unsigned char rest[124];
+    int error, code;
+    unsigned char rest[116];
 };
 struct resource_usage { /* getrusage(2) */
     long user_s, user_us, system_s, system_us, maxrss, rest[13];

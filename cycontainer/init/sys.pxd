@@ -46,6 +46,7 @@ cdef extern from "sys.h" nogil:
         short events, revents
     struct signal_info:
         unsigned int signo
+        int code
     struct resource_usage:
         long user_s, user_us, system_s, system_us, maxrss
     struct interface_request:
@@ -188,6 +189,7 @@ cdef enum:
     CLONE_PARENT = 0x8000
     SIGKILL = 9
     SIGCHLD = 17
+    SIGRTMAX = 64
     SIGSTOP = 19
     SIG_SETMASK = 2
     WNOHANG = 1
