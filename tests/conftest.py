@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from elf import PT_INTERP, program_headers
-from guard import left_since, snapshot
+from guard import SHARED, left_since, snapshot
+from launching import copy_rootfs
 from oci_command import Oci
 from ordinary import OrdinaryUser
 
@@ -74,7 +75,10 @@ def give_up(*_: object) -> None:
 
 @pytest.fixture(scope="session")
 def busybox_rootfs() -> Iterator[str]:
-    """A root file system that any user may read: a static busybox with its links, and empty directories."""
+    """A root file system that any user may read: a static busybox with its links, and empty directories.
+
+    All tests share it, and none may change it: `own_rootfs` is for those.
+    """
     places = ("/bin/busybox", "/usr/bin/busybox", "/bin/busybox-static", "/usr/sbin/busybox", "/sbin/busybox")
     static = [path for path in places if os.path.exists(path) and not has_interpreter(path)]
     if not static:
@@ -92,8 +96,21 @@ def busybox_rootfs() -> Iterator[str]:
     for name, text in (("passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("group", "root:x:0:\n")):
         with open(f"{root}/etc/{name}", "w") as file:
             file.write(text)
+    SHARED.append(root)
     yield root
+    SHARED.remove(root)
     shutil.rmtree(root)
+
+
+@pytest.fixture
+def own_rootfs(busybox_rootfs: str) -> Iterator[str]:
+    """A copy for a test that changes it: that writes there, or mounts where nothing is. It has an empty /data."""
+    top = tempfile.mkdtemp(prefix="own-")
+    os.chmod(top, 0o755)
+    copy_rootfs(busybox_rootfs, f"{top}/rootfs")
+    os.mkdir(f"{top}/rootfs/data")
+    yield f"{top}/rootfs"
+    shutil.rmtree(top)
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from glob import glob
 
+SHARED: list[str] = []  # directories that many tests use, and none may change
 OURS = "cycontainer"  # what the product makes on the machine is named so
 PATIENCE = 2.0  # seconds for what the kernel takes away after the last process has gone
 
@@ -65,6 +67,25 @@ def temporary_files() -> set[str]:
     return {f"file {path}" for place in places for path in (*glob(f"{place}/{OURS}*"), *glob(f"{place}/{OURS}*/*"))}
 
 
+def shared_files() -> set[str]:
+    """What lies in the directories that tests share, and how many they are: then one that is gone shows, too."""
+    found = {described_file(path) for top in SHARED for path in below(top)}
+    return found | {f"shared files: {len(found)}"}
+
+
+def below(top: str) -> Iterator[str]:
+    for path, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            yield f"{path}/{name}"
+
+
+def described_file(path: str) -> str:
+    """A file as it is; of a directory what lies in it tells whether it was changed."""
+    status = os.lstat(path)
+    own = "" if stat.S_ISDIR(status.st_mode) else f", {status.st_size} bytes, of {status.st_mtime_ns}"
+    return f"shared file {path}: {stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}{own}"
+
+
 def namespaces() -> set[str]:
     """The namespaces that this process's threads and descendants are in."""
     return {f"namespace {name}" for pid in ("self", *descendants()) for name in namespaces_of(pid)}
@@ -105,6 +126,7 @@ VIEWS: tuple[Callable[[], set[str]], ...] = (
     cgroups,
     network_devices,
     temporary_files,
+    shared_files,
     namespaces,
 )
 

@@ -18,7 +18,7 @@ from cycontainer.spec import default_config
 
 
 def copy_rootfs(rootfs: str, target: str) -> None:
-    """With the devices that a container without a /dev of its own may have left: as files they would have no end."""
+    """A copy of `rootfs` as `target`, which is not there yet; devices stay devices: as files they would have no end."""
     subprocess.run(["cp", "-a", rootfs, target], check=True)
 
 

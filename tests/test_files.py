@@ -57,14 +57,12 @@ def exchanged() -> tuple[dict[str, bytes], str]:
     return result.files, str(result.returncode)
 
 
-def test_a_configuration_has_them_where_its_program_works(busybox_rootfs: str) -> None:
+def test_a_configuration_has_them_where_its_program_works(own_rootfs: str) -> None:
     config = {"ociVersion": "1.3.0", "process": {"cwd": "/tmp/here"}, "linux": {"namespaces": [{"type": "mount"}]}}
     if os.geteuid():
         pytest.skip("needs root")
-    result = run(
-        ["cat", "/tmp/here/f"], rootfs=busybox_rootfs, config=config, init=False, files={"f": b"1"}, collect=["f"]
-    )
-    os.rmdir(f"{busybox_rootfs}/tmp/here")
+    result = run(["cat", "/tmp/here/f"], rootfs=own_rootfs, config=config, init=False, files={"f": b"1"}, collect=["f"])
+    os.rmdir(f"{own_rootfs}/tmp/here")
     assert (result.stdout, result.files) == (b"1", {"f": b"1"})
 
 

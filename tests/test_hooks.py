@@ -39,11 +39,11 @@ def started(root: str, config: dict[str, object], bundle: str = "/") -> Containe
     return container
 
 
-def test_they_run_in_order_with_the_state_on_their_input(busybox_rootfs: str, tmp_path: Path) -> None:
+def test_they_run_in_order_with_the_state_on_their_input(own_rootfs: str, tmp_path: Path) -> None:
     """The image has its own busybox at the same path, and a directory of the host to write to."""
     script = 'read x; echo "$0 $MARK $(readlink /proc/self/ns/mnt) $x" >> {out}/seen'
     os.chmod(tmp_path, 0o777)
-    config = config_of(busybox_rootfs, "sleep", "100")
+    config = config_of(own_rootfs, "sleep", "100")
     share(config, tmp_path)
     config["hooks"] = {
         kind: [{**hook(script.format(out=tmp_path)), "args": ["sh", "-c", script.format(out=tmp_path), kind]}]
@@ -147,11 +147,11 @@ def test_the_container_s_mounts_are_there_for_a_create_container_hook(busybox_ro
         assert (tmp_path / "where").read_text().split() == [busybox_rootfs, "1"]
 
 
-def test_a_hook_inside_has_no_more_than_the_program(busybox_rootfs: str, tmp_path: Path) -> None:
+def test_a_hook_inside_has_no_more_than_the_program(own_rootfs: str, tmp_path: Path) -> None:
     """Its program comes from the image, which is not to be trusted."""
     script = f"grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status > {tmp_path}/seen"
     script += f"; ls /proc/self/fd >> {tmp_path}/seen"
-    config = config_of(busybox_rootfs, "sleep", "100")
+    config = config_of(own_rootfs, "sleep", "100")
     share(config, tmp_path)
     config["hooks"] = {"startContainer": [hook(script)]}
     with started(f"{tmp_path}/states", config) as container:

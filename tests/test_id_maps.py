@@ -110,18 +110,18 @@ def test_a_root_that_cannot_be_mapped_is_named_with_its_file_system(busybox_root
 
 @pytest.mark.root
 @pytest.mark.parametrize("user", [False, True])
-def test_a_mount_is_mapped_by_its_own_ids(busybox_rootfs: str, volume: str, user: bool) -> None:
+def test_a_mount_is_mapped_by_its_own_ids(own_rootfs: str, volume: str, user: bool) -> None:
     """On disk 1000; the mount makes it the host's 301000, which is 201000 of the container's, that has no such id."""
-    seen = owners(document(busybox_rootfs, bind(volume, **mapped(ELSEWHERE)), user=user), "/data/file")
+    seen = owners(document(own_rootfs, bind(volume, **mapped(ELSEWHERE)), user=user), "/data/file")
     assert seen == ["65534:65534" if user else "301000:301001"]
-    assert owners(document(busybox_rootfs, bind(volume, **mapped(HERE)), user=user), "/data/file") == [
+    assert owners(document(own_rootfs, bind(volume, **mapped(HERE)), user=user), "/data/file") == [
         "1000:1001" if user else "101000:101001"
     ]
 
 
 @pytest.mark.root
-def test_what_is_written_through_a_mapped_mount_has_the_images_ids(busybox_rootfs: str, volume: str) -> None:
-    config = document(busybox_rootfs, bind(volume, **mapped(HERE)), user=True)
+def test_what_is_written_through_a_mapped_mount_has_the_images_ids(own_rootfs: str, volume: str) -> None:
+    config = document(own_rootfs, bind(volume, **mapped(HERE)), user=True)
     assert run(["touch", "/data/new"], config=config).returncode == 0
     assert (os.stat(f"{volume}/new").st_uid, os.stat(f"{volume}/new").st_gid) == (0, 0)
 
@@ -133,16 +133,16 @@ def test_what_is_written_through_a_mapped_mount_has_the_images_ids(busybox_rootf
     ids=["no option", "idmap", "ridmap"],
 )
 def test_what_is_mounted_below_is_mapped_with_ridmap(
-    busybox_rootfs: str, volume: str, options: tuple[str, ...], below: str
+    own_rootfs: str, volume: str, options: tuple[str, ...], below: str
 ) -> None:
-    config = document(busybox_rootfs, bind(volume, *options, **mapped(HERE)))
+    config = document(own_rootfs, bind(volume, *options, **mapped(HERE)))
     assert owners(config, "/data/file", "/data/below/file") == ["101000:101001", below]
 
 
 @pytest.mark.root
-def test_idmap_without_ids_maps_as_the_container_does(busybox_rootfs: str, volume: str) -> None:
-    assert owners(document(busybox_rootfs, bind(volume, "idmap"), user=True), "/data/file") == ["1000:1001"]
-    assert owners(document(busybox_rootfs, bind(volume), user=True), "/data/file") == ["65534:65534"]
+def test_idmap_without_ids_maps_as_the_container_does(own_rootfs: str, volume: str) -> None:
+    assert owners(document(own_rootfs, bind(volume, "idmap"), user=True), "/data/file") == ["1000:1001"]
+    assert owners(document(own_rootfs, bind(volume), user=True), "/data/file") == ["65534:65534"]
 
 
 @pytest.mark.root

@@ -125,11 +125,11 @@ def test_of_two_options_the_later_wins(busybox_rootfs: str, volume: str) -> None
 
 
 @pytest.mark.root
-def test_options_of_the_file_system_reach_it(busybox_rootfs: str) -> None:
+def test_options_of_the_file_system_reach_it(own_rootfs: str) -> None:
     options = ["sync", "dirsync", "lazytime", "size=1m", "nr_inodes=99", "mode=1750", "uid=3", "gid=4"]
     options += ["mand", "iversion", "defaults", "loud"]
     data = {"destination": "/data", "type": "tmpfs", "source": "named", "options": options}
-    config = document(busybox_rootfs, "grep ' /data ' /proc/self/mountinfo; stat -c '%a %u:%g' /data")
+    config = document(own_rootfs, "grep ' /data ' /proc/self/mountinfo; stat -c '%a %u:%g' /data")
     config["mounts"].append(data)
     words = printed(plan_of(config)).split()
     super_options = set(words[-3].split(","))
@@ -176,10 +176,10 @@ def test_propagation_is_as_asked_and_never_back_to_the_host(
 
 
 @pytest.mark.root
-def test_a_shared_mount_sends_nothing_to_the_host(busybox_rootfs: str, tmp_path: object) -> None:
+def test_a_shared_mount_sends_nothing_to_the_host(own_rootfs: str, tmp_path: object) -> None:
     with tmpfs(f"{tmp_path}/volume", shared=True) as source:
         os.mkdir(f"{source}/inside")
-        config = document(busybox_rootfs, "mount -t tmpfs tmpfs /data/inside && touch /data/inside/file")
+        config = document(own_rootfs, "mount -t tmpfs tmpfs /data/inside && touch /data/inside/file")
         config["mounts"].append(bind("/data", source, "rbind", "rshared"))
         config["process"]["capabilities"] = granting("CAP_SYS_ADMIN")
         assert printed(plan_of(config)) == ""
@@ -333,16 +333,16 @@ print(*sorted(os.listdir(".")))
 
 @pytest.mark.root
 @pytest.mark.parametrize("pivot", [True, False], ids=["pivot", "no pivot"])
-def test_there_is_no_way_back_to_the_hosts_root(busybox_rootfs: str, pivot: bool) -> None:
+def test_there_is_no_way_back_to_the_hosts_root(own_rootfs: str, pivot: bool) -> None:
     python = os.path.realpath(sys.executable)
-    config = document(busybox_rootfs)
+    config = document(own_rootfs)
     config["process"]["args"] = [python, "-I", "-S", "-c", CLIMB]
     config["process"]["capabilities"] = granting("CAP_SYS_CHROOT")
     config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
     hosts = [path for path in ("/usr", "/lib", "/lib64", sys.base_prefix) if os.path.isdir(path)]
     config["mounts"] += [bind(path, path, "rbind", "ro") for path in hosts]
     words = printed(plan_of(config, pivot=pivot)).split()
-    assert words == sorted(os.listdir(busybox_rootfs))  # where the mounts' targets were made
+    assert words == sorted(os.listdir(own_rootfs))  # where the mounts' targets were made
 
 
 @pytest.mark.root

@@ -50,8 +50,8 @@ def test_readiness_is_passed_on_and_nothing_else(busybox_rootfs: str, tmp_path: 
     assert os.listdir(f"{tmp_path}/states") == []
 
 
-def test_the_end_ends_the_waiting(busybox_rootfs: str, tmp_path: Path) -> None:
-    document = to_json(config_of(busybox_rootfs, "true")).encode()
+def test_the_end_ends_the_waiting(own_rootfs: str, tmp_path: Path) -> None:
+    document = to_json(config_of(own_rootfs, "true")).encode()
     with Container.create_from("one", document, root=f"{tmp_path}/states", notify=True) as container:
         container.start(service_manager=f"{tmp_path}/nobody")
         assert container.wait(10) == 0

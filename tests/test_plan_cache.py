@@ -71,10 +71,10 @@ def test_it_depends_on_libseccomps_version_and_the_private_directories() -> None
 
 
 @pytest.mark.root
-def test_a_configuration_that_was_changed_in_place_is_compiled_again(busybox_rootfs: str) -> None:
+def test_a_configuration_that_was_changed_in_place_is_compiled_again(own_rootfs: str) -> None:
     config = {"ociVersion": "1.3.0", "process": {"env": ["A=1"]}, "linux": {"namespaces": [{"type": "mount"}]}}
     config["linux"]["namespaces"].append({"type": "pid"})  # type: ignore[index]  # it is a dict
-    assert run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"}).returncode == 0
+    assert run(["env"], rootfs=own_rootfs, config=config, env={"PATH": "/bin"}).returncode == 0
     config["hostname"] = "no namespace for this one"
     with pytest.raises(ConfigError):
-        run(["env"], rootfs=busybox_rootfs, config=config, env={"PATH": "/bin"})
+        run(["env"], rootfs=own_rootfs, config=config, env={"PATH": "/bin"})
