@@ -91,8 +91,8 @@ def listener(top: str) -> Iterator[socket.socket]:
         yield found
 
 
-def test_a_datagram_socket_to_the_host(busybox_rootfs: str, top: str, listener: socket.socket) -> None:
-    config, root = config_of(busybox_rootfs, namespaces=namespaces(("network",))), f"{top}/states"
+def test_a_datagram_socket_to_the_host(own_rootfs: str, top: str, listener: socket.socket) -> None:
+    config, root = config_of(own_rootfs, namespaces=namespaces(("network",))), f"{top}/states"
     path = f"{top}/sockets"
     config["mounts"].append({"destination": path, "type": "bind", "source": path, "options": ["bind"]})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
