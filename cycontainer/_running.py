@@ -49,7 +49,8 @@ def finish(request: Request) -> Result:
 
 def not_launched(error: OSError) -> LaunchError:
     """What the kernel's refusal of something that the launcher itself does says to the caller."""
-    return LaunchError(f"prepare the container ({error})", error.errno or 0, 0, 0)
+    what = error.filename or ("" if error.strerror == os.strerror(error.errno or 0) else error.strerror)
+    return LaunchError(f"prepare the container ({what})" if what else "prepare the container", error.errno or 0, 0, 0)
 
 
 class Running:

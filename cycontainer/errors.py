@@ -36,9 +36,15 @@ if TYPE_CHECKING:
 LONGEST_SHOWN: Final = 60  # letters of a value that an error quotes
 
 
+_PLAINER: Final = {  # than strerror(3)
+    errno.EMFILE: "Too many open files in this process: raise its limit, ulimit -n",
+    errno.ENFILE: "Too many open files on this machine: raise the sysctl fs.file-max",
+}
+
+
 def name_of(code: int) -> str:
     """An errno's name and meaning: "EPERM (Operation not permitted)"."""
-    return f"{errno.errorcode.get(code, f'errno {code}')} ({os.strerror(code)})"
+    return f"{errno.errorcode.get(code, f'errno {code}')} ({_PLAINER.get(code) or os.strerror(code)})"
 
 
 def printable(text: str) -> str:

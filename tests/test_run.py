@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -277,65 +278,6 @@ def test_the_callers_memory_is_not_the_programs() -> None:
     assert 0 < stopped.usage.peak_memory < 64 << 20
 
 
-# --- what it prints, and reads
-
-
-@pytest.mark.parametrize("init", [True, False])
-@pytest.mark.parametrize("where", ["", ">&2"])
-def test_more_output_than_the_limit_ends_it_and_is_told(where: str, init: bool) -> None:
-    result = run(["sh", "-c", f"setsid sleep 1000 & yes {where}"], output_limit=100_001, init=init, timeout=60)
-    assert (result.output_exceeded, result.timed_out, result.returncode) == (True, False, -9)
-    assert result.stdout + result.stderr == b"y\n" * 50_000 + b"y"
-    with pytest.raises(RunError, match="more than its output_limit"):
-        result.check_returncode()
-
-
-def test_a_letter_that_was_cut_through_is_left_out() -> None:
-    assert run(["printf", "a\\303\\244"], output_limit=2, text=True).stdout == "a"
-    assert run(["sh", "-c", "printf 'a\\303'; sleep 1000"], timeout=0.3, text=True).stdout == "a"
-
-
-def test_what_is_no_text_is_decoded_as_errors_says() -> None:
-    printing = ["printf", "a\\377b"]
-    with pytest.raises(UnicodeDecodeError):
-        run(printing, text=True)
-    assert run(printing, errors="replace").stdout == "a\ufffdb"
-    assert run(printing, encoding="latin-1").stdout == "a\xffb"
-    assert run(["cat"], input="\xe4\u20ac", encoding="latin-1", errors="xmlcharrefreplace").stdout == "\xe4&#8364;"
-
-
-def test_standard_input_may_be_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("one\ntwo\n")
-    with open(tmp_path / "file") as file:
-        assert run(["cat"], stdin=file).stdout == b"one\ntwo\n"
-        os.lseek(file.fileno(), 4, os.SEEK_SET)
-        assert run(["cat"], stdin=file.fileno()).stdout == b"two\n"  # as with subprocess, the offset is shared
-
-
-def test_outputs_may_be_files(tmp_path: Path) -> None:
-    with open(tmp_path / "out", "wb") as out:
-        result = run(["sh", "-c", "echo a; echo b >&2"], stdout=out, stderr=STDOUT)
-    assert ((tmp_path / "out").read_bytes(), result.stdout, result.stderr) == (b"a\nb\n", None, None)
-
-
-PIPES_KILL = """
-import cycontainer, signal
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-result = cycontainer.run(["sh", "-c", "exec 0<&-; exit 3"], input=b"x" * (1 << 20))
-assert signal.sigpending() == set() and signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
-print(result.returncode)
-"""
-
-
-def test_a_program_that_reads_no_input_does_not_end_a_caller_that_dies_of_sigpipe() -> None:
-    assert subprocess.run([sys.executable, "-c", PIPES_KILL], capture_output=True, check=True).stdout == b"3\n"
-
-
-def test_the_arguments_of_a_result_are_those_that_were_given() -> None:
-    assert run(["true", "a"]).args == ["true", "a"]
-    assert run((Path("/bin/true"), "a")).args == ["/bin/true", "a"]
-
-
 def test_twenty_threads_at_once() -> None:
     codes: list[int] = []
     threads = [threading.Thread(target=lambda: codes.append(run(["true"]).returncode)) for _ in range(20)]
@@ -420,6 +362,104 @@ def test_a_user_namespace_maps_root_away(busybox_rootfs: str) -> None:
 def test_a_masked_file_reads_as_empty(busybox_rootfs: str) -> None:
     result = run(["cat", "/etc/passwd"], rootfs=busybox_rootfs, masked_paths=["/etc/passwd"])
     assert (result.returncode, result.stdout) == (0, b"")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("user", "ids"), [(1234, "1234 1234"), ("1234", "1234 1234"), ("12:34", "12 34"), ("0:34", "0 34"), (0, "0 0")]
+)
+def test_a_user_is_its_numbers(user: int | str, ids: str, busybox_rootfs: str) -> None:
+    result = run(["sh", "-c", "echo $(id -u) $(id -g) $(id -G)"], rootfs=busybox_rootfs, user=user, text=True)
+    assert result.stdout == f"{ids} {ids.split()[1]}\n"
+
+
+@pytest.mark.root
+def test_an_ordinary_number_may_do_nothing_more_than_it(busybox_rootfs: str) -> None:
+    status = run(["cat", "/proc/self/status"], rootfs=busybox_rootfs, user="12:34", text=True).stdout
+    fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert (fields["Uid"], fields["Gid"]) == ("12\t12\t12\t12", "34\t34\t34\t34")
+    assert {int(fields[name], 16) for name in ("CapPrm", "CapEff", "CapBnd")} == {0}
+
+
+def interfaces(text: str) -> set[str]:
+    return {line.split(":")[0].strip() for line in text.splitlines()[2:]}
+
+
+def test_with_the_hosts_network_one_sees_the_hosts_interfaces() -> None:
+    seen = run(["sh", "-c", "readlink /proc/self/ns/net; cat /proc/net/dev"], network="host", text=True)
+    namespace, _, devices = seen.stdout.partition("\n")
+    assert namespace == os.readlink("/proc/self/ns/net")
+    assert interfaces(devices) == {name for _, name in socket.if_nameindex()}
+
+
+def test_mounts_are_there_as_they_were_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "file").write_text("of the host\n")
+    mounts = [
+        {"destination": "/tmp/in", "source": str(tmp_path / "in"), "type": "bind", "options": ["bind", "ro"]},
+        {"destination": "/tmp/small", "source": "tmpfs", "type": "tmpfs", "options": ["size=64k", "nosuid"]},
+    ]
+    script = """cat /tmp/in/file; echo x > /tmp/in/new && echo written
+head -c 1m /dev/zero > /tmp/small/big || wc -c < /tmp/small/big"""
+    result = run(["sh", "-c", script], mounts=mounts, text=True)
+    assert result.stdout.split("\n") == ["of the host", "65536", ""]
+    assert os.listdir(tmp_path / "in") == ["file"]
+
+
+def test_what_is_mounted_writable_is_written_through(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    os.chmod(tmp_path.parent, 0o755)
+    bind = {"destination": "/tmp/out", "source": str(tmp_path), "type": "bind", "options": ["bind"]}
+    assert run(["sh", "-c", "echo made > /tmp/out/new"], mounts=[bind]).returncode == 0
+    assert (tmp_path / "new").read_text() == "made\n"
+
+
+# --- limits, and what was used
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("cpus", [0.2, 0.5])
+def test_a_share_of_a_processor_is_kept_to(cpus: float) -> None:
+    used = run(["sh", "-c", "while :; do :; done & while :; do :; done"], cpus=cpus, timeout=1).usage
+    assert 0 < used.user + used.system < 1.5 * cpus < used.wall
+
+
+def test_what_was_used_is_counted() -> None:
+    script = """i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done
+(exit) & (exit) & wait
+head -c 30m /dev/zero | tail -c 30m > /dev/null"""
+    used = run(["sh", "-c", script]).usage
+    assert used.processes == 1 + 2 + 2
+    assert 0 < used.user < used.wall * (os.cpu_count() or 1)
+    assert 30 << 20 <= used.peak_memory < 80 << 20
+    assert run(["true"], init=False).usage.processes is None
+
+
+FULL_OF_FILES = """
+import os, resource, cycontainer
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+cycontainer.run(["true"])
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+said = set()
+while not said or "EMFILE" in max(said):
+    try:
+        cycontainer.run(["true"])
+        break
+    except cycontainer.LaunchError as error:
+        said.add(str(error))
+    os.close(held.pop())
+assert all(text.endswith("EMFILE (Too many open files in this process: raise its limit, ulimit -n)") for text in said)
+print(len(said) > 3)
+"""
+
+
+def test_without_descriptors_the_limit_is_named() -> None:
+    assert subprocess.run([sys.executable, "-c", FULL_OF_FILES], capture_output=True, check=True).stdout == b"True\n"
 
 
 @pytest.mark.root

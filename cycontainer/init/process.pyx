@@ -88,16 +88,14 @@ cdef long await_start(State *state) noexcept nogil:
 cdef long introduce_oneself(State *state) noexcept nogil:
     """Give the launcher our pidfd, and wait until it has it: before, nobody would end us.
 
-    The first process does so, too: either may be killed before, and we be stopped by who lives where we are.
+    The first process does so, too: either may be killed before, and we be stopped by who lives where we are. So it is
+    no failure of ours that we cannot: to tell of that before anybody knows of us would leave us to nobody.
     """
     cdef unsigned char answer
     cdef long result, pidfd = sys2(NR_pidfd_open, sys0(NR_getpid), 0)
-    if pidfd < 0:
-        return pidfd
-    result = send_message(state, MESSAGE_CLONED, 0, <int> pidfd)
-    sys1(NR_close, pidfd)
-    if result < 0:
-        return result
+    if pidfd >= 0:
+        send_message(state, MESSAGE_CLONED, 0, <int> pidfd)
+        sys1(NR_close, pidfd)
     result = sys3(NR_read, state.sync, <long> &answer, 1)
     return -ECANCELED if result == 0 else result
 

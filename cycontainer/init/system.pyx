@@ -22,17 +22,21 @@ cdef long bring_loopback_up() noexcept nogil:
 
 
 cdef long is_procfs(long descriptor) noexcept nogil:
-    """`descriptor`, or -EINVAL (and closed) when what it opened is not the top of a procfs."""
+    """`descriptor`, or an error (and closed): -EINVAL when what it opened is not the top of a procfs."""
     cdef fs_status status
     cdef file_status file
+    cdef long result
     if descriptor < 0:
         return descriptor
-    if sys2(NR_fstatfs, descriptor, <long> &status) == 0 and status.f_type == PROC_SUPER_MAGIC and sys5(
-            NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> &file) == 0 and (
-            file.stx_ino == PROC_ROOT_INO):
+    result = sys2(NR_fstatfs, descriptor, <long> &status)
+    if result == 0:
+        result = sys5(NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS, <long> &file)
+    if result == 0 and (status.f_type != PROC_SUPER_MAGIC or file.stx_ino != PROC_ROOT_INO):
+        result = -EINVAL
+    if result == 0:
         return descriptor
     sys1(NR_close, descriptor)
-    return -EINVAL
+    return result
 
 
 cdef long open_new_proc() noexcept nogil:
