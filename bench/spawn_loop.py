@@ -24,6 +24,33 @@ if TYPE_CHECKING:
     Call = Callable[[], None]
 
 
+CALLS = ("run", "run-direct", "template", "template-direct", "template-net", "template-net-direct", "subprocess")
+
+
+def template(rootfs: str, config_file: str, call: str) -> Call:
+    """`template`, `template-net` with network namespaces kept ready; `-direct` without a pid 1 of ours."""
+    import cycontainer
+
+    with open(config_file) as file:
+        config = json.load(file)
+    made = cycontainer.Template(
+        rootfs=rootfs,
+        config=config,
+        memory=workload.MEMORY,
+        pids=workload.PIDS,
+        init="direct" not in call,
+        networks=16 if "net" in call else 0,
+    )
+    made.fill()
+
+    def spawn_one() -> None:
+        result = made.run(["/bin/true"])
+        if result.returncode:
+            raise SystemExit(f"/bin/true ended with {result.returncode}: {result.stderr!r}")
+
+    return spawn_one
+
+
 def library(rootfs: str, config_file: str, init: bool) -> Call:
     import cycontainer
 
@@ -120,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="")
     parser.add_argument("--rootfs", required=True)
-    parser.add_argument("--call", choices=["run", "run-direct", "subprocess"], default="run")
+    parser.add_argument("--call", choices=CALLS, default="run")
     parser.add_argument("--n", type=int, default=25)
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--rest", type=float, default=0, metavar="MS")
@@ -128,7 +155,9 @@ def main() -> None:
     parser.add_argument("--ballast", type=int, default=0, metavar="MB")
     parser.add_argument("--soak", action="store_true", help="report twenty blocks of --n runs in all")
     asked = parser.parse_args()
-    if asked.call == "subprocess":
+    if asked.call.startswith("template"):
+        call = template(asked.rootfs, asked.config, asked.call)
+    elif asked.call == "subprocess":
         call = zero_line(asked.rootfs)
     else:
         call = library(asked.rootfs, asked.config, init=asked.call == "run")

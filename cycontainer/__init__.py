@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cycontainer.supervisor import Descriptor as Descriptor
     from cycontainer.supervisor import Errno as Errno
     from cycontainer.supervisor import Value as Value
+    from cycontainer.template import Template as Template
 
 _HOME = {
     **dict.fromkeys(("Result", "Usage"), "cycontainer._result"),
@@ -40,6 +41,7 @@ _HOME = {
     **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
     "Snapshot": "cycontainer.criu.snapshot",
+    "Template": "cycontainer.template",
     **dict.fromkeys(("Call", "Continue", "Descriptor", "Errno", "Value"), "cycontainer.supervisor"),
     **dict.fromkeys(
         (

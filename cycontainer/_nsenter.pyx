@@ -3,12 +3,13 @@
 from libc.stdio cimport snprintf
 
 from cycontainer.init.sys cimport (AT_FDCWD, O_CLOEXEC, O_PATH, NR_close, NR_fstatfs, NR_ioctl, NR_openat2, NR_setns,
-                                   fs_status, open_how_, sys1, sys2, sys4)
+                                   NR_socket, NR_unshare, fs_status, open_how_, sys1, sys2, sys3, sys4)
 
 cdef enum:
     NSFS_MAGIC = 0x6E736673
     NS_GET_NSTYPE = 0xB703       # ioctl_ns(2)
     NO_NAMESPACE = -22           # EINVAL
+    CLONE_NEWNET = 0x40000000
 
 
 cdef long open_path(const char *path, long flags) noexcept nogil:
@@ -56,6 +57,45 @@ def open_namespace(bytes path not None, int kind) -> int:
     if fd < 0:
         raise OSError(-fd, "open the namespace", path)
     return fd
+
+
+cdef long bring_loopback_up() noexcept nogil:
+    """Set IFF_UP on lo, netdevice(7)."""
+    cdef long words[5]                  # struct ifreq: a name of 16 bytes, then the flags
+    cdef long result, socket = sys3(NR_socket, 2, 2 | O_CLOEXEC, 0)       # AF_INET, SOCK_DGRAM
+    if socket < 0:
+        return socket
+    words[0], words[1], words[2], words[3], words[4] = 0x6F6C, 0, 1, 0, 0     # "lo", IFF_UP
+    result = sys3(NR_ioctl, socket, 0x8914, <long> words)                 # SIOCSIFFLAGS
+    sys1(NR_close, socket)
+    return result
+
+
+def new_network() -> int:
+    """A descriptor of a new network namespace with its loopback up. This thread is where it was before.
+
+    Raises:
+        OSError: it could not be made. Only when this thread cannot go back it stays in the new one.
+    """
+    cdef long before, made, result
+    with nogil:
+        before = open_path(b"/proc/thread-self/ns/net", 0)
+        result = before
+        made = -1
+        if before >= 0:
+            result = sys1(NR_unshare, CLONE_NEWNET)
+        if result >= 0 and before >= 0:
+            result = bring_loopback_up()
+            if result >= 0:
+                made = result = open_path(b"/proc/thread-self/ns/net", 0)
+            if sys2(NR_setns, before, CLONE_NEWNET) < 0 and made >= 0:
+                sys1(NR_close, made)
+                made, result = -1, -1
+        if before >= 0:
+            sys1(NR_close, before)
+    if made < 0:
+        raise OSError(-result, "make a network namespace")
+    return made
 
 
 def join(tuple descriptors not None, tuple kinds not None) -> None:

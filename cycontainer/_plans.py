@@ -35,13 +35,14 @@ MOST_PREPARED: Final = 256
 _host: Host | None = None  # the last one: of equal ones the first, so that its identity is a key
 
 
-def _compile(
+def configured(
     options: Options,
     args: tuple[str, ...],
     mounts: list[dict[str, Any]],
     config: dict[str, Any] | None,
     host: Host,
-) -> Plan:
+) -> tuple[Config, Style]:
+    """What is to be compiled. Raises ConfigError."""
     from cycontainer.read_config import read_config
 
     privileged = host.privileged and host.uid == 0
@@ -61,7 +62,7 @@ def _compile(
         keep_init=options.keep_init, every_cgroup=False, root_attributes=attributes, map_root=map_root,
         supervised=options.supervised, pad=True, work=options.work,
     )  # fmt: skip
-    return compile_plan(checked, host, style)
+    return checked, style
 
 
 def _check_served(config: Config, options: Options) -> None:
@@ -109,7 +110,8 @@ def plan_for(
     kept = _prepared.get(key)
     if kept is not None and kept.config == config:
         return kept
-    plan = _compile(options, args, mounts, config, host)
+    checked, style = configured(options, args, mounts, config, host)
+    plan = compile_plan(checked, host, style)
     if len(_prepared) >= MOST_PREPARED:
         _prepared.pop(next(iter(_prepared)))
     if config is not None:

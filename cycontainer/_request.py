@@ -30,23 +30,14 @@ if TYPE_CHECKING:
     from cycontainer._work import Exchange
     from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.plan import Plan
+    from cycontainer.stock import Stock
     from cycontainer.streams import Stream
     from cycontainer.supervisor import Answer, Call
 
-    class Keywords(TypedDict, total=False):
-        """The keywords of `run()` for all who pass them on, but `check`."""
+    class Outline(TypedDict, total=False):
+        """The keywords of `run()` that say what the container is."""
 
         rootfs: str | PathLike[str] | None
-        input: bytes | str | None
-        stdin: Stream
-        stdout: Stream
-        stderr: Stream
-        capture_output: bool
-        text: bool
-        encoding: str | None
-        errors: str | None
-        timeout: float | None
-        env: Mapping[str, str] | None
         cwd: str | None
         user: int | str | None
         hostname: str | None
@@ -59,12 +50,30 @@ if TYPE_CHECKING:
         masked_paths: Sequence[str]
         user_namespace: bool
         init: bool
-        supervisor: Mapping[str, Callable[[Call], Answer]] | None
         config: dict[str, Any] | None
+        work_size: int
+
+    class CallKeywords(TypedDict, total=False):
+        """Those that say what is run in it, and how, but `check`."""
+
+        input: bytes | str | None
+        stdin: Stream
+        stdout: Stream
+        stderr: Stream
+        capture_output: bool
+        text: bool
+        encoding: str | None
+        errors: str | None
+        timeout: float | None
+        env: Mapping[str, str] | None
         output_limit: int | None
         files: Mapping[str, bytes | str] | None
         collect: Sequence[str]
-        work_size: int
+
+    class Keywords(Outline, CallKeywords, total=False):
+        """All of them."""
+
+        supervisor: Mapping[str, Callable[[Call], Answer]] | None
 
 
 FOREVER: Final = float("inf")
@@ -84,6 +93,7 @@ class Request(Record):
         supervisor: who answers which system calls.
         output_limit: bytes that are kept of both outputs, -1 for any number.
         exchange: files that go in and come out.
+        stock: of a template, which it is launched from; None makes all anew.
     """
 
     plan: Plan
@@ -99,6 +109,7 @@ class Request(Record):
     supervisor: Mapping[str, Callable[[Call], Answer]] | None
     output_limit: int
     exchange: Exchange | None
+    stock: Stock | None = None
 
 
 def request(
@@ -135,44 +146,95 @@ def request(
     work_size: int = 64 << 20,
 ) -> Request:
     """The keywords of `run()` as a Request. Raises ConfigError."""
-    arguments, environment = program_arguments(args), environment_entries(env)
-    check_number("timeout", timeout, 0, FOREVER)
-    check_number("cpus", cpus, 0.01, MOST_NUMBER)
-    check_count("memory", memory, 4096)
-    check_count("pids", pids, 1)
-    check_count("output_limit", output_limit, 0)
-    check_given("cwd", cwd)
-    check_given("hostname", hostname)
-    if network not in ("none", "host"):
-        raise ConfigError("network", f"must be none or host, not {network!r}")
-    root = None if rootfs is None else directory(rootfs, "rootfs")
-    uid, gid = user_ids(user, root)
     exchanged = None
     if files is not None or collect:
         from cycontainer._work import PLACE, exchange
 
         exchanged = exchange(files, collect, work_size)
         cwd = PLACE if exchanged and cwd is None and config is None else cwd
-    options = Options(
-        rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
-        read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
-        masked_paths=path_list(masked_paths, "masked_paths"), supervised=tuple(supervisor or ()), private=(),
-        work=work_size if exchanged else 0,
+    options = container_options(
+        rootfs=rootfs, cwd=cwd, user=user, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
+        read_only=read_only, masked_paths=masked_paths, user_namespace=user_namespace, init=init,
+        supervised=tuple(supervisor or ()), work=work_size if exchanged else 0,
+    )  # fmt: skip
+    arguments = program_arguments(args)
+    called = call(
+        arguments, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output, text=text,
+        encoding=encoding, errors=errors, timeout=timeout, env=env, output_limit=output_limit,
+        environment=ENVIRONMENT if config is None else None,
     )  # fmt: skip
     prepared = plan_for(options, arguments, mount_entries(mounts), config)
-    decode = text or encoding is not None or errors is not None
     return Request(
-        plan=prepared.plan,
-        layout=prepared.host.cgroups,
-        args=arguments,
-        env=ENVIRONMENT if environment is None and config is None else environment,
-        stdin=PIPE if input is not None else stdin,
-        stdout=PIPE if stdout is None and capture_output else stdout,
-        stderr=PIPE if stderr is None and capture_output else stderr,
-        data=input_bytes(input, encoding, errors),
-        timeout=FOREVER if timeout is None else timeout,
-        decoding=(encoding or "utf-8", errors or "strict") if decode else None,
-        supervisor=supervisor or None,
-        output_limit=-1 if output_limit is None else output_limit,
-        exchange=exchanged,
+        plan=prepared.plan, layout=prepared.host.cgroups, supervisor=supervisor or None, exchange=exchanged, **called
     )
+
+
+def container_options(
+    *,
+    rootfs: str | PathLike[str] | None = None,
+    cwd: str | None = None,
+    user: int | str | None = None,
+    hostname: str | None = None,
+    memory: int | None = None,
+    cpus: float | None = None,
+    pids: int | None = None,
+    network: str = "none",
+    read_only: bool = True,
+    masked_paths: Sequence[str] = (),
+    user_namespace: bool = False,
+    init: bool = True,
+    supervised: tuple[str, ...] = (),
+    work: int = 0,
+) -> Options:
+    """The keywords that say what the container is. Raises ConfigError."""
+    check_number("cpus", cpus, 0.01, MOST_NUMBER)
+    check_count("memory", memory, 4096)
+    check_count("pids", pids, 1)
+    check_given("cwd", cwd)
+    check_given("hostname", hostname)
+    if network not in ("none", "host"):
+        raise ConfigError("network", f"must be none or host, not {network!r}")
+    root = None if rootfs is None else directory(rootfs, "rootfs")
+    uid, gid = user_ids(user, root)
+    return Options(
+        rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
+        read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
+        masked_paths=path_list(masked_paths, "masked_paths"), supervised=supervised, private=(), work=work,
+    )  # fmt: skip
+
+
+def call(
+    args: tuple[str, ...],
+    *,
+    environment: tuple[str, ...] | None,
+    input: bytes | str | None = None,
+    stdin: Stream = DEVNULL,
+    stdout: Stream = None,
+    stderr: Stream = None,
+    capture_output: bool = True,
+    text: bool = False,
+    encoding: str | None = None,
+    errors: str | None = None,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    output_limit: int | None = None,
+) -> dict[str, Any]:
+    """The keywords that say what is run in it, and how, as fields of a Request. Raises ConfigError.
+
+    `environment`: where `env` does not say otherwise; None is the plan's.
+    """
+    check_number("timeout", timeout, 0, FOREVER)
+    check_count("output_limit", output_limit, 0)
+    entries = environment_entries(env)
+    decode = text or encoding is not None or errors is not None
+    return {
+        "args": args,
+        "env": environment if entries is None else entries,
+        "stdin": PIPE if input is not None else stdin,
+        "stdout": PIPE if stdout is None and capture_output else stdout,
+        "stderr": PIPE if stderr is None and capture_output else stderr,
+        "data": input_bytes(input, encoding, errors),
+        "timeout": FOREVER if timeout is None else timeout,
+        "decoding": (encoding or "utf-8", errors or "strict") if decode else None,
+        "output_limit": -1 if output_limit is None else output_limit,
+    }

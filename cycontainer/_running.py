@@ -63,6 +63,8 @@ class Running:
         """`streaming`: output is an event. `piped`: our ends of its pipes stay in `streams`, for another to take."""
         self.started = time.monotonic()
         self.request, self.streaming, self.piped = request, streaming, piped
+        self.plan = request.plan
+        self.network = -1  # of a template's stock
         self.streams = Streams()
         self.supervisor = _supervisor(request)
         self.work = _work(request)
@@ -82,20 +84,24 @@ class Running:
 
     def begin(self) -> None:
         """Launch it, in a cgroup of its own where there are limits. Raises what `run()` does, and OSError."""
-        request = self.request
+        request, stock = self.request, self.request.stock
         path = _cgroup_path(request.plan, request.layout)
         with HeldSignals():
+            if stock is not None:
+                self.network = stock.take_network()
+                self.plan = stock.plan_with(self.network)
             self.streams.add("stdin", request.stdin)
             self.streams.add("stdout", request.stdout)
             self.streams.add("stderr", request.stderr)
             self.cgroup = _make_cgroup(request.plan, path, request.layout)
             self.child = launch(
-                request.plan,
+                self.plan,
                 descriptors=tuple(self.streams.program),
                 args=request.args,
                 env=request.env,
                 cgroup=self.cgroup,
                 cgroup_path=path,
+                ready=stock.ready(self.network) if stock is not None else None,
             )
             self.streams.launched()
             if self.cgroup is not None:
@@ -170,8 +176,7 @@ class Running:
 
     def _plan_of(self, message: tuple[int, ...]) -> Plan:
         """A failure is told of the program of this run, not of the one that the plan was made for."""
-        plan = self.request.plan
-        return plan.replace(args=self.request.args) if message[0] == FAILED else plan
+        return self.plan.replace(args=self.request.args) if message[0] == FAILED else self.plan
 
     def _supervise(self, child: Child) -> None:
         assert self.supervisor is not None  # a plan of ours notifies no one else
@@ -218,6 +223,9 @@ class Running:
             if self.waiter is not None:
                 self.waiter.close()  # not when it goes: an exception's traceback would keep it
             self.streams.close()
+            if self.network >= 0:
+                network, self.network = self.network, -1
+                os.close(network)
             if self.work is not None:
                 self.work.close()
             if self.supervisor is not None:

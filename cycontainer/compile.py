@@ -22,9 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config, Process
+    from cycontainer.config import Config, Namespace, Process
     from cycontainer.host import Host
-    from cycontainer.plan import Tree
+    from cycontainer.plan import Errand, Tree
     from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
@@ -46,6 +46,8 @@ class Style(Record):
         every_cpu: use all CPUs of the cpuset, whatever the caller keeps to, as engines expect it.
         supervised: system calls that the launcher answers (`supervisor.py`).
         pad: start from the launch pad, where that is possible.
+        template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
+        ready_network: it joins a network namespace that the launcher has ready.
         work: bytes that a file system of its own at the working directory can hold; 0 is none.
     """
 
@@ -58,6 +60,8 @@ class Style(Record):
     console: bool = True
     pad: bool = False
     work: int = 0
+    template: bool = False
+    ready_network: bool = False
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
@@ -69,14 +73,15 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     Raises:
         ConfigError: this host or this user cannot do what `config` asks, with the JSON path.
     """
+    config = with_ready_network(config) if style.ready_network else config
     cgroup = _compile_cgroup(config, host, style)
     hierarchies = cgroup.v1
     ours = START_SLOTS if style.wait_for_start else 0
     scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
     config = rootfs.with_bound_sysfs(config, scope)
-    if style.pad and style.pivot and sources.can_use_pad(config, host, scope):
-        scope = scope.replace(pad_slot=scope.first_slot)
+    if style.template or (style.pad and style.pivot and sources.can_use_pad(config, host, scope)):
+        scope = scope.replace(pad_slot=scope.first_slot + len(scope.order))
     plan = PlanWriter()
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
@@ -86,7 +91,11 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     maps = add_namespaces(plan, config, host, scope)
     own = _cgroup_prefixes(config, host, hierarchies)
     trees = launcher_trees(config, host, scope, map_root=style.map_root) if "mount" in scope.new else {}
-    if scope.pad_slot is not None:
+    if style.template:
+        from cycontainer import template_tree
+
+        template_tree.keep_own(plan, config, host, scope, own=own)
+    elif scope.pad_slot is not None:
         sources.keep_sources(plan, config, host, scope, own=own, trees=trees)
     add_views(plan, scope)
     if "pid" in scope.new and confinement.needs_proc(config, host):
@@ -99,9 +108,9 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         _add_file_tree(plan, config, host, scope, style, own=own, trees=trees)
     if rootfs.has_early_hooks(config):
         scope.synchronise(plan, "hooks", "let the launcher run the hooks")
-    if "mount" in scope.new:
+    if "mount" in scope.new and not style.template:
         rootfs.add_pivot(plan, config, pivot=style.pivot and scope.pad_slot is None)
-    elif "mount" not in scope.joined:
+    elif not {"mount"} & (scope.joined.keys() | scope.new.keys()):
         plan.take_tree(config.root.path, 0)
         plan.use_root()
         plan.change_root()
@@ -301,9 +310,14 @@ def _add_file_tree(
     own: dict[str, str],
     trees: dict[int, Tree],
 ) -> None:
-    rootfs.add_root(plan, config, scope, trees, attributes=style.root_attributes)
-    rootfs.add_mounts(plan, config, host, scope, own=own, trees=trees)
-    rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
+    if style.template:
+        from cycontainer import template_tree
+
+        template_tree.add_own(plan, config, host, scope, own=own)
+    else:
+        rootfs.add_root(plan, config, scope, trees, attributes=style.root_attributes)
+        rootfs.add_mounts(plan, config, host, scope, own=own, trees=trees)
+        rootfs.add_devices(plan, config, bound=scope.user or not host.initial_user_namespace)
     process = config.process
     if process:
         rootfs.add_workplace(plan, rootfs.workplace(config, scope, style.work), process.user, scope)
@@ -311,8 +325,27 @@ def _add_file_tree(
         _open_terminal(plan, process)
         plan.find_target("/dev/console", rootfs.TARGET_LIKE_SOURCE)
         plan.attach("the terminal", "/dev/console")
-    rootfs.add_late_readonly(plan, config)
-    rootfs.add_masks(plan, config)
+    if not style.template:
+        rootfs.add_late_readonly(plan, config)
+        rootfs.add_masks(plan, config)
+
+
+def with_ready_network(config: Config) -> Config:
+    """The network namespace is one that the launcher has opened, instead of a new one."""
+
+    def ready(namespace: Namespace) -> Namespace:
+        return namespace.replace(path="(ready)") if namespace.type == "network" else namespace
+
+    linux = config.linux
+    return config.replace(linux=linux.replace(namespaces=tuple(map(ready, linux.namespaces))))
+
+
+def compile_template(config: Config, host: Host, style: Style) -> Errand:
+    """What makes the template that containers of `config` are copies of, each with the plan of a style `template`."""
+    from cycontainer.template_tree import template_errand
+
+    own = _cgroup_prefixes(config, host, _compile_cgroup(config, host, style).v1)
+    return template_errand(config, host, own, attributes=style.root_attributes, work=bool(style.work))
 
 
 def _open_terminal(plan: PlanWriter, process: Process) -> None:

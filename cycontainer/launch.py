@@ -14,6 +14,7 @@ from cycontainer.init_process import abandon as abandon
 from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
 from cycontainer.plan import candidates
+from cycontainer.record import Record
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -77,6 +78,18 @@ if TYPE_CHECKING:
         def birthplace(self) -> int: ...
 
 
+class Ready(Record):
+    """What a template has ready for a launch: descriptors.
+
+    Attributes:
+        tree: the mount namespace that is copied.
+        namespaces: those that are joined, in the order of the plan's.
+    """
+
+    tree: int
+    namespaces: tuple[int, ...]
+
+
 def launch(
     plan: Plan,
     *,
@@ -86,6 +99,7 @@ def launch(
     cgroup: WaysIn | None = None,
     cgroup_path: str | None = None,
     first: tuple[int, ...] = (),
+    ready: Ready | None = None,
 ) -> Child:
     """Start a container's first process and return at once; `attend` answers what its init asks.
 
@@ -96,18 +110,21 @@ def launch(
             its `birthplace` is the child's.
         cgroup_path: where it is, below each hierarchy's mount.
         first: descriptors for the plan's first slots: FIFOs of one that waits for start, or a pidfd to join.
+        ready: what a template has; its descriptors stay the caller's.
 
     Raises:
         ConfigError: a namespace's path is none.
         LaunchError: clone3 refused, or a descriptor could not be had.
     """
     tasks = cgroup.tasks if cgroup is not None else ()
-    namespaces = _open_namespaces(plan)
+    namespaces = _open_namespaces(plan) if ready is None else []
     made: list[int] = []
     plan_fd = -1
     pad: tuple[int, ...] = ()
     try:
-        if plan.padded:
+        if ready is not None:
+            pad = (*ready.namespaces, ready.tree)
+        elif plan.padded:
             from cycontainer.launch_pad import pad_descriptor
 
             pad = (pad_descriptor(),)

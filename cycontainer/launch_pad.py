@@ -58,28 +58,36 @@ def _is_open(kept: tuple[int, int, int]) -> bool:
 def _make() -> int:
     from cycontainer.sources import pad_errand
 
-    errand = pad_errand()
+    return mount_namespace_of(pad_errand(), (), "the launch pad")
+
+
+def mount_namespace_of(errand: Errand, slots: tuple[int, ...], what: str) -> int:
+    """The mount namespace that an errand makes, and lets us open in its last step; a descriptor that is the caller's.
+
+    Raises:
+        LaunchError: a step failed; nothing is left.
+    """
     file = plan_file(assemble(errand.data, 0, (), (), (), None))
     try:
-        child = _clone.spawn(init_descriptor(), file, (), (), 0)
+        child = _clone.spawn(init_descriptor(), file, (), slots, 0)
     finally:
         os.close(file)
     try:
-        _await_request(errand, child)
+        _await_request(errand, child, what)
         return _nsenter.open_namespace(f"/proc/{child.pid}/ns/mnt".encode(), NAMESPACES["mount"][0])
     finally:
         abandon(child)
         child.close()
 
 
-def _await_request(errand: Errand, child: Child) -> None:
+def _await_request(errand: Errand, child: Child, what: str) -> None:
     """Until all is done but our part. Then it waits, so that its pid stays its own."""
     steps = len(errand.attempts)
     waiter = _wait.Waiter(child, -1, -1, -1, b"", float("inf"))
     message = child.receive() if waiter.wait() == _wait.MESSAGE else None
     if not message:
-        raise LaunchError("make the launch pad", errno.ESRCH, 0, steps)
+        raise LaunchError(f"make {what}", errno.ESRCH, 0, steps)
     kind, step, code, *_ = message
     if kind != _clone.SYNC:
         attempt = errand.attempts[step] if step >= 0 else "execute the init"
-        raise LaunchError(f"{attempt} (for the launch pad)", code, step + 1, steps)
+        raise LaunchError(f"{attempt} (for {what})", code, step + 1, steps)

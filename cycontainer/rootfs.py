@@ -214,9 +214,13 @@ def _add_empty_root(plan: PlanWriter) -> None:
 
 
 def _add_cgroup_v1(
-    plan: PlanWriter, mount: Mount, host: Host, scope: Scope, *, index: int, own: dict[str, str], label: str
-) -> None:
-    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine."""
+    plan: PlanWriter, mount: Mount, host: Host, scope: Scope, *, index: int, own: dict[str, str], label: str,
+    without: frozenset[str],
+) -> None:  # fmt: skip
+    """A tmpfs with a directory for each hierarchy: bound, as each new mount would walk all cgroups of the machine.
+
+    Those `without` stay empty directories, and all of it is shared, so that nobody may write to it.
+    """
     base, options = mount.destination, fold_options(mount)
     attributes = hierarchy_attributes(options)
     tmpfs = Mount(destination=base, type="tmpfs", source="tmpfs", options=("nosuid", "nodev", "noexec", "mode=755"))
@@ -226,14 +230,15 @@ def _add_cgroup_v1(
         name = hierarchy.mount.rpartition("/")[2]
         if (index, hierarchy.mount) in scope.kept:
             plan.take_kept(f"the cgroup below {hierarchy.mount}", scope.kept[index, hierarchy.mount])
-        else:
+        elif hierarchy.mount not in without:
             take_hierarchy(plan, hierarchy, base, attributes, own=own)
         plan.find_target(f"{base}/{name}", TARGET_DIRECTORY)
-        plan.attach(f"the {name} cgroup", f"{base}/{name}")
+        if hierarchy.mount not in without:
+            plan.attach(f"the {name} cgroup", f"{base}/{name}")
         for controller in hierarchy.controllers if hierarchy is not host.cgroups.v2 else ():
             if controller != name and "=" not in controller:
                 plan.make_link(base, controller, name)
-    if attributes & ATTR_RDONLY:
+    if attributes & ATTR_RDONLY or without:
         _add_readonly_later(plan, base)
 
 
@@ -292,33 +297,56 @@ def _bound_sysfs(mount: Mount, scope: Scope) -> Mount:
 
 
 def add_mounts(
-    plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: dict[str, str], trees: dict[int, Tree]
+    plan: PlanWriter,
+    config: Config,
+    host: Host,
+    scope: Scope,
+    *,
+    own: dict[str, str],
+    trees: dict[int, Tree],
+    without: frozenset[str] = frozenset(),
 ) -> None:
     """The mounts in their order.
 
     Args:
         own: the v1 hierarchies in which the container has a cgroup of its own, and what its path there is below.
         trees: what the launcher makes, by the mount's index.
+        without: hierarchies that a cgroup mount has an empty directory for.
     """
-    label = config.linux.mount_label
-    for index, mount in enumerate(config.mounts):
-        options = fold_options(mount)
-        check_mount(mount, options, f"mounts[{index}]")
-        if options.bind:
-            _add_bind(plan, mount, options, scope, index=index, tree=trees.get(index))
-        elif mount.type == "proc" and "pid" in scope.joined:
-            _add_joined_procfs(plan, mount, options, host, scope)
-        elif mount.type == "cgroup" and host.cgroups.v1:
-            _add_cgroup_v1(plan, mount, host, scope, index=index, own=own, label=label)
-        elif mount.type in ("cgroup", "cgroup2"):
-            _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
-        else:
-            # others go below it: read-only comes when they are there
-            nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
-            first = nested or mount.destination == "/dev"
-            _add_file_system(plan, mount, options, writable_first=first, label=label)
-            if any(other.destination.rpartition("/")[0] == mount.destination for other in config.mounts[index + 1 :]):
-                plan.hold(mount.destination)
+    for index in range(len(config.mounts)):
+        add_mount(plan, config, host, scope, index=index, own=own, trees=trees, without=without)
+
+
+def add_mount(
+    plan: PlanWriter,
+    config: Config,
+    host: Host,
+    scope: Scope,
+    *,
+    index: int,
+    own: dict[str, str],
+    trees: dict[int, Tree],
+    without: frozenset[str] = frozenset(),
+) -> None:
+    """One of the mounts; see `add_mounts`."""
+    mount, label = config.mounts[index], config.linux.mount_label
+    options = fold_options(mount)
+    check_mount(mount, options, f"mounts[{index}]")
+    if options.bind:
+        _add_bind(plan, mount, options, scope, index=index, tree=trees.get(index))
+    elif mount.type == "proc" and "pid" in scope.joined:
+        _add_joined_procfs(plan, mount, options, host, scope)
+    elif mount.type == "cgroup" and host.cgroups.v1:
+        _add_cgroup_v1(plan, mount, host, scope, index=index, own=own, label=label, without=without)
+    elif mount.type in ("cgroup", "cgroup2"):
+        _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
+    else:
+        # others go below it: read-only comes when they are there
+        nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
+        first = nested or mount.destination == "/dev"
+        _add_file_system(plan, mount, options, writable_first=first, label=label)
+        if any(other.destination.rpartition("/")[0] == mount.destination for other in config.mounts[index + 1 :]):
+            plan.hold(mount.destination)
 
 
 def workplace(config: Config, scope: Scope, size: int) -> Workplace | None:
@@ -362,11 +390,21 @@ def add_workplace(plan: PlanWriter, work: Workplace | None, user: User, scope: S
     plan.attach("the working directory", work.path)
 
 
-def add_late_readonly(plan: PlanWriter, config: Config) -> None:
-    """The file systems that had to be writable for what goes below them, read-only at last."""
+def add_late_readonly(
+    plan: PlanWriter, config: Config, *, among: tuple[int, ...] | None = None, always: tuple[str, ...] = ()
+) -> None:
+    """The file systems that had to be writable for what goes below them, read-only at last.
+
+    Args:
+        among: of these mounts; None is all.
+        always: whatever these are asked to be.
+    """
     for index, mount in enumerate(config.mounts):
+        if among is not None and index not in among:
+            continue
         options = fold_options(mount)
-        if options.bind or mount.type in ("cgroup", "cgroup2") or not options.changes.get(0, (0, 0))[0] & ATTR_RDONLY:
+        asked = options.changes.get(0, (0, 0))[0] & ATTR_RDONLY or mount.destination in always
+        if options.bind or mount.type in ("cgroup", "cgroup2") or not asked:
             continue
         later = config.mounts[index + 1 :]
         if mount.destination == "/dev" or any(m.destination.startswith(f"{mount.destination}/") for m in later):

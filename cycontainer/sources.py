@@ -107,28 +107,50 @@ def _is_v1(mount: Mount, host: Host) -> bool:
 
 
 def keep_sources(
-    plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: dict[str, str], trees: dict[int, Tree]
+    plan: PlanWriter,
+    config: Config,
+    host: Host,
+    scope: Scope,
+    *,
+    own: dict[str, str],
+    trees: dict[int, Tree],
+    without: frozenset[str] = frozenset(),
 ) -> None:
-    """Take all that is the host's, and keep it for the file tree that is made on the launch pad."""
+    """Take all that is the host's, and keep it for the file tree that is made on the launch pad.
 
-    def keep(key: object, what: str) -> None:
-        scope.kept[key] = len(scope.kept)
-        plan.keep(what, scope.kept[key])
-
+    Args:
+        own, trees: as in `rootfs.add_mounts`.
+        without: hierarchies that are not taken.
+    """
     take_root(plan, config, scope, trees.get(ROOT))
-    keep(ROOT, "the root")
+    keep(plan, scope, ROOT, "the root")
     for index, mount in enumerate(config.mounts):
-        options = fold_options(mount)
-        if options.bind and index not in trees:
-            check_mount(mount, options, f"mounts[{index}]")
-            take_bind(plan, mount, options, scope, None)
-            keep(index, mount.source)
-        elif _is_v1(mount, host):
-            for hierarchy in hierarchies_of(host):
-                take_hierarchy(plan, hierarchy, mount.destination, hierarchy_attributes(options), own=own)
-                keep((index, hierarchy.mount), f"the cgroup below {hierarchy.mount}")
+        if index not in trees:
+            keep_bind(plan, mount, index, scope)
+        if not _is_v1(mount, host):
+            continue
+        for hierarchy in hierarchies_of(host):
+            if hierarchy.mount not in without:
+                attributes = hierarchy_attributes(fold_options(mount))
+                take_hierarchy(plan, hierarchy, mount.destination, attributes, own=own)
+                keep(plan, scope, (index, hierarchy.mount), f"the cgroup below {hierarchy.mount}")
     if config.linux.masked_paths:
         plan.keep_null()
+
+
+def keep(plan: PlanWriter, scope: Scope, key: object, what: str) -> None:
+    """Keep the source under `key`."""
+    scope.kept[key] = len(scope.kept)
+    plan.keep(what, scope.kept[key])
+
+
+def keep_bind(plan: PlanWriter, mount: Mount, index: int, scope: Scope) -> None:
+    """Keep what a bind mount takes of the host; nothing of another mount."""
+    options = fold_options(mount)
+    if options.bind:
+        check_mount(mount, options, f"mounts[{index}]")
+        take_bind(plan, mount, options, scope, None)
+        keep(plan, scope, index, mount.source)
 
 
 def pad_errand() -> Errand:

@@ -69,13 +69,26 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "trees",
             "mount_options",
             "sources",
+            "template_tree",
         ),
         *("device_rules", "limits", "resources_v1", "resources_v2"),
     ),
     "lifecycle": (
         *("cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
-        *("creation", "deletion", "duties", "errands", "execution", "launch_pad", "starting", "streams", "updating"),
+        *(
+            "creation",
+            "deletion",
+            "duties",
+            "errands",
+            "execution",
+            "launch_pad",
+            "networks",
+            "starting",
+            "stock",
+            "streams",
+            "updating",
+        ),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
     "faces": (
@@ -96,6 +109,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "executor",
         "pool",
         "sandbox",
+        "template",
     ),
 }
 RANK = {module: rank for rank, modules in enumerate(ROOMS.values()) for module in modules}
