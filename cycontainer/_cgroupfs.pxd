@@ -21,6 +21,7 @@ cdef struct Place:                # one hierarchy's part of a cgroup; the texts 
     const char *needed            # and those that it must have
     const char *devices           # a program, or NULL
     size_t devices_length
+    bint occupied                 # one that exists is taken with the processes that are in it
     bint made                     # the directory was not there before
     int root, directory, tasks    # -1 is none
 

@@ -52,8 +52,8 @@ cdef int make_parents(int root, const char *path) noexcept nogil:
 
 
 cdef int make_directory(Place *place) noexcept nogil:
-    """The directory and its parents; an existing one is taken when no process is in it. The sticky bit, which means
-    nothing there, marks what we have made."""
+    """The directory and its parents; an existing one is taken when no process may be in it, or none is. The sticky bit,
+    which means nothing there, marks what we have made."""
     cdef int error = 0, _try
     cdef Numbers found
     for _try in range(MOST_TRIES):
@@ -70,7 +70,7 @@ cdef int make_directory(Place *place) noexcept nogil:
     place.directory = open_directory(place.root, place.path)
     if place.directory < 0:
         return place.directory
-    if place.made:
+    if place.made or place.occupied:
         return 0
     found.items, found.count, found.room = NULL, 0, 0
     error = collect(place.directory, &found)

@@ -32,10 +32,12 @@ class Entry(Record):
     Attributes:
         tasks: v1: a `tasks` file for each hierarchy that the init enters.
         birthplace: v2: the directory that clone3 is given; -1 without one.
+        below: systemd has to move it there, below the unit's cgroup ("" or "/sub"); None: it is born there.
     """
 
     tasks: tuple[int, ...] = ()
     birthplace: int = -1
+    below: str | None = None
 
     def close(self) -> None:
         for fd in (*self.tasks, *((self.birthplace,) if self.birthplace >= 0 else ())):
@@ -48,7 +50,9 @@ def entered(places: tuple[Place, ...], layout: CgroupLayout) -> tuple[HierarchyP
     return tuple([HierarchyPlan(mount=place.mount, controllers=place.controllers) for place in v1])
 
 
-def open_entry(places: tuple[Place, ...], below: Mapping[str, str], first: int, layout: CgroupLayout) -> Entry:
+def open_entry(
+    places: tuple[Place, ...], below: Mapping[str, str], first: int, layout: CgroupLayout, *, unit: str = ""
+) -> Entry:
     """The ways into a container's cgroup.
 
     A v2 cgroup that hands controllers on takes no processes, and one that the program has left may be gone: then the
@@ -57,6 +61,7 @@ def open_entry(places: tuple[Place, ...], below: Mapping[str, str], first: int, 
     Args:
         below: a path below the cgroup, for all controllers ("") or those named.
         first: the pid of the container's first process, held by a pidfd.
+        unit: of systemd, which moves whom the kernel would not let be born there.
 
     Raises:
         ConfigError: `below` names no controller, or could lead elsewhere.
@@ -74,6 +79,8 @@ def open_entry(places: tuple[Place, ...], below: Mapping[str, str], first: int, 
                 continue
             if not sub and not _takes_processes(path):
                 path = layout.v2.mount + _own_cgroup(first)
+            if unit and not _may_be_born(path, layout.v2.mount):
+                return Entry(tasks=tuple(tasks), below=path.removeprefix(place.mount + place.path))
             birthplace = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         for fd in tasks:
@@ -89,6 +96,14 @@ def _check_below(places: tuple[Place, ...], below: Mapping[str, str]) -> None:
             raise ConfigError("cgroup", f"unknown controller {name}")
         if ".." in path.split("/") or "\0" in path:
             raise ConfigError("cgroup", f"bad sub cgroup path: {path}")
+
+
+def _may_be_born(path: str, mount: str) -> bool:
+    """Whether clone3 may put our child there: cgroup-v2.rst, "Delegation Containment"."""
+    own = mount + _own_cgroup(os.getpid())
+    while not f"{path}/".startswith(f"{own}/"):
+        own = own.rpartition("/")[0]
+    return all(os.access(f"{each}/cgroup.procs", os.W_OK) for each in (own, path))
 
 
 def _takes_processes(path: str) -> bool:

@@ -19,8 +19,6 @@ from cycontainer.errors import CgroupError
 cdef tuple FREEZERS = ("freezer.state", "cgroup.freeze")      # v1's, v2's
 cdef tuple MEMORY_FILES = ((b"memory.max_usage_in_bytes", b"memory.oom_control"), (b"memory.peak", b"memory.events"))
 
-# --- what Python sees ----------------------------------------------------------------------------------------------
-
 cdef class Cgroup:
     """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories.
 
@@ -142,10 +140,10 @@ cdef class Cgroup:
         return CgroupError(path, -code, value)
 
     @staticmethod
-    def create(plan, tuple paths not None) -> Cgroup:
+    def create(plan, tuple paths not None, *, bint occupied=False) -> Cgroup:
         """Make the cgroup, write its limits, open its `tasks` files. `paths`: below each hierarchy's mount.
 
-        One that exists is taken over when no process is in it.
+        One that exists is taken over when no process is in it; with `occupied` with those that are, as systemd made it.
 
         Raises:
             ConfigError: a path could lead elsewhere.
@@ -159,6 +157,8 @@ cdef class Cgroup:
         wanted = {index: hierarchy.writes for index, hierarchy in enumerate(plan.hierarchies)}
         cgroup._fill_in(wanted)
         cgroup._demand(plan.hierarchies)
+        for index in range(cgroup._count):
+            cgroup._places[index].occupied = occupied
         with nogil:
             error = make_all(cgroup._places, cgroup._count, &failure)
         if error < 0:
@@ -209,6 +209,12 @@ cdef class Cgroup:
                 cgroup.birthplace = cgroup._places[index].directory
         return cgroup
 
+    def attach(self, int pid) -> None:
+        """Move a process into it, in one hierarchy after the other. The first write after a rest waits for the kernel,
+        10 ms. Raises CgroupError."""
+        for index in range(self._count):
+            self._write_to(index, b"cgroup.procs", str(pid).encode())
+
     def release_tasks(self) -> None:
         """Close the `tasks` descriptors: the init has its own."""
         cdef int index
@@ -218,8 +224,9 @@ cdef class Cgroup:
             self._places[index].tasks = -1
         self.tasks = ()
 
-    def update(self, plan) -> None:
-        """Write other limits, all of them or none. A hierarchy that the plan leaves out stays as it is.
+    def update(self, plan, beside=None) -> None:
+        """Write other limits, all of them or none. A hierarchy that the plan leaves out stays as it is. When they are
+        written, `beside` is called, and after it they are written once more; what it raises undoes them.
 
         Raises:
             CgroupError: which file refused which value; what was there before is put back. What cannot be put back is
@@ -239,16 +246,20 @@ cdef class Cgroup:
             raise CgroupError(self.paths[0], EBUSY)
         self._updating = True
         try:
-            found = {index: steps(writes, lambda file, index=index: self._read_from(index, file))
-                     for index, writes in wanted.items()}
+            forth, back = {}, {}
+            for index, writes in wanted.items():
+                forth[index], back[index] = steps(writes, lambda file, index=index: self._read_from(index, file))
             try:
-                self._write_all({index: forth for index, (forth, _) in found.items()})
-            except CgroupError as error:
-                self._put_back({index: back for index, (_, back) in found.items()}, error)
+                self._write_all(forth)
+                if beside is not None:
+                    beside()
+                    self._write_all(forth)
+                for hierarchy in plan.hierarchies:
+                    if hierarchy.devices:     # last: it takes the place of the one before, or does nothing
+                        self._replace_devices(self._mounted_at(hierarchy.mount), hierarchy.devices)
+            except BaseException as error:
+                self._put_back(back, error)
                 raise
-            for hierarchy in plan.hierarchies:
-                if hierarchy.devices:         # last: it takes the place of the one before, or does nothing
-                    self._replace_devices(self._mounted_at(hierarchy.mount), hierarchy.devices)
         finally:
             self._updating = False
 
@@ -265,12 +276,8 @@ cdef class Cgroup:
         return 0
 
     cdef int _mounted_at(self, str mount) except -2:
-        cdef int index
-        cdef bytes text = os.fsencode(mount)
-        for index in range(self._count):
-            if self._texts[index][0] == text:
-                return index
-        return -1
+        mounts = [each[0] for each in self._texts[:self._count]]
+        return mounts.index(os.fsencode(mount)) if os.fsencode(mount) in mounts else -1
 
     cdef int _check_usage(self, limit) except -1:
         """`checkBeforeUpdate`: v2 would kill processes until the rest fits."""
@@ -361,8 +368,10 @@ cdef class Cgroup:
 
     def write(self, str file not None, bytes value not None) -> None:
         """Write a value to a file. Raises CgroupError."""
-        cdef int error, index = self._place_of(file), directory = self._places[index].directory
-        cdef bytes name = file.encode()
+        self._write_to(self._place_of(file), file.encode(), value)
+
+    cdef int _write_to(self, int index, bytes name, bytes value) except -1:
+        cdef int error, directory = self._places[index].directory
         cdef const char *each = name
         cdef const char *text = value
         cdef size_t length = len(value)
@@ -371,10 +380,8 @@ cdef class Cgroup:
             error = write_file(directory, each, text, length) if directory >= 0 else -ENOENT
         self._in_use -= 1
         if error < 0:
-            raise CgroupError(f"{self.paths[index]}/{file}", -error, os.fsdecode(value))
-
-    def _has(self, str controller) -> bool:
-        return any([controller in names for names in self._controllers])
+            raise CgroupError(f"{self.paths[index]}/{name.decode()}", -error, os.fsdecode(value))
+        return 0
 
     def memory_report(self) -> tuple[int | None, int | None]:
         """Bytes that were held at once at most, and processes that were killed for exceeding the limit.

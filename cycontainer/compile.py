@@ -45,6 +45,8 @@ class Style(Record):
         console: bind the terminal to /dev/console as well.
         every_cpu: use all CPUs of the cpuset, whatever the caller keeps to, as engines expect it.
         supervised: system calls that the launcher answers (`supervisor.py`).
+        unit: systemd moves the process to this unit in the first step, when the launcher asks for it.
+        cgroup: it gets one.
         pad: start from the launch pad, where that is possible.
         template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
         ready_network: it joins a network namespace that the launcher has ready.
@@ -65,6 +67,8 @@ class Style(Record):
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
+    unit: str = ""
+    cgroup: bool = True
 
 
 def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  # noqa: B008  # a record is immutable
@@ -75,7 +79,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     """
     config = with_ready_network(config) if style.ready_network else config
     cgroup = _compile_cgroup(config, host, style)
-    hierarchies = cgroup.v1
+    hierarchies = () if style.unit else cgroup.v1
     ours = START_SLOTS if style.wait_for_start else 0
     scope = scope_of(config, host, first_slot=ours + len(hierarchies))
     _check(config, host, scope, style)
@@ -83,13 +87,15 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     if style.template or (style.pad and style.pivot and sources.can_use_pad(config, host, scope)):
         scope = scope.replace(pad_slot=scope.first_slot + len(scope.order))
     plan = PlanWriter()
+    if style.unit:
+        scope.synchronise(plan, "unit", f"let systemd start {style.unit} with it")
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(ours + place, hierarchy.mount)
     if style.every_cpu:
         identity.reset_affinity(plan)
     _add_host_proc(plan, config, host, scope)
     maps = add_namespaces(plan, config, host, scope)
-    own = _cgroup_prefixes(config, host, hierarchies)
+    own = _cgroup_prefixes(config, host, cgroup.v1)
     trees = launcher_trees(config, host, scope, map_root=style.map_root) if "mount" in scope.new else {}
     if style.template:
         from cycontainer import template_tree
@@ -161,6 +167,8 @@ def compile_exec(
     assert config.process is not None
     plan = PlanWriter()
     identity.add_affinity(plan, config.process.cpu_affinity_initial)
+    if style.unit:
+        scope.synchronise(plan, "unit", f"let systemd move it to {style.unit}")
     for place, hierarchy in enumerate(hierarchies):
         plan.enter_cgroup(1 + place, hierarchy.mount)
     identity.add_affinity(plan, config.process.cpu_affinity_final)
@@ -203,9 +211,17 @@ def _compile_cgroup(config: Config, host: Host, style: Style) -> CgroupPlan:
     """The cgroups that this caller can make: root, everywhere; others, where some are delegated to them."""
     first = host.uid == 0 and host.initial_user_namespace
     layout = host.cgroups
+    if not style.cgroup:
+        asked = config.linux.resources if first else config.linux.resources.replace(devices=())
+        _refuse_limits(asked, "the container is to have no cgroup: the manager is disabled")
+        return CgroupPlan()
     delegated = layout.v2 is not None and layout.v2.delegated
     if not first and layout.mode == "v2" and not delegated:
-        _refuse_limits(config.linux.resources)
+        _refuse_limits(
+            config.linux.resources.replace(devices=()),
+            "no cgroup is delegated to this user; --systemd-cgroup gets one from systemd, or systemd-run --user --scope"
+            " -p Delegate=yes",
+        )
         return CgroupPlan()
     every = style.every_cgroup and (first or (layout.mode == "v2" and delegated))
     owner = _owner(config) if first else None
@@ -214,13 +230,10 @@ def _compile_cgroup(config: Config, host: Host, style: Style) -> CgroupPlan:
     )
 
 
-def _refuse_limits(resources: Resources) -> None:
-    """Device rules are no limits here: an ordinary user's container has no devices of its own."""
-    if resources.replace(devices=()) != Resources():
-        raise ConfigError(
-            "linux.resources",
-            "no cgroup is delegated to this user; systemd-run --user --scope -p Delegate=yes has one",
-        )
+def _refuse_limits(resources: Resources, reason: str) -> None:
+    """Device rules are no limits of an ordinary user: its container has no devices of its own."""
+    if resources != Resources():
+        raise ConfigError("linux.resources", reason)
 
 
 def _owner(config: Config) -> int | None:

@@ -11,18 +11,17 @@ import errno
 import time
 
 from cycontainer._fd import close_all
+from cycontainer.cgroup_driver import driver_of
 from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.confinement import notifies
 from cycontainer.duties import Duties
 from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
 from cycontainer.hooks import run_hooks
-from cycontainer.host import current
 from cycontainer.launch import launch
 from cycontainer.notify import with_socket
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
-from cycontainer.resources import cgroup_path, where
 from cycontainer.state import CgroupPlace, State, is_frozen
 from cycontainer.undo import Undo
 from cycontainer.users import with_home
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cycontainer._clone import Child
+    from cycontainer.cgroup_driver import Driver
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config
-    from cycontainer.host import Host
     from cycontainer.netdevices import NetworkDevices
     from cycontainer.plan import Plan
     from cycontainer.state import Directory
@@ -56,6 +55,7 @@ class Wishes(Record):
         pidfd_socket: the unix socket that a pidfd of its first process is sent to; "" is none.
         detached: the caller does not stay: a terminal needs a `console_socket`.
         notify: the program gets a socket for sd_notify(3), which `start` listens at.
+        cgroup_manager: who makes its cgroup: "cgroupfs" is cycontainer, "systemd", "disabled" is nobody.
         warn: called with each of the configuration's warnings.
     """
 
@@ -71,6 +71,7 @@ class Wishes(Record):
     pidfd_socket: str = ""
     detached: bool = False
     notify: bool = False
+    cgroup_manager: str = "cgroupfs"
     warn: Callable[[str], None] | None = None
 
 
@@ -80,14 +81,14 @@ def now() -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanos:09}Z"
 
 
-def intend(config: Config, host: Host, plan: Plan, container_id: str, bundle: str) -> State:
+def intend(config: Config, driver: Driver, plan: Plan, container_id: str, bundle: str) -> State:
     """What is to be made, before any of it is: so that it is found after a crash."""
     assert plan.cgroup is not None
-    paths = where(config.linux.cgroups_path, container_id, host.cgroups)
-    hooks = config.hooks
+    host, paths, hooks = driver.host, driver.places(), config.hooks
+    hierarchies = host.cgroups.all if driver.name else plan.cgroup.hierarchies  # systemd uses them all
     needs = (
         ("start", not config.process or hooks.start_container or hooks.poststart or notifies(config.linux.seccomp)),
-        ("delete", hooks.poststop or config.linux.intel_rdt),
+        ("delete", hooks.poststop or config.linux.intel_rdt or driver.name),
     )
     return State(
         id=container_id,
@@ -98,22 +99,23 @@ def intend(config: Config, host: Host, plan: Plan, container_id: str, bundle: st
         rootless=not (host.privileged and host.initial_user_namespace and host.uid == 0),
         rootfs=config.root.path,
         cgroups=tuple(
-            CgroupPlace(mount=each.mount, controllers=each.controllers, path=paths[each.mount])
-            for each in plan.cgroup.hierarchies
+            CgroupPlace(mount=each.mount, controllers=each.controllers, path=paths[each.mount]) for each in hierarchies
         ),
         annotations=config.annotations,
         python=tuple(verb for verb, reason in needs if reason),
+        unit=driver.name,
     )
 
 
-def make_cgroup(plan: Plan, state: State) -> Cgroup | None:
-    """The container's cgroup with its limits; None when it has none."""
-    if not state.cgroups:
-        return None
-    from cycontainer.cgroups import Cgroup
-
+def make_cgroup(plan: Plan, driver: Driver, undo: Undo, pid: int = 0) -> Cgroup | None:
+    """The container's cgroup with its limits; None when it has none. `pid`: who waits to be moved there by systemd."""
     assert plan.cgroup is not None
-    return Cgroup.create(plan.cgroup, tuple(place.path for place in state.cgroups))
+    if not plan.cgroup.hierarchies and not driver.name:
+        return None
+    undo.later("stop its unit", driver.stop)
+    cgroup = driver.make(plan.cgroup, pid)
+    undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+    return cgroup
 
 
 def _supervisor(wishes: Wishes) -> Supervisor | None:
@@ -129,8 +131,9 @@ def _with_process(config: Config) -> Config:
     return config if config.process else config.replace(process=ProcessConfig(args=NO_PROGRAM, no_new_privileges=True))
 
 
-def _launch(directory: Directory, config: Config, plan: Plan, wishes: Wishes, cgroup: Cgroup | None) -> Child:
-    path = cgroup_path(config.linux.cgroups_path, directory.container_id)
+def _launch(
+    directory: Directory, config: Config, plan: Plan, wishes: Wishes, cgroup: Cgroup | None, path: str
+) -> Child:
     uid = config.process.user.uid if config.process else 0
     names = {entry.partition("=")[0] for entry in wishes.env}
     env = (*[entry for entry in plan.env if entry.partition("=")[0] not in names], *wishes.env)
@@ -156,16 +159,20 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         document: the configuration as it was given, which is kept.
 
     Raises:
-        ConfigError, LaunchError, ProgramError, CgroupError, HookError: what had been made is gone again.
+        ConfigError, HostError, LaunchError, ProgramError, CgroupError, HookError: what had been made is gone again.
     """
     with Undo() as undo:
         undo.later("remove the state directory", directory.remove)
-        if not config.linux.net_devices:
-            return _set_up(directory, config, document, wishes, undo)
-        from cycontainer.netdevices import NetworkDevices
+        check_terminal(config, wishes)
+        if wishes.notify:
+            config = with_socket(config, directory.make_subdirectory("notify"))
+        with driver_of(wishes.cgroup_manager, config, directory.container_id) as driver:
+            if not config.linux.net_devices:
+                return _set_up(directory, config, document, wishes, undo, driver=driver)
+            from cycontainer.netdevices import NetworkDevices
 
-        with NetworkDevices(config.linux.net_devices) as devices:
-            return _set_up(directory, config, document, wishes, undo, devices)
+            with NetworkDevices(config.linux.net_devices) as devices:
+                return _set_up(directory, config, document, wishes, undo, driver=driver, devices=devices)
 
 
 def _set_up(
@@ -174,41 +181,39 @@ def _set_up(
     document: bytes,
     wishes: Wishes,
     undo: Undo,
+    *,
+    driver: Driver,
     devices: NetworkDevices | None = None,
 ) -> tuple[State, Process]:
-    check_terminal(config, wishes)
-    host = current()
-    if wishes.notify:
-        config = with_socket(config, directory.make_subdirectory("notify"))
     supervisor = _supervisor(wishes)
     calls = supervisor.calls if supervisor else ()
     style = Style(
-        pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls
+        pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls,
+        unit=driver.scope, cgroup=wishes.cgroup_manager != "disabled",
     )  # fmt: skip
-    plan = compile_plan(_with_process(config), host, style)
-    state = intend(config, host, plan, directory.container_id, wishes.bundle)
+    plan = compile_plan(_with_process(config), driver.host, style)
+    state = intend(config, driver, plan, directory.container_id, wishes.bundle)
     if calls:
         state = state.replace(supervised=calls, python=(*state.python, "start"))
     tell_warnings(config, plan, wishes)
     directory.write("config.json", document)
     directory.save(state)
-    cgroup = make_cgroup(plan, state)
-    if cgroup is not None:
-        undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+    cgroup = make_cgroup(plan, driver, undo) if not driver.scope else None
     _check_thawed(state)
-    child = _launch(directory, config, plan, wishes, cgroup)
+    child = _launch(directory, config, plan, wishes, cgroup, driver.path)
     process = Process(plan, child, plan.args)
     process.supervisor = supervisor
     undo.later("kill the first process", process.abandon)
     if cgroup is not None:
         cgroup.release_tasks()
     duties = _Duties(directory, config, state, wishes, undo, devices)
-    duties.supervisor = supervisor
+    duties.supervisor, duties.cgroup = supervisor, cgroup
+    duties.make_cgroup = lambda pid: make_cgroup(plan, driver, undo, pid)
     try:
         settle(plan, child, duties.by_name(), until="created")
     except LaunchError as error:
         process.raise_error()
-        _explain(error, config, cgroup)
+        _explain(error, config, duties.cgroup)
         raise
     return duties.state, process.with_ends(wishes.ends)
 
@@ -250,9 +255,23 @@ class _Duties(Duties):
     """What the launcher does while the init waits for it."""
 
     supervisor: Supervisor | None = None
+    cgroup: Cgroup | None = None
+    make_cgroup: Callable[[int], Cgroup | None]
 
     def by_name(self) -> dict[str, Callable[[Child], None]]:
-        return {"runtime": self.runtime, "hooks": self.hooks, "created": self.created, "listener": self.listener}
+        return {
+            "unit": self.unit,
+            "runtime": self.runtime,
+            "hooks": self.hooks,
+            "created": self.created,
+            "listener": self.listener,
+        }
+
+    def unit(self, child: Child) -> None:
+        """Let systemd make the cgroup, with the init in it."""
+        self.cgroup = self.make_cgroup(child.pid)
+        if self.cgroup is not None:
+            self.cgroup.release_tasks()
 
     def runtime(self, child: Child) -> None:
         """Before its sysctls are set: net.ipv4.conf.eth0.* is there when eth0 is."""

@@ -130,8 +130,12 @@ def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
         if status in ("running", "paused") and not force:
             raise ContainerRunning(state.id, f"cannot delete container that is not stopped: {status}")
         if state.pid == 0:
-            state = state.replace(cgroups=tuple(place for place in state.cgroups if _is_ours(place)))
+            state = _made_of(state)
         kill_all(state)
+        if state.unit:
+            from cycontainer.systemd import stop_unit
+
+            stop_unit(state.unit)
         if state.cgroups:
             open_cgroup(state).destroy()
         if state.resctrl is not None:
@@ -142,6 +146,14 @@ def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
             problems = _last_hooks(directory, state)
     directory.remove()
     return problems
+
+
+def _made_of(state: State) -> State:
+    """What was made of a container whose creator was killed: a scope has ended with its init, a slice has not."""
+    own = state.unit.endswith(".slice") and not open_cgroup(state).processes()
+    return state.replace(
+        unit=state.unit if own else "", cgroups=tuple(place for place in state.cgroups if own or _is_ours(place))
+    )
 
 
 def _is_ours(place: CgroupPlace) -> bool:

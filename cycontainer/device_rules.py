@@ -80,13 +80,18 @@ class FoldedRules:
         return writes
 
 
-def device_writes(rules: tuple[DeviceRule, ...]) -> Writes:
-    folded = FoldedRules()  # nothing is allowed unless a rule says so
+def folded(rules: tuple[DeviceRule, ...]) -> FoldedRules:
+    """The rules, and what every container may use. Raises ConfigError for what v1 cannot hold."""
+    outcome = FoldedRules()  # nothing is allowed unless a rule says so
     for index, rule in enumerate(rules):
-        folded.apply_rule(rule, f"{PATH}.devices[{index}]")
+        outcome.apply_rule(rule, f"{PATH}.devices[{index}]")
     for kind, major, minor, access in ALWAYS_ALLOWED:
-        folded.apply(True, (kind, major, minor), access, f"{PATH}.devices")
-    return folded.writes()
+        outcome.apply(True, (kind, major, minor), access, f"{PATH}.devices")
+    return outcome
+
+
+def device_writes(rules: tuple[DeviceRule, ...]) -> Writes:
+    return folded(rules).writes()
 
 
 def device_program(rules: tuple[DeviceRule, ...]) -> bytes:

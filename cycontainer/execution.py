@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.cgroup_entry import entered, open_entry
+from cycontainer.cgroup_entry import Entry, entered, open_entry
 from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
@@ -89,22 +89,37 @@ def execute(
 ) -> Process:
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
     process = process_of(config, program)
-    plan = _compile(config.replace(process=process), state)
-    duties = _duties(config, state, "running", supervisor_of(state, first))
-    env = with_home(plan.env, process.user.uid, config.root.path)
-    return _start(plan, state, descriptors, duties, env=env, below=program.cgroup or {})
+    supervisor = supervisor_of(state, first)
+    entry = _entry(state, program.cgroup or {})
+    try:
+        plan = _compile(config.replace(process=process), state, entry)
+        duties = _duties(config, state, "running", supervisor, entry)
+        env = with_home(plan.env, process.user.uid, config.root.path)
+        return _start(plan, state, descriptors, duties, env=env, entry=entry)
+    finally:
+        entry.close()
 
 
-def _compile(config: Config, state: State) -> Plan:
-    return compile_exec(
-        config, current(), entered(state.cgroups, current().cgroups), Style(supervised=state.supervised)
-    )
+def _entry(state: State, below: Mapping[str, str]) -> Entry:
+    """The way into the container's cgroup, now. `below`: a part of it, see `cgroup_entry.open_entry`."""
+    return open_entry(state.cgroups, below, state.pid, current().cgroups, unit=state.unit)
+
+
+def _compile(config: Config, state: State, entry: Entry) -> Plan:
+    style = Style(supervised=state.supervised, unit=state.unit if entry.below is not None else "")
+    return compile_exec(config, current(), entered(state.cgroups, current().cgroups), style)
 
 
 def _duties(
-    config: Config, state: State, status: str, supervisor: Supervisor | None
+    config: Config, state: State, status: str, supervisor: Supervisor | None, entry: Entry
 ) -> dict[str, Callable[[Child], None]]:
     """What an init beside the container's waits for."""
+
+    def move(child: Child) -> None:
+        from cycontainer.systemd import move_to_unit
+
+        assert entry.below is not None  # else the plan has no such step
+        move_to_unit(state.unit, child.pid, entry.below)
 
     def share(child: Child) -> None:
         if state.resctrl is not None:
@@ -117,7 +132,7 @@ def _duties(
 
         hand_over(config, state, status, pid=child.pid, listener=child.listener, supervisor=supervisor)
 
-    return {"runtime": share, "listener": listener}
+    return {"unit": move, "runtime": share, "listener": listener}
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
@@ -194,18 +209,13 @@ def _start(
     duties: Mapping[str, Callable[[Child], None]],
     *,
     env: tuple[str, ...],
-    below: dict[str, str],
+    entry: Entry,
 ) -> Process:
     first = open_first(state)
     try:
-        entry = open_entry(state.cgroups, below, state.pid, current().cgroups)
-        try:
-            child = launch(plan, descriptors=descriptors, env=env, first=(first,), cgroup=entry)
-        finally:
-            entry.close()
+        child = launch(plan, descriptors=descriptors, env=env, first=(first,), cgroup=entry)
     finally:
         os.close(first)
-
     try:
         settle(plan, child, duties)
     except BaseException:
@@ -232,11 +242,11 @@ def run_start_hooks(config: Config, state: State, first: int, supervisor: Superv
         if own is not None:
             process = own.replace(args=process.args, env=hook.env, terminal=False, cwd="/", user=User())
         inner = config.replace(process=process, hooks=Hooks())
-        plan = _compile(inner, state).replace(program=hook.path)
-        duties = _duties(config, state, "created", supervisor)
         text = to_json(oci_state(state, "created")).encode()
-        entry = open_entry(state.cgroups, {}, state.pid, current().cgroups)
+        entry = _entry(state, {})
         try:
+            plan = _compile(inner, state, entry).replace(program=hook.path)
+            duties = _duties(config, state, "created", supervisor, entry)
             problem, output = run_program(plan, text, hook.timeout, (first,), duties, entry)
         finally:
             entry.close()

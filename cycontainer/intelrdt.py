@@ -102,11 +102,26 @@ def join(group: Group, pid: int) -> None:
         os.close(top)
 
 
-def update(group: Group, config: IntelRdt) -> None:
-    """Write other schemata. Raises ConfigError: the kernel refuses them."""
+def update(group: Group, config: IntelRdt) -> str:
+    """Write other schemata, all of them or none; the former ones. Raises ConfigError: the kernel refuses them."""
+    top = _open(group.root)
+    place = f"{group.name or '.'}/schemata"
+    try:
+        with open(os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=top)) as file:
+            former = file.read()
+        _write(top, place, schemata(config), "schemata")
+    except OSError as error:
+        raise _refused(top, "read the resctrl group's schemata", error) from None
+    finally:
+        os.close(top)
+    return former
+
+
+def put_back(group: Group, former: str) -> None:
+    """Write the schemata again that `update` has replaced. Raises ConfigError."""
     top = _open(group.root)
     try:
-        _write(top, f"{group.name or '.'}/schemata", schemata(config), "schemata")
+        _write(top, f"{group.name or '.'}/schemata", former, "schemata")
     finally:
         os.close(top)
 

@@ -71,6 +71,7 @@ class Container(Saved):
         pivot: bool = True,
         new_keyring: bool = True,
         supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
+        cgroup_manager: str = "cgroupfs",
     ) -> Self:
         """Set a container up and leave it one `execve` short of its program; `start` lets it go.
 
@@ -87,10 +88,13 @@ class Container(Saved):
             new_keyring: start a session keyring.
             supervisor: system calls by their names, and what answers each, as in `run`; it answers for those that this
                 object executes beside the program as well. No other program can start it, or execute anything in it.
+            cgroup_manager: who makes its cgroup: "cgroupfs", cycontainer itself; "systemd", which is asked for a unit
+                over D-Bus, and then `linux.cgroupsPath` has the form slice:prefix:name; "disabled", nobody.
 
         Raises:
             ConfigError: this host cannot do what `config` asks; nothing was touched.
             ContainerExists: the id is taken under `root`.
+            HostError: there is no systemd, or it refuses.
             LaunchError, CgroupError, HookError: what had been made until then is gone again.
         """
         from cycontainer.json_text import to_json
@@ -109,6 +113,7 @@ class Container(Saved):
                 pivot=pivot,
                 new_keyring=new_keyring,
                 supervisor=supervisor,
+                cgroup_manager=cgroup_manager,
             )
             streams.taken()
         return container

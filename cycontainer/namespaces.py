@@ -211,7 +211,7 @@ def keeps_groups(config: Config, host: Host, scope: Scope) -> bool:
         return "user" in scope.joined and not asked  # there are none: see _add_joined
     if not host.may_set_groups:
         denied = True
-    elif "user" in scope.new:
+    elif "user" in scope.new or config.linux.gid_map:  # also of one that has been made by them, for exec
         denied = id_maps(config, host, scope).deny_setgroups
     else:  # made by this user: with what it has
         denied = not (host.id_mappers and host.subgids)

@@ -69,6 +69,7 @@ class State(Record):
         rootfs: the container's root directory, absolute.
         supervised: system calls that the program which created it answers.
         python: verbs that need more than this file and the kernel: "start", "delete".
+        unit: systemd's, which has made the cgroup; "" is none.
     """
 
     id: str
@@ -85,6 +86,7 @@ class State(Record):
     resctrl: Group | None = None
     supervised: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
+    unit: str = ""
 
 
 def check_id(container_id: str) -> str:
@@ -131,6 +133,7 @@ def to_text(state: State) -> str:
         *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
         *[("supervised", name) for name in state.supervised],
         *[("python", verb) for verb in state.python],
+        *([("unit", state.unit)] if state.unit else []),
         END,
     ]
     return "".join([" ".join(map(_escaped, line)) + "\n" for line in lines])
@@ -175,6 +178,7 @@ def from_text(text: str, container_id: str) -> State:
             resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,
             supervised=tuple([name for (name,) in many["supervised"]]),
             python=tuple([verb for (verb,) in many["python"]]),
+            unit=one.get("unit", ""),
         )
     except (KeyError, ValueError):
         raise StateError(container_id, "the state file is damaged") from None

@@ -1,198 +1,92 @@
-"""systemd's part in a container's cgroup: a transient unit over D-Bus. Lifecycle; needs jeepney, the extra `systemd`.
+"""A container's cgroup as systemd makes it: a transient unit, asked for over D-Bus. Lifecycle; needs jeepney.
 
-Root talks to the system's manager, an ordinary user to its own. Sources: org.freedesktop.systemd1(5);
-systemd.resource-control(5); systemd's CGROUP_DELEGATION.md and CONTROL_GROUP_INTERFACE.md; runc's docs/systemd.md.
+Root talks to the system's manager, an ordinary user to its own. Sources: org.freedesktop.systemd1(5); systemd's
+CONTROL_GROUP_INTERFACE.md; dbus-specification.html, "Authentication Protocol"; runc's docs/systemd.md.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
-from cycontainer.errors import ConfigError, HostError
-from cycontainer.record import Record
+from cycontainer.cgroups import Cgroup
+from cycontainer.errors import CgroupError, HostError
+from cycontainer.host import CgroupLayout, Hierarchy, current
+from cycontainer.resources import CgroupPlan, paths_of
+from cycontainer.units import Unit, annotated, devices_of, limits_of, unit_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Self
 
-    from cycontainer.config import Resources
+    from cycontainer.config import Config, Resources
+    from cycontainer.host import Host
+    from cycontainer.undo import Undo
+    from cycontainer.units import Property
 
-    Property = tuple[str, tuple[str, Any]]  # name, (D-Bus signature, value)
-
-PREFIX: Final = "cycontainer"
-ANNOTATION: Final = "org.systemd.property."
-INFINITY: Final = 2**64 - 1  # "no limit" in systemd's properties
 PATIENCE: Final = 30.0  # seconds that systemd gets for a job
-LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\")
-LONGEST_UNIT: Final = 255  # UNIT_NAME_MAX
 NO_SUCH_UNIT: Final = "org.freedesktop.systemd1.NoSuchUnit"
+UNIT_EXISTS: Final = "org.freedesktop.systemd1.UnitExists"
+MANAGER: Final = "org.freedesktop.systemd1.Manager"
+OWN_HIERARCHY: Final = "name=systemd"  # v1: systemd's alone
 
 
-class Unit(Record):
-    """A container's unit.
-
-    Attributes:
-        name: "cycontainer-box.scope", or "x.slice".
-        slice: the slice that it is in: "machine.slice"; "-.slice" is the root.
-    """
-
-    name: str
-    slice: str
-
-    @property
-    def is_slice(self) -> bool:
-        return self.name.endswith(".slice")
-
-    @property
-    def path(self) -> str:
-        """Its cgroup, from the manager's own: "/machine.slice/cycontainer-box.scope"."""
-        return f"{slice_path(self.name)}" if self.is_slice else f"{slice_path(self.slice)}/{self.name}"
+# --- the bus
 
 
-def slice_path(name: str) -> str:
-    """Where a slice's cgroup is: "a-b.slice" is /a.slice/a-b.slice. Raises ConfigError for what is no slice."""
-    if name == "-.slice":
-        return ""
-    parts = name.removesuffix(".slice").split("-")
-    if not name.endswith(".slice") or "" in parts or set(name) - LETTERS:
-        raise ConfigError("linux.cgroupsPath", f"{name!r} is no name of a slice")
-    return "".join([f"/{'-'.join(parts[: count + 1])}.slice" for count in range(len(parts))])
+def _address(*, system: bool) -> str:
+    if system:
+        return os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or "unix:path=/run/dbus/system_bus_socket"
+    directory = os.environ.get("XDG_RUNTIME_DIR")
+    return os.environ.get("DBUS_SESSION_BUS_ADDRESS") or (f"unix:path={directory}/bus" if directory else "")
 
 
-def unit_of(asked: str, container_id: str, *, rootless: bool) -> Unit:
-    """The unit that `linux.cgroupsPath`, in its form slice:prefix:name, stands for.
-
-    Raises:
-        ConfigError: it has another form, or a part that can be no part of a unit's name.
-    """
-    parts = (asked or f":{PREFIX}:{container_id}").split(":")
-    if len(parts) != 3:
-        raise ConfigError("linux.cgroupsPath", f"must be slice:prefix:name for systemd, not {asked!r}")
-    parent, prefix, name = parts
-    default = "user.slice" if rootless else "system.slice"
-    slice_ = "-.slice" if parent == "-" else parent or default
-    slice_path(slice_)
-    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    if not name or set(unit) - LETTERS or len(unit) > LONGEST_UNIT:
-        raise ConfigError("linux.cgroupsPath", f"{unit!r} can be no name of a unit")
-    found = Unit(name=unit, slice=slice_)
-    found.path  # noqa: B018  # a slice's own name is checked, too
-    return found
-
-
-# --- what systemd is told, so that a daemon-reload keeps it
-
-
-def _list_mask(text: str) -> bytes:
-    """ "0-2,9" as a mask of bytes, the lowest first: AllowedCPUs."""
-    mask = 0
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        for number in range(int(first), int(last or first) + 1):
-            mask |= 1 << number
-    return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
-
-
-def _bytes(value: int | None) -> int | None:
-    return INFINITY if value is not None and value < 0 else value
-
-
-def limits_of(resources: Resources) -> tuple[Property, ...]:
-    """Limits as properties of a unit on cgroup v2; what has none is written to the cgroup only."""
-    from cycontainer.resources_v2 import cpu_weight
-
-    memory, cpu = resources.memory, resources.cpu
-    numbers: dict[str, int | None] = {}
-    masks: dict[str, str | None] = {}
-    if memory is not None:
-        swap = None
-        if memory.swap:
-            swap = INFINITY if memory.swap < 0 or memory.limit is None else memory.swap - memory.limit
-        numbers |= {"MemoryMax": _bytes(memory.limit), "MemoryLow": _bytes(memory.reservation), "MemorySwapMax": swap}
-    if cpu is not None:
-        numbers["CPUWeight"] = cpu_weight(cpu.shares) if cpu.shares else None
-        if cpu.quota_us or cpu.period_us:
-            period = cpu.period_us or 100_000
-            quota = cpu.quota_us if cpu.quota_us and cpu.quota_us > 0 else None
-            numbers["CPUQuotaPerSecUSec"] = quota * 1_000_000 // period if quota else INFINITY
-            numbers["CPUQuotaPeriodUSec"] = period
-        masks = {"AllowedCPUs": cpu.cpus, "AllowedMemoryNodes": cpu.mems}
-    numbers["TasksMax"] = _bytes(resources.pids)
-    unified = dict(resources.unified)
-    for key, name in (("memory.high", "MemoryHigh"), ("memory.min", "MemoryMin")):
-        if key in unified:
-            numbers[name] = INFINITY if unified[key] == "max" else int(unified[key])
-    found: list[Property] = [(name, ("t", value)) for name, value in numbers.items() if value is not None]
-    found += [(name, ("ay", _list_mask(text))) for name, text in masks.items() if text]
-    if "memory.oom.group" in unified:
-        found.append(("OOMPolicy", ("s", "kill" if unified["memory.oom.group"] == "1" else "continue")))
-    return tuple(found)
-
-
-_INTEGERS: Final = {"byte": "y", "int16": "n", "uint16": "q", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t"}
-
-
-def _variant(text: str) -> tuple[str, Any]:
-    """A value in GVariant's text format: a string, a number, a flag, or a list of strings. Raises ValueError."""
-    text = text.strip()
-    word, _, rest = text.partition(" ")
-    if word in _INTEGERS:
-        return _INTEGERS[word], int(rest, 0)
-    if text in ("true", "false"):
-        return "b", text == "true"
-    if text[:1] in ("'", '"'):
-        return "s", _string(text)
-    if text[:1] == "[" and text[-1:] == "]":
-        return "as", [_string(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-    return ("d", float(text)) if "." in text else ("i", int(text, 0))
-
-
-def _string(text: str) -> str:
-    if len(text) < 2 or text[0] not in "'\"" or text[-1] != text[0] or text[0] in text[1:-1] or "\\" in text:
-        raise ValueError(text)
-    return text[1:-1]
-
-
-def annotated(annotations: tuple[tuple[str, str], ...]) -> tuple[Property, ...]:
-    """The properties that annotations `org.systemd.property.NAME` ask for. Raises ConfigError."""
-    found: list[Property] = []
-    for key, text in annotations:
-        if not key.startswith(ANNOTATION):
-            continue
-        name = key.removeprefix(ANNOTATION)
-        if not (name[:1].isupper() and name.isascii() and name.isalnum()):
-            raise ConfigError(f"annotations.{key}", "is no name of a property")
-        try:
-            kind, value = _variant(text)
-            if name.endswith("Sec") and not name.endswith("USec"):  # D-Bus has all times in microseconds
-                name, kind, value = f"{name.removesuffix('Sec')}USec", "t", int(value * 1_000_000)
-        except (ValueError, TypeError):
-            raise ConfigError(f"annotations.{key}", f"{text!r} is no value in GVariant's text format") from None
-        found.append((name, (kind, value)))
-    return tuple(found)
-
-
-def _merged(*groups: tuple[Property, ...]) -> list[Property]:
-    """The later of one name wins."""
-    found = {name: value for group in groups for name, value in group}
-    return list(found.items())
-
-
-# --- the manager
+def _authenticate(socket: Any) -> None:
+    """EXTERNAL without a name: the bus sees who we are, also from within a user namespace. Raises OSError."""
+    socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+    answer = b""
+    while b"OK " not in answer or not answer.endswith(b"\r\n"):
+        data = socket.recv(1024)
+        if not data or b"REJECTED" in answer + data:
+            raise OSError(errno.EACCES, f"it does not let us in: {(answer + data).decode(errors='replace').strip()}")
+        answer += data
+    socket.sendall(b"BEGIN\r\n")
 
 
 def _connect(*, system: bool) -> Any:
-    try:
-        from jeepney.io.blocking import open_dbus_connection
-    except ImportError:
-        raise HostError("the systemd driver needs jeepney: pip install 'cycontainer[systemd]'") from None
+    import socket
+
     if not os.path.isdir("/run/systemd/system"):
         raise HostError("systemd is not the first process of this machine: --systemd-cgroup cannot work here")
     try:
-        return open_dbus_connection(bus="SYSTEM" if system else "SESSION", auth_timeout=PATIENCE)
-    except (OSError, KeyError) as error:
-        hint = "" if system else "; is DBUS_SESSION_BUS_ADDRESS set, and dbus-user-session installed?"
-        raise HostError(f"D-Bus of the {'system' if system else 'user'} cannot be reached: {error}{hint}") from None
+        from jeepney.bus import get_bus
+        from jeepney.io.blocking import DBusConnection
+    except ImportError:
+        raise HostError("the systemd driver needs jeepney: pip install 'cycontainer[systemd]'") from None
+    address = _address(system=system)
+    stream = socket.socket(socket.AF_UNIX)
+    try:
+        stream.settimeout(PATIENCE)
+        stream.connect(get_bus(address))
+        _authenticate(stream)
+        stream.settimeout(None)
+        return DBusConnection(stream)
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError, RuntimeError: an address that is none
+        stream.close()
+        hint = "" if system else "; is XDG_RUNTIME_DIR set, and dbus-user-session installed?"
+        whose = "the system" if system else "the user"
+        raise HostError(f"the D-Bus of {whose} cannot be reached at {address!r}: {error}{hint}") from None
+
+
+class Refused(HostError):
+    """systemd says no. `name`: D-Bus's name of the error."""
+
+    def __init__(self, method: str, name: str, text: str) -> None:
+        super().__init__(method, name, text)
+        self.method, self.name, self.text = method, name, text
+
+    def __str__(self) -> str:
+        return f"systemd refuses {self.method}: {self.text} ({self.name.rpartition('.')[2]})"
 
 
 class Systemd:
@@ -212,77 +106,38 @@ class Systemd:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def _call(self, method: str, signature: str | None = None, body: tuple[object, ...] = ()) -> tuple[Any, ...]:
-        return self._ask("/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method, signature, body)
+    def _ask(self, address: Any, method: str, signature: str | None = None, body: tuple[object, ...] = ()) -> Any:
+        from jeepney import DBusErrorResponse, new_method_call
+        from jeepney.wrappers import unwrap_msg
 
-    def _ask(
-        self, path: str, interface: str, method: str, signature: str | None, body: tuple[object, ...]
-    ) -> tuple[Any, ...]:
-        from jeepney import DBusAddress, DBusErrorResponse, new_method_call
-
-        address = DBusAddress(path, bus_name="org.freedesktop.systemd1", interface=interface)
         message = new_method_call(address, method, signature, body)
         try:
-            from jeepney.wrappers import unwrap_msg
-
-            return tuple(unwrap_msg(self._connection.send_and_get_reply(message, timeout=PATIENCE)))
+            return unwrap_msg(self._connection.send_and_get_reply(message, timeout=PATIENCE))
         except DBusErrorResponse as error:
-            raise _Refused(method, error.name, str(error.data[0]) if error.data else "") from None
+            raise Refused(method, error.name, str(error.data[0]) if error.data else "") from None
         except (TimeoutError, OSError) as error:
             raise HostError(f"systemd does not answer {method}: {error}") from None
 
-    def control_group(self) -> str:
-        """The cgroup that the manager's units are below; "" for the system's."""
-        where = ("/org/freedesktop/systemd1", "org.freedesktop.DBus.Properties")
-        (value,) = self._ask(*where, "Get", "ss", ("org.freedesktop.systemd1.Manager", "ControlGroup"))
-        return str(value[1]).rstrip("/")
+    def _call(self, method: str, signature: str | None = None, body: tuple[object, ...] = ()) -> Any:
+        from jeepney import DBusAddress
 
-    def start(self, unit: Unit, pid: int, properties: tuple[Property, ...]) -> None:
-        """Make the unit, with `pid` in it, and wait until its cgroup is there.
+        address = DBusAddress("/org/freedesktop/systemd1", bus_name="org.freedesktop.systemd1", interface=MANAGER)
+        return self._ask(address, method, signature, body)
 
-        A slice has no processes: `pid` is left where it is.
-        """
-        own: tuple[Property, ...] = (
-            ("Description", ("s", f"cycontainer container {unit.name}")),
-            *((name, ("b", True)) for name in ("MemoryAccounting", "CPUAccounting", "IOAccounting", "TasksAccounting")),
-            ("DefaultDependencies", ("b", False)),
-        )
-        if unit.is_slice:
-            own += (("Wants", ("as", [unit.slice])),)
-        else:
-            own += (("Slice", ("s", unit.slice)), ("Delegate", ("b", True)), ("PIDs", ("au", [pid])))
-        self._job("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "replace", _merged(own, properties), []))
+    def _get(self, path: str, interface: str, name: str) -> Any:
+        """A property, as its signature and its value."""
+        from jeepney import DBusAddress
 
-    def stop(self, unit: Unit) -> None:
-        """End the unit, and forget that it failed, if it did. One that is not there is fine."""
-        for method, body in (("StopUnit", (unit.name, "replace")), ("ResetFailedUnit", (unit.name,))):
-            try:
-                if method == "StopUnit":
-                    self._job(method, "ss", body)
-                else:
-                    self._call(method, "s", body)
-            except _Refused as refused:
-                if refused.name != NO_SUCH_UNIT:
-                    raise
-
-    def set_properties(self, unit: Unit, properties: tuple[Property, ...]) -> None:
-        """Change a unit that runs, until the next boot."""
-        self._call("SetUnitProperties", "sba(sv)", (unit.name, True, list(properties)))
-
-    def attach(self, unit: Unit, pid: int) -> None:
-        """Move a process into the unit, past the limits of cgroups' own permissions."""
-        self._call("AttachProcessesToUnit", "ssau", (unit.name, "", [pid]))
+        where = DBusAddress(path, bus_name="org.freedesktop.systemd1", interface="org.freedesktop.DBus.Properties")
+        return self._ask(where, "Get", "ss", (interface, name))[0]
 
     def _job(self, method: str, signature: str, body: tuple[object, ...]) -> None:
         """Call what makes a job, and wait for the end of it."""
         from jeepney import MatchRule, message_bus
 
         rule = MatchRule(
-            type="signal",
-            interface="org.freedesktop.systemd1.Manager",
-            member="JobRemoved",
-            path="/org/freedesktop/systemd1",
-        )
+            type="signal", interface=MANAGER, member="JobRemoved", path="/org/freedesktop/systemd1"
+        )  # fmt: skip
         self._connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=PATIENCE)
         with self._connection.filter(rule) as signals:
             (job,) = self._call(method, signature, body)
@@ -297,10 +152,224 @@ class Systemd:
         if result != "done":
             raise HostError(f"systemd: the job of {method} for {name} ended as {result!r}: see journalctl -u {name}")
 
+    # --- the manager
 
-class _Refused(HostError):
-    """systemd says no. `name`: D-Bus's name of the error."""
+    def version(self) -> int:
+        """252, of "252.39-1~deb12u1"."""
+        text = str(self._get("/org/freedesktop/systemd1", MANAGER, "Version")[1]).lstrip("v")
+        digits = text[: len(text) - len(text.lstrip("0123456789"))]
+        return int(digits or "0")
 
-    def __init__(self, method: str, name: str, text: str) -> None:
-        super().__init__(f"systemd refuses {method}: {text} ({name.rpartition('.')[2]})")
-        self.name = name
+    def control_group(self) -> str:
+        """The cgroup that the manager's units are below; "" for the system's."""
+        return str(self._get("/org/freedesktop/systemd1", MANAGER, "ControlGroup")[1]).rstrip("/")
+
+    def check_pids(self) -> None:
+        """Our pids must mean the same to systemd: else it would move someone else's process. Raises HostError."""
+        from jeepney import message_bus
+
+        bus = message_bus.GetConnectionUnixProcessID(self._connection.unique_name)
+        (seen,) = self._connection.send_and_get_reply(bus, timeout=PATIENCE).body
+        if seen != os.getpid():
+            raise HostError("systemd lives in another pid namespace: --systemd-cgroup cannot work from here")
+
+    # --- units
+
+    def start(self, unit: Unit, pid: int, properties: tuple[Property, ...]) -> None:
+        """Make the unit, with `pid` in it, and wait until its cgroup is there.
+
+        A slice has no processes: `pid` is left where it is.
+        """
+        own: list[Property] = [("Description", ("s", f"cycontainer container {unit.name}"))]
+        own += [(f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")]
+        own.append(("DefaultDependencies", ("b", False)))
+        if unit.is_slice:
+            own.append(("Wants", ("as", [unit.slice])))
+        else:
+            own += [("Slice", ("s", unit.slice)), ("Delegate", ("b", True)), ("PIDs", ("au", [pid]))]
+        merged = dict(own) | dict(properties)  # the later of one name
+        body: tuple[object, ...] = (unit.name, "replace", list(merged.items()), [])
+        try:
+            self._job("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+        except Refused as refused:
+            if refused.name != UNIT_EXISTS:
+                raise
+            self._forget(unit.name)  # one that has failed, and that nobody has looked at
+            self._job("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+
+    def stop(self, name: str) -> None:
+        """End a unit, and forget that it failed, if it did. One that is not there is fine."""
+        try:
+            self._job("StopUnit", "ss", (name, "replace"))
+        except Refused as refused:
+            if refused.name != NO_SUCH_UNIT:
+                raise
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        try:
+            self._call("ResetFailedUnit", "s", (name,))
+        except Refused as refused:
+            if refused.name != NO_SUCH_UNIT:
+                raise
+
+    def properties(self, name: str, which: set[str]) -> tuple[Property, ...]:
+        """What some properties of a unit are now."""
+        (path,) = self._call("GetUnit", "s", (name,))
+        interface = f"org.freedesktop.systemd1.{'Slice' if name.endswith('.slice') else 'Scope'}"
+        found = [(each, self._get(path, interface, each)) for each in sorted(which)]
+        return (*[("DeviceAllow", ("a(ss)", [])) for each in which if each == "DeviceAllow"], *found)  # it adds to it
+
+    def set_properties(self, name: str, properties: tuple[Property, ...]) -> None:
+        """Change a unit that runs, until the next boot; they are in effect when this returns."""
+        self._call("SetUnitProperties", "sba(sv)", (name, True, list(properties)))
+        self._call("GetUnit", "s", (name,))  # systemd writes to cgroups before it hears the next message
+
+    def attach(self, name: str, pid: int, below: str = "") -> None:
+        """Move a process into a unit, past the limits of cgroups' own permissions. `below`: "/sub" of its cgroup."""
+        self._call("AttachProcessesToUnit", "ssau", (name, below, [pid]))
+
+
+# --- what the verbs need
+
+
+def connect() -> Systemd:
+    """The manager of the caller's units. Raises HostError."""
+    return Systemd(rootless=is_ordinary(current()))
+
+
+def stop_unit(name: str) -> None:
+    """End a container's unit. Raises HostError."""
+    with connect() as systemd:
+        systemd.stop(name)
+
+
+def move_to_unit(name: str, pid: int, below: str) -> None:
+    """Move a process that waits into a container's unit, or below it. Raises HostError."""
+    with connect() as systemd:
+        systemd.check_pids()
+        systemd.attach(name, pid, below)
+
+
+def change_unit(name: str, resources: Resources, undo: Undo) -> None:
+    """Tell systemd of limits that the cgroup has, so that it keeps them. Raises HostError."""
+    with connect() as systemd:
+        wanted = properties_of(resources, current().cgroups, systemd.version())
+        if not wanted:
+            return
+        former = systemd.properties(name, {each for each, _ in wanted})
+        systemd.set_properties(name, wanted)
+    undo.later("tell systemd the old limits", lambda: _put_back(name, former))
+
+
+def _put_back(name: str, former: tuple[Property, ...]) -> None:
+    with connect() as systemd:
+        systemd.set_properties(name, former)
+
+
+def properties_of(resources: Resources, layout: CgroupLayout, version: int) -> tuple[Property, ...]:
+    """Limits as properties; rules of devices where systemd would write its own."""
+    v1 = frozenset([name for hierarchy in layout.v1 for name in hierarchy.controllers])
+    limits = limits_of(resources, version=version, v1="memory" in v1 or "cpu" in v1)
+    return (*limits, *devices_of(resources.devices)) if "devices" in v1 and resources.devices else limits
+
+
+def is_ordinary(host: Host) -> bool:
+    """Whose manager is asked: its user's own, also for the root of a user namespace."""
+    return not (host.uid == 0 and host.initial_user_namespace)
+
+
+class CgroupUnit:
+    """A container's cgroup while it is being made. Owns the connection; use it with `with`.
+
+    Attributes:
+        host: the machine as its manager's units have it: what a container is compiled for.
+        name: the unit's.
+        scope: the same, when the init has to wait for it; a slice is there before.
+        path: its cgroup, below each hierarchy's mount.
+
+    Raises:
+        ConfigError: `linux.cgroupsPath` or an annotation.
+        HostError: there is no systemd, or none that could do it.
+    """
+
+    def __init__(self, config: Config, container_id: str, host: Host) -> None:
+        self._rootless = is_ordinary(host)
+        self._unit = unit_of(config.linux.cgroups_path, container_id, rootless=self._rootless)
+        self._more = annotated(config.annotations)
+        if self._rootless and host.cgroups.v1:
+            raise HostError("an ordinary user's systemd sets no limits on cgroup v1: --systemd-cgroup needs cgroup v2")
+        self._systemd = Systemd(rootless=self._rootless)
+        try:
+            self._systemd.check_pids()
+            self._limits = properties_of(config.linux.resources, host.cgroups, self._systemd.version())
+            group = self._systemd.control_group()
+        except BaseException:
+            self._systemd.__exit__()
+            raise
+        self._ours = False  # there may be a unit that this has started
+        self.name, self.path = self._unit.name, group + self._unit.path
+        self.scope = "" if self._unit.is_slice else self.name
+        self.host = host.replace(cgroups=_below(host.cgroups, group, rootless=self._rootless))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._systemd.__exit__()
+
+    def places(self) -> dict[str, str]:
+        """The container's cgroup in each hierarchy: {mount: path below it}."""
+        return {each.mount: self.path for each in self.host.cgroups.all}
+
+    def make(self, plan: CgroupPlan, pid: int) -> Cgroup:
+        """Make it, with a process in it that waits; `stop` undoes it, also when this fails.
+
+        Raises:
+            HostError: systemd refuses.
+            CgroupError: the kernel refuses a value; EBUSY when processes are in it already.
+        """
+        paths = paths_of(plan, self.places())
+        if Cgroup.open(plan.hierarchies, paths).processes():
+            raise CgroupError(self.path, errno.EBUSY)
+        self._ours = True
+        try:
+            self._systemd.start(self._unit, pid, (*self._limits, *self._more))
+        except Refused as refused:
+            self._ours = False
+            if refused.name != UNIT_EXISTS:
+                raise
+            if self.scope:
+                raise HostError(f"systemd has a unit {self.name} already, of someone else") from None
+            self._systemd.set_properties(self.name, self._limits)  # a slice with no one in it
+            self._ours = True
+        self._check_place(pid)
+        cgroup = Cgroup.create(plan, paths, occupied=True)
+        if self.scope:
+            cgroup.attach(pid)  # on cgroup v1, systemd moves it in those hierarchies that it uses itself
+        return cgroup
+
+    def _check_place(self, pid: int) -> None:
+        """What systemd was told by annotations, or its own settings, may have led it elsewhere."""
+        if not self.scope:
+            return
+        with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
+            lines = [line.rstrip("\n").split(":", 2) for line in file]
+        now = [path for _, names, path in lines if names in (("",) if not self.host.cgroups.v1 else (OWN_HIERARCHY,))]
+        if now != [self.path]:
+            raise HostError(f"systemd has put {self.name} into {' '.join(now)}, not into {self.path}")
+
+    def stop(self) -> None:
+        """Undo it. Raises HostError."""
+        if self._ours:
+            stop_unit(self.name)  # over a connection that works
+
+
+def _below(layout: CgroupLayout, group: str, *, rootless: bool) -> CgroupLayout:
+    """The cgroups as the units of a manager have them: paths begin at the mounts, and a user has what was delegated."""
+    v2 = layout.v2
+    if v2 is not None and rootless:
+        with open(f"{v2.mount}{group}/cgroup.controllers") as file:
+            offered = tuple(file.read().split())
+        v2 = Hierarchy(controllers=offered, mount=v2.mount, own=f"{group}/", delegated=True)
+    return CgroupLayout(mode=layout.mode, v1=tuple([each.replace(own="/") for each in layout.v1]), v2=v2)

@@ -1,4 +1,4 @@
-"""Changing the limits of a container that runs. Lifecycle: it writes to cgroups and to a resctrl group."""
+"""Changing the limits of a container that runs. Lifecycle: it writes to cgroups, to a resctrl group, and to systemd."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from cycontainer.host import current
 from cycontainer.node import Node
 from cycontainer.read_resources import read_resources
 from cycontainer.resources import compile_resources
+from cycontainer.undo import Undo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cycontainer.cgroups import Cgroup
-    from cycontainer.config import IntelRdt
+    from cycontainer.config import IntelRdt, Resources
     from cycontainer.state import State
 
 
@@ -26,12 +27,26 @@ def update(state: State, resources: Mapping[str, Any], intel_rdt: IntelRdt | Non
     cgroup = open_cgroup(state)
     wanted = read_resources(Node(_completed(resources, cgroup), "linux.resources"))
     plan = compile_resources(wanted, current().cgroups, all_controllers=False)
-    cgroup.update(plan)
+    with Undo() as undo:
+        if intel_rdt is None and not state.unit:
+            cgroup.update(plan)
+        else:
+            cgroup.update(plan, lambda: _update_beside(state, wanted, intel_rdt, undo))
+    return plan.warnings
+
+
+def _update_beside(state: State, wanted: Resources, intel_rdt: IntelRdt | None, undo: Undo) -> None:
+    """What belongs to the limits and is no file of a cgroup; the cgroup has them already."""
     if intel_rdt is not None and state.resctrl is not None:
+        from cycontainer.intelrdt import put_back
         from cycontainer.intelrdt import update as update_group
 
-        update_group(state.resctrl, intel_rdt)
-    return plan.warnings
+        group, former = state.resctrl, update_group(state.resctrl, intel_rdt)
+        undo.later("put the old schemata back", lambda: put_back(group, former))
+    if state.unit:
+        from cycontainer.systemd import change_unit
+
+        change_unit(state.unit, wanted, undo)
 
 
 def _completed(resources: Mapping[str, Any], cgroup: Cgroup) -> dict[str, Any]:

@@ -216,7 +216,6 @@ WRONG: list[list[str]] = [
     ["--log-format", "xml", "list"],
     ["--rootless", "perhaps", "list"],
     ["--cgroup-manager", "frob", "list"],
-    ["--systemd-cgroup", "list"],
     ["create"],
     ["create", "one", "two"],
     ["create", "--bundle"],

@@ -71,10 +71,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "sources",
             "template_tree",
         ),
-        *("device_rules", "limits", "resources_v1", "resources_v2"),
+        *("device_rules", "limits", "resources_v1", "resources_v2", "units"),
     ),
     "lifecycle": (
-        *("cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
+        *("cgroup_driver", "cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
         *(
             "creation",

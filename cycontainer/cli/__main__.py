@@ -45,6 +45,7 @@ GLOBAL: Final = (
     Option(names=("--version", "-v"), help="print the version"),
     Option(names=("--help", "-h"), help="print this"),
 )
+MANAGERS: Final = ("cgroupfs", "systemd", "disabled")
 FAILED: Final = {"exec": 255}  # and 1 for every other verb
 
 
@@ -66,9 +67,7 @@ def _check(options: Arguments) -> None:
     """Global options that say how: what is not there is refused, not ignored."""
     options.choice("--log-format", FORMATS)
     options.choice("--rootless", ("auto", "true", "false"))
-    name = options.choice("--cgroup-manager", ("cgroupfs", "systemd", "disabled"))
-    if options.given("--systemd-cgroup") or name != "cgroupfs":
-        raise UsageError(f"--cgroup-manager: this version has cgroupfs only, not {name.replace('cgroupfs', 'systemd')}")
+    options.choice("--cgroup-manager", MANAGERS)
 
 
 def _dispatch(name: str, words: list[str], options: Arguments, report: Report) -> int:
@@ -81,6 +80,8 @@ def _dispatch(name: str, words: list[str], options: Arguments, report: Report) -
     _check(options)
     arguments = arguments_of(name, module.VERB, words)
     arguments.root, arguments.warn = options.value("--root") or None, report.warn
+    manager = options.choice("--cgroup-manager", MANAGERS)
+    arguments.cgroup_manager = "systemd" if options.given("--systemd-cgroup") else manager
     report.tell(f"{name} {' '.join(words)}")
     status: int = module.main(arguments)
     report.tell(f"{name} returns {status}")

@@ -39,6 +39,7 @@ def create_from_bundle(arguments: Arguments, *, detached: bool) -> Container:
         pidfd_socket=path_of(arguments, "--pidfd-socket"),
         detached=detached,
         notify=bool(os.environ.get("NOTIFY_SOCKET")),
+        cgroup_manager=arguments.cgroup_manager,
         pivot=not arguments.given("--no-pivot"),
         new_keyring=not arguments.given("--no-new-keyring"),
         warn=arguments.warn,

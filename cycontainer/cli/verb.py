@@ -52,12 +52,14 @@ class Arguments:
 
     Attributes:
         root: the directory that states are kept in, by the global option; None is the default one.
+        cgroup_manager: who makes cgroups, by the global options: "cgroupfs", "systemd" or "disabled".
         warn: tells the user something that is no error.
     """
 
     def __init__(self, operands: list[str], values: dict[str, list[str]]) -> None:
         self.operands, self._values = operands, values
         self.root: str | None = None
+        self.cgroup_manager = "cgroupfs"
         self.warn: Callable[[str], None] = lambda text: None
 
     def given(self, name: str) -> bool:

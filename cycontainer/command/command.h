@@ -38,7 +38,7 @@ struct cgroup {
 
 /* What is kept of a container: state.py says what each is. It points into the text that it was read from. */
 struct state {
-    const char *id, *bundle, *rootfs, *version, *created;
+    const char *id, *bundle, *rootfs, *version, *created, *unit;
     long owner, pid, start_time, rootless;
     struct cgroup cgroup[MOST_CGROUPS];
     int cgroups;

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 
 from cycontainer import _clone
+from cycontainer.cgroup_driver import driver_of
 from cycontainer.compile import Style, compile_plan
 from cycontainer.creation import (
     Wishes,
     check_terminal,
-    end_cgroup,
     intend,
     make_cgroup,
     tell_warnings,
 )
 from cycontainer.criu.restore import Wanted, restore
 from cycontainer.duties import Duties
-from cycontainer.host import current
 from cycontainer.netdevices import NetworkDevices
 from cycontainer.process import Process
 from cycontainer.undo import Undo
@@ -80,15 +79,13 @@ def restore_container(
     with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
         undo.later("remove the state directory", directory.remove)
         check_terminal(config, wishes)
-        host = current()
-        plan = compile_plan(config, host, Style(wait_for_start=True))
-        state = intend(config, host, plan, directory.container_id, wishes.bundle)
+        driver = driver_of("cgroupfs", config, directory.container_id)
+        plan = compile_plan(config, driver.host, Style(wait_for_start=True))
+        state = intend(config, driver, plan, directory.container_id, wishes.bundle)
         tell_warnings(config, plan, wishes)
         directory.write("config.json", document)
         directory.save(state)
-        cgroup = make_cgroup(plan, state)
-        if cgroup is not None:
-            undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
+        cgroup = make_cgroup(plan, driver, undo)
         duties = _Duties(directory, config, state, wishes, undo, devices)
         wanted = Wanted(
             config=config,

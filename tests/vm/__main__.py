@@ -21,7 +21,7 @@ from machine import MODES, Machine, machine, python_path, snapshot  # noqa: E402
 TREE = Path(__file__).resolve().parents[2]
 # What says something about the machine; the rest of the suite is the same everywhere, and slow under emulation.
 SUBJECTS = (
-    *("test_cgroups_v2.py", "test_cgroups.py", "test_stats.py", "test_systemd.py"),
+    *("test_cgroups_v2.py", "test_cgroups.py", "test_stats.py", "test_systemd.py", "test_rootless_life.py"),
     *("test_delegated_cgroups.py", "test_exec_v2.py", "test_run.py", "test_host.py"),
 )
 MACHINES = (("bookworm", "v2"), ("trixie", "v2"), ("bookworm", "hybrid"), ("bookworm", "v1"))
