@@ -1,4 +1,4 @@
-"""The few messages by which nftables' tables are listed and deleted. Lifecycle: it asks the kernel.
+"""The few messages by which nftables' tables are made, listed and deleted. Lifecycle: it asks the kernel.
 
 Source: netfilter's nfnetlink.h, nf_tables.h: what changes anything travels in a batch.
 """
@@ -11,6 +11,7 @@ from struct import Struct
 
 from cycontainer.rtnetlink import (
     NLM_F_ACK,
+    NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NLMSG_DONE,
@@ -27,18 +28,37 @@ if TYPE_CHECKING:
 AF_NETLINK, NETLINK_NETFILTER = 16, 12
 SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
-GET_TABLE, DELETE_TABLE = SUBSYSTEM << 8 | 1, SUBSYSTEM << 8 | 2
+NEW_TABLE, GET_TABLE, DELETE_TABLE, NEW_CHAIN = (SUBSYSTEM << 8 | kind for kind in range(4))
 TABLE_NAME = 1  # NFTA_TABLE_NAME
+CHAIN_TABLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 1, 3, 4 | 0x8000, 5, 7  # NFTA_CHAIN_*; a nested one
+HOOK_NUMBER, HOOK_PRIORITY = 1, 2  # NFTA_HOOK_*
+FAMILY_INET = 1  # NFPROTO_INET
+HOOKS = (("input", 1), ("output", 3))  # NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT
+DROP = 0  # NF_DROP
 MOST_BYTES = 1 << 16
 
 _HEADER = Struct("=IHHII")  # struct nlmsghdr
 _GENERAL = Struct("=BBH")  # struct nfgenmsg: family, version, resource
+_NUMBER = Struct(">I")
 
 
 def _message(kind: int, flags: int, number: int, family: int, body: bytes = b"") -> bytes:
     resource = _socket.htons(SUBSYSTEM if kind in (BATCH_BEGIN, BATCH_END) else 0)
     data = _GENERAL.pack(family, 0, resource) + body
     return _HEADER.pack(_HEADER.size + len(data), kind, NLM_F_REQUEST | flags, number, 0) + data
+
+
+def _dropping_chain(table: bytes, name: str, hook: int) -> bytes:
+    place = attribute(HOOK_NUMBER, _NUMBER.pack(hook)) + attribute(HOOK_PRIORITY, _NUMBER.pack(0))
+    return b"".join(
+        [
+            attribute(CHAIN_TABLE, table),
+            attribute(CHAIN_NAME, name.encode() + b"\0"),
+            attribute(CHAIN_HOOK, place),
+            attribute(CHAIN_POLICY, _NUMBER.pack(DROP)),
+            attribute(CHAIN_TYPE, b"filter\0"),
+        ]
+    )
 
 
 class Netfilter:
@@ -77,6 +97,16 @@ class Netfilter:
             name = attributes(body[_GENERAL.size :]).get(TABLE_NAME, b"").rstrip(b"\0").decode()
             found.append((body[0], name))
         return found
+
+    def drop_all(self, name: str) -> None:
+        """Make a table by which nothing comes in or goes out. Raises OSError."""
+        table = name.encode() + b"\0"
+        batch = _message(BATCH_BEGIN, 0, 1, 0)
+        batch += _message(NEW_TABLE, NLM_F_CREATE, 2, FAMILY_INET, attribute(TABLE_NAME, table))
+        for (chain, hook), flags in zip(HOOKS, (0, NLM_F_ACK)):  # errors are always told
+            batch += _message(NEW_CHAIN, NLM_F_CREATE | flags, 3, FAMILY_INET, _dropping_chain(table, chain, hook))
+        self._socket.send(batch + _message(BATCH_END, 0, 4, 0))
+        list(self._answers())
 
     def delete_tables(self, prefix: str) -> None:
         """Delete the tables whose names begin so. Raises OSError."""

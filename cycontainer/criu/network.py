@@ -1,4 +1,4 @@
-"""A container's network around a checkpoint: which lock criu takes, undoing that of a criu that died, bringing lo up.
+"""A container's network around a checkpoint: the locks, undoing that of a criu that died, bringing lo up.
 
 criu locks a network namespace by rules that drop all: in iptables a chain CRIU in INPUT and OUTPUT of both families; in
 nftables a table CRIU-PID of the inet family. Sources: criu's net.c and netfilter.c; netfilter's nf_tables.h.
@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+TABLE: Final = "cycontainer"
 IPTABLES_RULES: Final = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n"
 
 
@@ -41,6 +42,40 @@ def bring_loopback_up(pid: int) -> None:
     try:
         with netlink_in(namespace) as netlink:
             netlink.bring_up(netlink.link("lo").number)
+    finally:
+        os.close(namespace)
+
+
+# --- between its devices and its sockets
+
+
+def hold_traffic(pid: int) -> bool:
+    """Let nothing into or out of a process's network namespace: connections that are not there yet would be reset.
+
+    Returns:
+        Whether it is so: not where the kernel has no nftables.
+    """
+    from cycontainer.criu.netfilter import netfilter_in
+
+    namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+    try:
+        with netfilter_in(namespace) as netfilter:
+            netfilter.drop_all(TABLE)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(namespace)
+
+
+def let_traffic_go(pid: int) -> None:
+    """Undo `hold_traffic`. Raises OSError."""
+    from cycontainer.criu.netfilter import netfilter_in
+
+    namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+    try:
+        with netfilter_in(namespace) as netfilter:
+            netfilter.delete_tables(TABLE)
     finally:
         os.close(namespace)
 

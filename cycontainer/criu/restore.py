@@ -20,7 +20,7 @@ from cycontainer.criu.externals import (
 )
 from cycontainer.criu.images import ImageDirectory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
-from cycontainer.criu.network import bring_loopback_up, choose_lock
+from cycontainer.criu.network import bring_loopback_up, choose_lock, hold_traffic, let_traffic_go
 from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, check_empty_ns, network_lock
 from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
@@ -152,8 +152,9 @@ def _has_new_network(config: Config) -> bool:
 class _Progress:
     """What has come of the restore so far. Owns `pidfd`."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Wanted, *, connected: bool) -> None:
+        self._wanted, self._connected = wanted, connected
+        self._held = 0  # whose network namespace lets nothing through
         self.pidfd = -1
 
     def notified(self, name: str, pid: int, fd: int) -> Mapping[str, Any] | None:
@@ -163,6 +164,7 @@ class _Progress:
             self.pidfd = os.pidfd_open(pid)
             if _has_new_network(wanted.config):
                 bring_loopback_up(pid)
+                self._held = pid if self._connected and hold_traffic(pid) else 0
             if wanted.set_up is not None:
                 wanted.set_up(pid)
         elif name == "orphan-pts-master" and fd >= 0 and wanted.terminal is not None:
@@ -172,6 +174,8 @@ class _Progress:
                 self.pidfd = os.pidfd_open(pid)
             if wanted.restored is not None:
                 wanted.restored(pid)
+        elif name == "network-unlock" and self._held:
+            let_traffic_go(self._held)
         return None
 
     def abandon(self, criu: int) -> None:
@@ -242,7 +246,7 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
     if gid:
         images.let_read(gid)
     namespaces = _open_namespaces(wanted.config)
-    progress, session = _Progress(wanted), 0
+    progress, session = _Progress(wanted, connected=options.tcp_established), 0
     try:
         passed = {**namespaces, **inherited(note, read_descriptors(images), wanted.descriptors)}
         request["inherit_fd"] = [{"key": key, "fd": FIRST_INHERITED + place} for place, key in enumerate(passed)]
