@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 CLONE_NEWNET: Final = 0x40000000
+MODULES: Final = {"apparmor": "AppArmor", "selinux": "SELinux"}
 CGROUP_WORDS: Final = ("ignore", "soft", "full", "strict")
 EMPTY_NAMESPACES: Final = {"network": CLONE_NEWNET}
 
@@ -107,6 +108,16 @@ def check_empty_ns(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in EMPTY_NAMESPACES:
             raise ConfigError("empty-ns", f"{name!r} is none of {', '.join(EMPTY_NAMESPACES)}")
+
+
+def check_labels(options: RestoreOptions, lsms: tuple[str, ...]) -> None:
+    """Refuse a label that no security module would enforce. Raises ConfigError."""
+    kind, _, label = options.lsm_profile.partition(":")
+    if options.lsm_profile and (kind not in MODULES or not label):
+        raise ConfigError("lsm-profile", f"{options.lsm_profile!r} must be selinux:LABEL or apparmor:NAME")
+    for option, module in (("lsm-profile", kind), ("lsm-mount-context", options.lsm_mount_context and "selinux")):
+        if module and module not in lsms:
+            raise ConfigError(option, f"this kernel has no {MODULES[module]}, or it is off")
 
 
 def server_address(text: str) -> tuple[str, int] | None:

@@ -21,10 +21,18 @@ from cycontainer.criu.externals import (
 from cycontainer.criu.images import ImageDirectory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
 from cycontainer.criu.network import bring_loopback_up, choose_lock, hold_traffic, let_traffic_go
-from cycontainer.criu.options import CLONE_NEWNET, RestoreOptions, cgroup_mode, check_empty_ns, network_lock
+from cycontainer.criu.options import (
+    CLONE_NEWNET,
+    RestoreOptions,
+    cgroup_mode,
+    check_empty_ns,
+    check_labels,
+    network_lock,
+)
 from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, name_of
+from cycontainer.host import current
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -228,6 +236,7 @@ def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
         CriuError: criu cannot restore it. What it had made is gone again.
     """
     check_empty_ns(options.empty_ns)
+    check_labels(options, current().lsms)
     refuse_mapped_mounts(wanted.config)
     with ImageDirectory.open(image_path, "image-path") as images:
         check_complete(images)
