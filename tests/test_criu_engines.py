@@ -1,13 +1,14 @@
-"""Images that other runtimes made."""
+"""Images that another runtime made, and images that it takes."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from oci_command import Oci
+from oci_command import COMMAND, Oci
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.slow]
 
@@ -50,3 +51,24 @@ def test_a_container_of_runc_goes_on_with_us(oci: Oci) -> None:
 
 def count_of(text: bytes) -> int:
     return int(text or b"0")
+
+
+def test_a_container_of_ours_goes_on_with_runc(oci: Oci) -> None:
+    if shutil.which("runc") is None or shutil.which("iptables-restore") is None:
+        pytest.skip("needs runc and iptables")
+    runc, images = ["runc", "--root", f"{oci.bundle}/runc", "--log", f"{oci.bundle}/log"], f"{oci.bundle}/images"
+    reader, writer = os.pipe()
+    pipes: dict[str, int] = {"stdin": reader, "stdout": writer, "stderr": writer}  # what runc finds again, too
+    subprocess.run([*COMMAND, "--root", oci.states, "run", "--detach", "one"], cwd=oci.bundle, check=True, **pipes)
+    before = count_of(oci.done("exec", "one", "cat", "/tmp/n").encode())
+    oci.done("checkpoint", "--image-path", images, "one")
+    try:
+        words = ["restore", "--detach", "--bundle", oci.bundle, "--image-path", images, "one"]
+        done = subprocess.run([*runc, *words], **pipes)
+        assert done.returncode == 0, os.read(reader, 10000)
+        seen = subprocess.run([*runc, "exec", "one", "cat", "/tmp/n"], stdin=subprocess.DEVNULL, capture_output=True)
+        assert count_of(seen.stdout) >= before
+    finally:
+        subprocess.run([*runc, "delete", "--force", "one"], check=True)
+        os.close(reader)
+        os.close(writer)
