@@ -10,7 +10,7 @@ from glob import glob
 import pytest
 from saved import KINDS, Obedient, Round, config_of, namespaces
 
-from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError
+from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError
 from cycontainer.lifecycle import Container
 from cycontainer.streams import DEVNULL, PIPE
 
@@ -317,23 +317,6 @@ def test_what_needs_an_option_names_it_and_the_container_runs_on(busybox_rootfs:
         assert failure.value.log == f"{top}/images/dump.log"
         assert os.listdir(f"{top}/images") == ["dump.log"]
         assert (first.do("echo here"), first.container.status) == ("here\n", "running")
-
-
-def test_pre_dump_needs_a_kernel_that_tracks_memory(busybox_rootfs: str, top: str) -> None:
-    checked = subprocess.run(["criu", "check", "--feature", "mem_dirty_track"], capture_output=True)
-    config = config_of(busybox_rootfs)
-    with Obedient.start("one", config, f"{top}/states") as first:
-        if checked.returncode:
-            with pytest.raises(HostError, match="CONFIG_MEM_SOFT_DIRTY"):
-                first.container.pre_dump(f"{top}/pre")
-            assert first.do("echo here") == "here\n"
-            return
-        first.do("a=1")
-        first.container.pre_dump(f"{top}/pre-1")
-        first.container.pre_dump(f"{top}/pre-2", parent_path="../pre-1")
-        first.container.checkpoint(f"{top}/images", parent_path="../pre-2")
-    with Obedient.restore("two", config, f"{top}/images", f"{top}/states") as second:
-        assert second.do("echo $a") == "1\n"
 
 
 def test_hooks_are_run_as_for_a_new_container(busybox_rootfs: str, top: str) -> None:

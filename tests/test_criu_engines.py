@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from oci_command import COMMAND, Oci
@@ -58,7 +59,7 @@ def test_a_container_of_ours_goes_on_with_runc(oci: Oci) -> None:
         pytest.skip("needs runc and iptables")
     runc, images = ["runc", "--root", f"{oci.bundle}/runc", "--log", f"{oci.bundle}/log"], f"{oci.bundle}/images"
     reader, writer = os.pipe()
-    pipes: dict[str, int] = {"stdin": reader, "stdout": writer, "stderr": writer}  # what runc finds again, too
+    pipes: dict[str, Any] = {"stdin": reader, "stdout": writer, "stderr": writer}  # what runc finds again, too
     subprocess.run([*COMMAND, "--root", oci.states, "run", "--detach", "one"], cwd=oci.bundle, check=True, **pipes)
     before = count_of(oci.done("exec", "one", "cat", "/tmp/n").encode())
     oci.done("checkpoint", "--image-path", images, "one")

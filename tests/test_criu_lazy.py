@@ -10,15 +10,32 @@ import pytest
 from saved import Obedient, config_of
 
 from cycontainer._fd import effective_capabilities
+from cycontainer.errors import HostError
 
 CAP_SYS_RESOURCE = 24
 
-pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.criu]
 
 
+def has_large_pipes() -> bool:
+    """criu's are of 4 MiB."""
+    with open("/proc/sys/fs/pipe-max-size") as file:
+        return bool(effective_capabilities() >> CAP_SYS_RESOURCE & 1) or int(file.read()) >= 4 << 20
+
+
+def test_where_pipes_are_small_it_is_refused(busybox_rootfs: str, tmp_path: object) -> None:
+    if has_large_pipes():
+        pytest.skip("criu has its pipes here")
+    with Obedient.start("one", config_of(busybox_rootfs), f"{tmp_path}/states") as first:
+        with pytest.raises(HostError, match=r"pipes of 4 MiB: raise the sysctl fs\.pipe-max-size, or have CAP_SYS_RES"):
+            first.container.checkpoint(f"{tmp_path}/images", lazy_pages=True, page_server="127.0.0.1:27100")
+        assert first.do("echo here") == "here\n" and not os.path.exists(f"{tmp_path}/images")
+
+
+@pytest.mark.slow
 def test_memory_follows_when_it_is_needed(busybox_rootfs: str, tmp_path: object) -> None:
-    if not effective_capabilities() >> CAP_SYS_RESOURCE & 1:
-        pytest.skip("criu needs pipes of 4 MB for that, and they need CAP_SYS_RESOURCE")
+    if not has_large_pipes():
+        pytest.skip("criu needs pipes of 4 MiB for that: fs.pipe-max-size, or CAP_SYS_RESOURCE")
     top, images = str(tmp_path), f"{tmp_path}/images"
     config, server = config_of(busybox_rootfs), ("--address", "127.0.0.1", "--port", "27100")
     reader, writer = os.pipe()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from cycontainer._fd import effective_capabilities
 from cycontainer.criu.externals import (
     View,
     binds_of,
@@ -35,6 +36,7 @@ from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
 from cycontainer.state import Directory, load, load_config, status_of
+from cycontainer.tables import capability_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ LOG: Final = "dump.log"
 LOG_LEVEL: Final = 4
 FREEZE_SECONDS: Final = 10
 END_SECONDS: Final = 30  # for what criu has killed to be gone
+LAZY_PIPE: Final = 4 << 20  # PIPE_MAX_SIZE of criu's page-pipe.c, in bytes
 NO_TRACKING: Final = "this kernel cannot track changes of memory (CONFIG_MEM_SOFT_DIRTY): no pre-dump, no parent image"
 
 
@@ -93,6 +96,16 @@ def _check_features(criu: Criu, options: CheckpointOptions) -> None:
         raise HostError(NO_TRACKING)
     if needed["lazy_pages"] and not there["lazy_pages"]:
         raise HostError("this kernel or this criu cannot leave pages for later (userfaultfd): no lazy-pages")
+    if needed["lazy_pages"] and not _has_large_pipes():
+        raise HostError("lazy-pages takes pipes of 4 MiB: raise the sysctl fs.pipe-max-size, or have CAP_SYS_RESOURCE")
+
+
+def _has_large_pipes() -> bool:
+    """criu's are that large; where it may not have them, it fails when all is sent."""
+    if effective_capabilities() & capability_mask(["CAP_SYS_RESOURCE"])[0]:
+        return True
+    with open("/proc/sys/fs/pipe-max-size") as file:
+        return int(file.read()) >= LAZY_PIPE
 
 
 def _parent_of(pid: int) -> int:
