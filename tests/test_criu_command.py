@@ -127,6 +127,29 @@ def test_a_restore_that_is_killed_leaves_what_delete_finds(oci: Oci) -> None:
     assert os.listdir(oci.states) == [] and not glob("/sys/fs/cgroup/*/cycontainer/one")
 
 
+def test_a_checkpoint_that_is_killed_leaves_a_paused_container(oci: Oci) -> None:
+    count_in(oci)
+    pid = oci.start()
+    command = [*COMMAND, "--root", oci.states, "checkpoint", "one"]
+    with subprocess.Popen(command, cwd=oci.bundle, stdin=subprocess.DEVNULL) as process:
+        while not os.path.exists(f"{oci.bundle}/checkpoint/dump.log"):
+            assert process.poll() is None
+        process.kill()
+    while is_traced(pid):  # criu undoes what it did, and ends
+        continue
+    assert oci.state()["status"] == "paused"
+    oci.done("resume", "one")
+    before = counted(oci)
+    while counted(oci) == before:
+        continue
+    oci.done("checkpoint", "--image-path", f"{oci.bundle}/again", "one")
+
+
+def is_traced(pid: int) -> bool:
+    with open(f"/proc/{pid}/status") as file:
+        return "TracerPid:\t0\n" not in file.read()
+
+
 def test_engines_probe_what_it_can_do(oci: Oci) -> None:
     for verb in ("checkpoint", "restore"):
         text = oci.done(verb, "--help")
