@@ -242,6 +242,7 @@ def test_an_image_of_another_machine(busybox_rootfs: str, images: str, top: str)
         {"descriptors": ["a"]},
         {"descriptors": [1, 2, 3]},
         {"files": None},
+        {"pid": "x"},
         {"network_lock": "x"},
     ],
 )

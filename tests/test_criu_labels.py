@@ -15,7 +15,8 @@ from cycontainer.host import current
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
 NAMES = ("cycontainer-first", "cycontainer-second")
-PROFILES = "".join(f"profile {name} flags=(attach_disconnected) {{ file, signal, }}\n" for name in NAMES)
+RULES = "file, signal, network, unix, ptrace, capability, mount, umount, pivot_root,"  # criu works in there, too
+PROFILES = "".join(f"profile {name} flags=(attach_disconnected) {{ {RULES} }}\n" for name in NAMES)
 
 
 @pytest.fixture

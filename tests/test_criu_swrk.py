@@ -95,6 +95,20 @@ def test_criu_gets_nothing_but_what_it_is_given(other: Other) -> None:
         assert file.read().split() == list("0123456")  # 5 and 6 are of listing them
 
 
+def test_what_may_gain_no_privileges_is_restored_by_one_that_may_not(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(f"{tmp_path}/criu", "w") as file:
+        file.write(f"#!/bin/sh\n/bin/grep NoNewPrivs /proc/self/status >>{tmp_path}/seen\n")
+    os.chmod(f"{tmp_path}/criu", stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for wanted in (False, True):
+        with pytest.raises(CriuError):
+            Criu.start(no_new_privileges=wanted)
+    with open(f"{tmp_path}/seen") as file:
+        assert file.read() == "NoNewPrivs:\t0\nNoNewPrivs:\t1\n"
+
+
 def test_a_killed_criu_is_told(other: Other) -> None:
     other(version(4, 2), signal=9)
     with Criu.start() as criu, pytest.raises(CriuError, match=r"^criu checkpoint: killed by signal 9$"):

@@ -379,6 +379,7 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
         descriptors=keys,
         files=files,
         pre_dump=pre_dump,
+        pid=subject.pid,
     )
     write_note(images, note)
     words = [f"mnt[{where}]:{name}" for where, name in sorted(mounts.items())]

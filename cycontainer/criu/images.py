@@ -42,6 +42,7 @@ class Note(Record):
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
         files: where those led to.
         pre_dump: there is nothing but memory.
+        pid: the first process's, then: criu 3.17 names its nftables table after it, and does not find it again.
     """
 
     machine: str
@@ -53,6 +54,7 @@ class Note(Record):
     descriptors: tuple[str, ...] = ("", "", "")
     files: tuple[str, ...] = ("", "", "")
     pre_dump: bool = False
+    pid: int = 0
 
 
 class ImageDirectory:
@@ -205,8 +207,9 @@ def read_note(directory: ImageDirectory) -> Note | None:
             descriptors=_texts(found["descriptors"], 3),
             files=_texts(found["files"], 3),
             pre_dump=found["pre_dump"] is True,
+            pid=int(found.get("pid", 0)),
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise ConfigError("image-path", f"{directory.path}/{NOTE} is damaged") from None
 
 

@@ -110,8 +110,13 @@ class Netfilter:
 
     def delete_tables(self, prefix: str) -> None:
         """Delete the tables whose names begin so. Raises OSError."""
+        for name in {name for _, name in self.tables() if name.startswith(prefix)}:
+            self.delete_table(name)
+
+    def delete_table(self, wanted: str) -> None:
+        """Delete a table, where there is one of that name. Raises OSError."""
         for family, name in self.tables():
-            if not name.startswith(prefix):
+            if name != wanted:
                 continue
             body = attribute(TABLE_NAME, name.encode() + b"\0")
             batch = _message(BATCH_BEGIN, 0, 1, 0)

@@ -53,7 +53,7 @@ def hold_traffic(pid: int) -> bool:
     """Let nothing into or out of a process's network namespace: connections that are not there yet would be reset.
 
     Returns:
-        Whether it is so: not where the kernel has no nftables.
+        Whether a table TABLE does so: not where the kernel has no nftables.
     """
     from cycontainer.criu.netfilter import netfilter_in
 
@@ -68,14 +68,14 @@ def hold_traffic(pid: int) -> bool:
         os.close(namespace)
 
 
-def let_traffic_go(pid: int) -> None:
-    """Undo `hold_traffic`. Raises OSError."""
+def delete_table(pid: int, name: str) -> None:
+    """Take a table out of a process's network namespace, if it is there. Raises OSError."""
     from cycontainer.criu.netfilter import netfilter_in
 
     namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
     try:
         with netfilter_in(namespace) as netfilter:
-            netfilter.delete_tables(TABLE)
+            netfilter.delete_table(name)
     finally:
         os.close(namespace)
 

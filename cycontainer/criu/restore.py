@@ -20,7 +20,7 @@ from cycontainer.criu.externals import (
 )
 from cycontainer.criu.images import ImageDirectory, Note, check_complete, read_descriptors, read_note
 from cycontainer.criu.mount_points import make_mount_points
-from cycontainer.criu.network import bring_loopback_up, choose_lock, hold_traffic, let_traffic_go
+from cycontainer.criu.network import TABLE, bring_loopback_up, choose_lock, delete_table, hold_traffic
 from cycontainer.criu.options import (
     CLONE_NEWNET,
     RestoreOptions,
@@ -160,19 +160,18 @@ def _has_new_network(config: Config) -> bool:
 class _Progress:
     """What has come of the restore so far. Owns `pidfd`."""
 
-    def __init__(self, wanted: Wanted, *, connected: bool) -> None:
-        self._wanted, self._connected = wanted, connected
-        self._held = 0  # whose network namespace lets nothing through
-        self.pidfd = -1
+    def __init__(self, wanted: Wanted, *, connected: bool, table: str) -> None:
+        self._wanted, self._connected, self._tables = wanted, connected, {table}
+        self._pid, self.pidfd = 0, -1
 
     def notified(self, name: str, pid: int, fd: int) -> Mapping[str, Any] | None:
         """Do what the moment asks for."""
         wanted = self._wanted
         if name == "setup-namespaces":
-            self.pidfd = os.pidfd_open(pid)
+            self._pid, self.pidfd = pid, os.pidfd_open(pid)
             if _has_new_network(wanted.config):
                 bring_loopback_up(pid)
-                self._held = pid if self._connected and hold_traffic(pid) else 0
+                self._tables.add(TABLE if self._connected and hold_traffic(pid) else "")
             if wanted.set_up is not None:
                 wanted.set_up(pid)
         elif name == "orphan-pts-master" and fd >= 0 and wanted.terminal is not None:
@@ -182,8 +181,9 @@ class _Progress:
                 self.pidfd = os.pidfd_open(pid)
             if wanted.restored is not None:
                 wanted.restored(pid)
-        elif name == "network-unlock" and self._held:
-            let_traffic_go(self._held)
+        elif name == "network-unlock" and self._pid:
+            for table in self._tables - {""}:
+                delete_table(self._pid, table)
         return None
 
     def abandon(self, criu: int) -> None:
@@ -255,7 +255,8 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
     if gid:
         images.let_read(gid)
     namespaces = _open_namespaces(wanted.config)
-    progress, session = _Progress(wanted, connected=options.tcp_established), 0
+    table = f"CRIU-{note.pid}" if note is not None and note.pid and note.network_lock == "nftables" else ""
+    progress, session = _Progress(wanted, connected=options.tcp_established, table=table), 0
     try:
         passed = {**namespaces, **inherited(note, read_descriptors(images), wanted.descriptors)}
         request["inherit_fd"] = [{"key": key, "fd": FIRST_INHERITED + place} for place, key in enumerate(passed)]
@@ -266,6 +267,7 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
             cgroup_mounts=wanted.cgroup_mounts,
             root=(wanted.config.root.path, wanted.at),
             terminal=0 if options.shell_job else -1,
+            no_new_privileges=wanted.config.process is not None and wanted.config.process.no_new_privileges,
         ) as criu:
             session = criu.pid
             request["cg_root"] = _cgroup_roots(criu.pid)

@@ -16,6 +16,7 @@ from cycontainer._plan import PlanWriter
 from cycontainer.criu import log as criu_log
 from cycontainer.criu.rpc import REQUEST, REQUESTS, RESPONSE, Malformed, decode, encode
 from cycontainer.errors import CriuError, HostError, ProgramError, StatusUnknown, name_of
+from cycontainer.identity import PR_SET_NO_NEW_PRIVS
 from cycontainer.launch import abandon, end_of, launch
 from cycontainer.mount_options import AT_RECURSIVE, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE
 from cycontainer.plan import Plan
@@ -56,7 +57,9 @@ def _environment() -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in os.environ.items() if name in KEPT or name.startswith("CRIU_"))
 
 
-def _compile(cgroup_mounts: tuple[str, ...], root: tuple[str, str] | None, own_session: bool) -> Plan:
+def _compile(
+    cgroup_mounts: tuple[str, ...], root: tuple[str, str] | None, *, own_session: bool, no_new_privileges: bool
+) -> Plan:
     """A plan that enters cgroups, binds the root, and executes criu."""
     plan = PlanWriter()
     for slot, mount in enumerate(cgroup_mounts):
@@ -73,6 +76,8 @@ def _compile(cgroup_mounts: tuple[str, ...], root: tuple[str, str] | None, own_s
     if own_session:
         plan.set_session()
     plan.fresh_signals()
+    if no_new_privileges:
+        plan.prctl("set no_new_privs", PR_SET_NO_NEW_PRIVS, 1)
     program_step = len(plan.attempts)
     plan.look_up()
     plan.execute()
@@ -107,6 +112,7 @@ class Criu:
         cgroup_mounts: tuple[str, ...] = (),
         root: tuple[str, str] | None = None,
         terminal: int = -1,
+        no_new_privileges: bool = False,
     ) -> Self:
         """Start it, and make sure that it is new enough.
 
@@ -116,6 +122,7 @@ class Criu:
             root: a root file system, and the directory that it is bound on, in a mount namespace of criu's own.
             terminal: its 0, 1 and 2, in the caller's session: for a shell job; -1: /dev/null, in a session of its own,
                 so that nothing that criu says outside of its log lands in the container's output.
+            no_new_privileges: those of what it restores: before 3.19 it does not see to that, but passes on its own.
 
         Raises:
             HostError: there is no criu, or it is too old, or we are not root.
@@ -123,7 +130,7 @@ class Criu:
         if os.geteuid() != 0:
             raise HostError("criu needs root to save and to restore a container")
         entered = cgroup_mounts[: len(cgroup.tasks)] if cgroup is not None else ()  # v1's; in v2 it is born
-        plan = _compile(entered, root, own_session=terminal < 0)
+        plan = _compile(entered, root, own_session=terminal < 0, no_new_privileges=no_new_privileges)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
