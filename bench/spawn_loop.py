@@ -20,27 +20,28 @@ import workload
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Call = Callable[[], None]
 
 
-CALLS = ("run", "run-direct", "template", "template-direct", "template-net", "template-net-direct", "subprocess")
+RUNS = ("run", "run-direct", "subprocess")
+TEMPLATES = ("template", "template-direct", "template-net", "template-net-direct")
+POOLS = ("pool", "pool-direct", "pool-reset")
 
 
 def template(rootfs: str, config_file: str, call: str) -> Call:
-    """`template`, `template-net` with network namespaces kept ready; `-direct` without a pid 1 of ours."""
+    """`template`, `template-net` with network namespaces kept ready, `pool`; `-direct` without a pid 1 of ours."""
     import cycontainer
 
     with open(config_file) as file:
         config = json.load(file)
-    made = cycontainer.Template(
-        rootfs=rootfs,
-        config=config,
-        memory=workload.MEMORY,
-        pids=workload.PIDS,
-        init="direct" not in call,
-        networks=16 if "net" in call else 0,
-    )
+    keywords = {"rootfs": rootfs, "config": config, "memory": workload.MEMORY, "pids": workload.PIDS}
+    keywords["init"] = "direct" not in call
+    if call.startswith("pool"):
+        made: Any = cycontainer.Pool(8, reset="reset" in call, **keywords)
+    else:
+        made = cycontainer.Template(networks=16 if "net" in call else 0, **keywords)
     made.fill()
 
     def spawn_one() -> None:
@@ -147,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="")
     parser.add_argument("--rootfs", required=True)
-    parser.add_argument("--call", choices=CALLS, default="run")
+    parser.add_argument("--call", choices=[*RUNS, *TEMPLATES, *POOLS], default="run")
     parser.add_argument("--n", type=int, default=25)
     parser.add_argument("--warm", type=int, default=5)
     parser.add_argument("--rest", type=float, default=0, metavar="MS")
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--ballast", type=int, default=0, metavar="MB")
     parser.add_argument("--soak", action="store_true", help="report twenty blocks of --n runs in all")
     asked = parser.parse_args()
-    if asked.call.startswith("template"):
+    if asked.call not in RUNS:
         call = template(asked.rootfs, asked.config, asked.call)
     elif asked.call == "subprocess":
         call = zero_line(asked.rootfs)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cycontainer.errors import StatusUnknown as StatusUnknown
     from cycontainer.errors import WaitTimeout as WaitTimeout
     from cycontainer.lifecycle import Container as Container
+    from cycontainer.pool import Acquired as Acquired
+    from cycontainer.pool import Pool as Pool
     from cycontainer.supervisor import Call as Call
     from cycontainer.supervisor import Continue as Continue
     from cycontainer.supervisor import Descriptor as Descriptor
@@ -41,6 +43,7 @@ _HOME = {
     **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
     "Snapshot": "cycontainer.criu.snapshot",
+    **dict.fromkeys(("Acquired", "Pool"), "cycontainer.pool"),
     "Template": "cycontainer.template",
     **dict.fromkeys(("Call", "Continue", "Descriptor", "Errno", "Value"), "cycontainer.supervisor"),
     **dict.fromkeys(

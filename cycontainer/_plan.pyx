@@ -112,6 +112,10 @@ cdef class PlanWriter:
         """The program's side goes on; pid 1 stays to reap, to pass signals on and to report."""
         self._step(OP_FORK, "fork the program from pid 1")
 
+    def go_on(self):
+        """Wait for another plan and the program's standard streams, and go on with that; this is the last step."""
+        self._step(OP_GO_ON, "wait for a program")
+
     def fresh_signals(self):
         """Default dispositions, an empty mask."""
         self._step(OP_FRESH_SIGNALS, "reset the signals")

@@ -90,9 +90,7 @@ class Running:
             if stock is not None:
                 self.network = stock.take_network()
                 self.plan = stock.plan_with(self.network)
-            self.streams.add("stdin", request.stdin)
-            self.streams.add("stdout", request.stdout)
-            self.streams.add("stderr", request.stderr)
+            self._open_streams()
             self.cgroup = _make_cgroup(request.plan, path, request.layout)
             self.child = launch(
                 self.plan,
@@ -107,6 +105,11 @@ class Running:
             if self.cgroup is not None:
                 self.cgroup.release_tasks()
             self._make_waiter()
+
+    def _open_streams(self) -> None:
+        self.streams.add("stdin", self.request.stdin)
+        self.streams.add("stdout", self.request.stdout)
+        self.streams.add("stderr", self.request.stderr)
 
     def _make_waiter(self) -> None:
         assert self.child is not None
@@ -159,8 +162,11 @@ class Running:
     def _hear_init(self) -> None:
         assert self.child is not None and self.waiter is not None
         message = self.child.receive()
-        if not message:
-            return
+        if message:
+            self._attend(message)
+
+    def _attend(self, message: tuple[int, ...]) -> None:
+        assert self.child is not None and self.waiter is not None
         if message[0] == ENDED:
             self.ended = message
             return
@@ -225,7 +231,8 @@ class Running:
             self.streams.close()
             if self.network >= 0:
                 network, self.network = self.network, -1
-                os.close(network)
+                assert self.request.stock is not None
+                self.request.stock.give_back(network, ended=self._end is not None)
             if self.work is not None:
                 self.work.close()
             if self.supervisor is not None:

@@ -60,6 +60,7 @@ cdef enum Op:
     OP_AWAIT_START
     OP_OPEN_TERMINAL
     OP_TAKE_TERMINAL
+    OP_GO_ON
     # the system as the container sees it
     OP_SET_HOST_NAME = 32
     OP_SET_DOMAIN_NAME

@@ -100,6 +100,7 @@ class Work:
 
     def __init__(self, place: Workplace, exchange: Exchange) -> None:
         self._place, self._exchange = place, exchange
+        self._owned = True  # it was made here, where files do not belong to the program
         self._mount = -1  # until it is attached in the container
         self._root = -1  # its top directory, opened to be read
 
@@ -118,13 +119,19 @@ class Work:
             texts = {name.encode(): str(value).encode() for name, value in options.items()}
             self._mount = _fd.new_tmpfs({**texts, b"mode": b"700"})
         self._root = _fd.open_beneath(self._mount, b".", os.O_RDONLY | os.O_DIRECTORY)
-        for parts, data in self._exchange.files:
-            self._write(parts, data, owned=made)
+        self._owned = made
+        self.put(self._exchange)
         mount, self._mount = self._mount, -1
         if made:
             return mount
         os.close(mount)
         return None
+
+    def put(self, exchange: Exchange) -> None:
+        """Write the files of this, and collect what this says. Raises OSError."""
+        self._exchange = exchange
+        for parts, data in exchange.files:
+            self._write(parts, data, owned=self._owned)
 
     def _write(self, parts: tuple[str, ...], data: bytes, *, owned: bool) -> None:
         """No one else is in there yet."""

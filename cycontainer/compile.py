@@ -50,6 +50,7 @@ class Style(Record):
         pad: start from the launch pad, where that is possible.
         template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
         ready_network: it joins a network namespace that the launcher has ready.
+        warm: it waits for a program (`compile_program`) when all else is done.
         work: bytes that a file system of its own at the working directory can hold; 0 is none.
     """
 
@@ -64,6 +65,7 @@ class Style(Record):
     work: int = 0
     template: bool = False
     ready_network: bool = False
+    warm: bool = False
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
@@ -196,6 +198,30 @@ def compile_exec(
         program_step=program_step,
         args=config.process.args,
         env=config.process.env,
+    )
+
+
+def compile_program(config: Config, host: Host, style: Style = Style()) -> Plan:  # noqa: B008
+    """What a container that was compiled to wait goes on with.
+
+    Raises:
+        ConfigError: its filter would have to be loaded before it waits, and could refuse what the init does then.
+    """
+    process = config.process
+    if process is None or not process.no_new_privileges:
+        raise ConfigError("process.noNewPrivileges", "must be set in a container that waits for its program")
+    plan = PlanWriter()
+    plan.fresh_signals()
+    plan.look_up()
+    confinement.add_seccomp(plan, config.linux.seccomp, host)
+    plan.execute()
+    return Plan(
+        data=plan.finish(),
+        attempts=tuple(plan.attempts),
+        keeps_init=style.keep_init,
+        program_step=1,
+        args=process.args,
+        env=process.env,
     )
 
 
@@ -394,6 +420,10 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
         plan.take_terminal()
     if style.keep_init:
         plan.fork()
+    if style.warm:
+        scope.syncs[len(plan.attempts)] = "program"
+        plan.go_on()
+        return len(plan.attempts)
     plan.fresh_signals()
     program_step = len(plan.attempts)
     if process.args != NO_PROGRAM:

@@ -154,6 +154,22 @@ def launch(
         _fd.close_all((*namespaces, *made, *((plan_fd,) if plan_fd >= 0 else ())))
 
 
+def send_program(
+    child: Child, plan: Plan, descriptors: tuple[int, ...], args: Sequence[str], env: Sequence[str] | None
+) -> None:
+    """Let a container that waits for a program go on with one. Raises OSError: EPIPE when it has ended.
+
+    Args:
+        plan: of `compile_program`.
+        descriptors: the program's 0, 1 and 2; they stay the caller's.
+    """
+    file = _plan_descriptor(plan, len(descriptors), args, plan.env if env is None else env, None)
+    try:
+        child.answer(0, (file, *descriptors))
+    finally:
+        os.close(file)
+
+
 def failure(plan: Plan, step: int, code: int) -> LaunchError:
     """The error for a step, numbered from 0; -1 is the init's own start. `code`: an errno, or minus a signal."""
     steps = len(plan.attempts)

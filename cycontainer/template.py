@@ -45,11 +45,14 @@ class Template:
         shared: whether the file tree is made already.
     """
 
-    def __init__(self, *, networks: int = 0, **keywords: Unpack[Outline]) -> None:
+    _warm = False  # its containers wait for a program
+
+    def __init__(self, *, networks: int = 0, reuse: bool = False, **keywords: Unpack[Outline]) -> None:
         """Prepare it.
 
         Args:
             networks: how many network namespaces a thread keeps ready.
+            reuse: they are used again, one container after the other; `Pool` tells what that means.
             keywords: those of `run()` that say what the container is: rootfs, cwd, user, hostname, memory, cpus, pids,
                 network, mounts, read_only, masked_paths, user_namespace, init, config. With `work_size` its containers
                 take files.
@@ -77,7 +80,7 @@ class Template:
             options = options.replace(private=private_directories())
         checked, style = configured(options, PLACEHOLDER, mounts, config, host)
         self._layout, self._closed = host.cgroups, False
-        self._stock = Stock(checked, host, style, networks=networks)
+        self._stock = Stock(checked, host, style.replace(warm=self._warm), networks=networks, reuse=reuse)
 
     @property
     def shared(self) -> bool:

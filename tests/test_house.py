@@ -102,6 +102,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_running",
         "_spawned",
         "_stream",
+        "_warm",
         "_work",
         "aio",
         "cli",

@@ -54,20 +54,18 @@ cdef inline long sys_mmap(long size, int descriptor) noexcept nogil:
     return sys6(NR_mmap, 0, size, PROT_READ_WRITE, MAP_PRIVATE, descriptor, 0)
 
 
-cdef long take_plan(State *state) noexcept nogil:
-    """Map the plan. A negative errno when there is none."""
+cdef public long take_plan(State *state, int descriptor) noexcept nogil:
+    """Map the plan, and close its file. A negative errno when it is none."""
     cdef Header head
-    cdef long result = sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
-    if result >= 0:
-        result = sys3(NR_read, state.base + PLAN_DESCRIPTOR, <long> &head, sizeof(head))
+    cdef long result = sys3(NR_read, descriptor, <long> &head, sizeof(head))
     if result < 0:
         return result
     if result != sizeof(head) or head.magic != PLAN_MAGIC:
         return -EBADMSG
-    result = sys_mmap(head.size, state.base + PLAN_DESCRIPTOR)
+    result = sys_mmap(head.size, descriptor)
     if result < 0 and result > -4096:
         return result
-    sys1(NR_close, state.base + PLAN_DESCRIPTOR)
+    sys1(NR_close, descriptor)
     state.plan = <char *> result
     state.header = <Header *> result
     state.steps = <Step *> (result + head.first)
@@ -87,7 +85,9 @@ cdef public int init_main(int argc, char **argv) noexcept nogil:
     state.program, state.failed, state.started, state.at = NULL, 0, 0, -1
     sys1(NR_umask, 0)
     sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")
-    result = take_plan(&state)
+    result = sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    if result >= 0:
+        result = take_plan(&state, state.base + PLAN_DESCRIPTOR)
     if result < 0:
         send_message(&state, MESSAGE_FAILED, -result, -1)
         return 126

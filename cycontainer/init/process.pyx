@@ -5,6 +5,7 @@ from cycontainer.init.state cimport State
 from cycontainer.init.sys cimport *
 
 cdef extern int carry_out_from(State *state, long first) noexcept nogil
+cdef extern long take_plan(State *state, int descriptor) noexcept nogil
 cdef extern long open_terminal(State *state, long rows, long columns, long uid) noexcept nogil
 
 cdef struct Rights:               # ancillary data with one descriptor, unix(7)
@@ -14,6 +15,13 @@ cdef struct Rights:               # ancillary data with one descriptor, unix(7)
 
 cdef enum:
     UNEXECUTED = SIGRTMAX         # what tells of a child's death before its execve, which makes it SIGCHLD: execve(2)
+
+cdef enum:
+    GIVEN = 4                     # descriptors that come with OP_GO_ON: a plan, 0, 1 and 2
+
+cdef struct Given:                # the same, with those
+    control_header header
+    int descriptors[GIVEN]
 
 cdef char program_stack[65536]    # of the program's side of OP_FORK, until its execve
 
@@ -73,6 +81,48 @@ cdef long synchronise(State *state, long takes) noexcept nogil:
         sys1(NR_close, state.source)
     state.source = rights.descriptor
     return 0
+
+
+cdef long take_streams(int *descriptors) noexcept nogil:
+    """They become 0, 1 and 2."""
+    cdef long index, result = 0
+    for index in range(3):
+        if result >= 0:
+            result = sys3(NR_dup3, descriptors[index], index, 0)
+    for index in range(3):
+        sys1(NR_close, descriptors[index])
+    return result
+
+
+cdef long go_on(State *state) noexcept nogil:
+    """Wait, however long, for another plan and the program's streams. Without its launcher a container that waits ends.
+
+    Returns only on failure, which the launcher has not heard of.
+    """
+    cdef unsigned char answer = 0
+    cdef message_vector vector
+    cdef message_header header
+    cdef Rights unused
+    cdef Given given
+    cdef long result = send_message(state, MESSAGE_SYNC, 0, -1)
+    if result < 0:
+        return result
+    vector.base, vector.length = &answer, 1
+    fill_header(&header, &vector, &unused)
+    header.control, header.control_length = &given, sizeof(given)
+    result = sys3(NR_recvmsg, state.sync, <long> &header, MSG_CMSG_CLOEXEC)
+    if result < 0:
+        return result
+    if result == 0:
+        return -ECANCELED
+    if header.control_length < sizeof(given) or given.header.length != sizeof(control_header) + sizeof(given.descriptors):
+        return -EBADMSG
+    result = take_streams(given.descriptors + 1)
+    if result >= 0:
+        result = take_plan(state, given.descriptors[0])
+    if result >= 0:
+        sys1(NR_exit_group, carry_out_from(state, 0))
+    return result
 
 
 cdef long await_start(State *state) noexcept nogil:
@@ -382,6 +432,8 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
         return send_message(state, MESSAGE_READY, 0, -1)
     if step.op == OP_AWAIT_START:
         return await_start(state)
+    if step.op == OP_GO_ON:
+        return go_on(state)
     if step.op == OP_OPEN_TERMINAL:
         return open_terminal(state, arg[0], arg[1], arg[2])
     if step.op == OP_TAKE_TERMINAL:

@@ -1,0 +1,250 @@
+"""Pools: containers that wait, each for one program; bounded, and gone with whoever made them."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from guard import left_since, snapshot
+from ordinary import OrdinaryUser
+
+from cycontainer import ConfigError, Error, LaunchError, Pool, ProgramError, WaitTimeout, run
+from cycontainer.spec import default_config
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NAMESPACES = "for kind in mnt pid ipc uts net cgroup; do readlink /proc/self/ns/$kind; done"
+
+
+@pytest.fixture
+def pool(busybox_rootfs: str) -> Iterator[Pool]:
+    if os.geteuid():
+        pytest.skip("needs root")
+    with Pool(2, rootfs=busybox_rootfs) as made:
+        assert made.fill()
+        yield made
+
+
+def test_a_program_in_a_waiting_container_is_a_run(pool: Pool) -> None:
+    result = pool.run(["sh", "-c", "cat; echo e >&2; exit 3"], input="in", text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "in", "e\n")
+    assert pool.run(["sleep", "100"], timeout=0.1).timed_out
+    assert pool.run(["env"], env={"A": "1"}).stdout == b"A=1\n"
+    assert pool.run(["sh", "-c", "kill -ABRT $$"]).returncode == -6
+    assert pool.run(["yes"], output_limit=100).output_exceeded
+    with pytest.raises(ProgramError) as failure:
+        pool.run(["no-such-program"])
+    assert failure.value.program == "no-such-program"
+
+
+def test_it_is_confined_as_a_run_is(pool: Pool, busybox_rootfs: str) -> None:
+    script = "grep -E 'Cap|NoNew|Seccomp|Sig|Uid|Gid' /proc/self/status; ls -l /proc/self/fd | wc -l; echo /proc/[0-9]*"
+    assert pool.run(["sh", "-c", script]).stdout == run(["sh", "-c", script], rootfs=busybox_rootfs).stdout
+    mounts = ["sh", "-c", "cut -d' ' -f5,6 /proc/self/mountinfo | sort -u"]
+    seen = set(pool.run(mounts, text=True).stdout.splitlines())
+    plain = set(run(mounts, rootfs=busybox_rootfs, text=True).stdout.splitlines())
+    assert {line for line in seen ^ plain if not line.startswith("/dev ")} == set()
+
+
+def test_each_is_used_once_and_all_of_it_is_new(pool: Pool) -> None:
+    seen = [pool.run(["sh", "-c", f"{NAMESPACES}; ls /tmp; echo 1 > /tmp/left"]).stdout for _ in range(6)]
+    assert len(seen) == len(set(seen)) and not any(b"left" in one for one in seen)
+    with pool.acquire() as container:
+        assert container.run(["true"]).returncode == 0
+        with pytest.raises(Error):
+            container.run(["true"])
+
+
+def test_an_ordinary_user_has_pools_too(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user(pooled) == [b"0\n", b"1\n", b"2\n"]
+
+
+def pooled() -> list[bytes]:
+    with Pool(2) as pool:
+        return [pool.run(["echo", str(number)]).stdout for number in range(3)]
+
+
+@pytest.mark.root
+def test_files_go_in_and_out(busybox_rootfs: str) -> None:
+    with Pool(1, rootfs=busybox_rootfs, work_size=1 << 20) as pool:
+        for data in (b"1", b"2"):
+            result = pool.run(["cp", "in", "out"], files={"in": data}, collect=["*"])
+            assert result.files == {"in": data, "out": data}
+
+
+@pytest.mark.root
+def test_limits_hold_in_it(busybox_rootfs: str) -> None:
+    with Pool(1, rootfs=busybox_rootfs, memory=16 << 20) as pool:
+        if not pool._template._stock.plan.cgroup or not pool._template._stock.plan.cgroup.hierarchies:
+            pytest.skip("needs a memory controller")
+        result = pool.run(["sh", "-c", "tail /dev/zero"], timeout=30)
+        assert result.oom_killed
+
+
+# --- reset
+
+
+@pytest.mark.root
+def test_a_reset_uses_the_network_namespace_again_and_nothing_else(busybox_rootfs: str) -> None:
+    with Pool(1, rootfs=busybox_rootfs, networks=1, reset=True) as pool:
+        seen = []
+        for _ in range(8):
+            seen.append(pool.run(["sh", "-c", f"{NAMESPACES}; ls /tmp; echo 1 > /tmp/x"], text=True).stdout.split())
+            pool.fill()
+    assert len({one[4] for one in seen}) < 8, "the network namespaces"
+    assert not any("x" in one for one in seen)
+
+
+@pytest.mark.root
+def test_who_could_change_a_network_is_not_reset(busybox_rootfs: str) -> None:
+    config = default_config()
+    for kind in ("bounding", "effective", "permitted"):
+        config["process"]["capabilities"][kind] = ["CAP_NET_ADMIN"]
+    with pytest.raises(ConfigError, match="reset"):
+        Pool(1, rootfs=busybox_rootfs, config=config, reset=True)
+
+
+# --- faults
+
+
+def test_one_that_dies_while_it_waits_is_not_used(pool: Pool) -> None:
+    dead = pool._ready[0].child
+    assert dead is not None
+    os.kill(dead.pid, signal.SIGKILL)
+    assert select.select([dead.pidfd], [], [], 20)[0]
+    assert [pool.run(["echo", "1"]).stdout for _ in range(4)] == [b"1\n"] * 4
+
+
+def test_no_more_wait_than_were_asked_for_and_who_waits_gives_up(pool: Pool) -> None:
+    containers = [pool.acquire() for _ in range(4)]
+    assert pool.fill() and len(pool._ready) == 2
+    for container in containers:
+        container.close()
+    with pool._changed:
+        pool._size, ready = 0, list(pool._ready)
+        pool._ready.clear()
+    with pytest.raises(WaitTimeout):
+        pool.acquire(timeout=0.1)
+    pool._ready.extend(ready)
+
+
+def test_threads_share_one(pool: Pool) -> None:
+    outputs: list[bytes] = []
+
+    def launch(number: int) -> None:
+        outputs.extend(pool.run(["echo", str(number)]).stdout for _ in range(5))
+
+    threads = [threading.Thread(target=launch, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outputs) == sorted(b"%d\n" % number for number in range(6) for _ in range(5))
+
+
+def test_whichever_step_of_the_program_fails_it_is_named(pool: Pool) -> None:
+    plan = pool._template._stock.program
+    assert plan is not None
+    for step, attempt in enumerate(plan.attempts):
+        pool._template._stock.program = plan.broken_at(step)
+        with pytest.raises(LaunchError) as failure:
+            pool.run(["true"], timeout=20)
+        assert failure.value.attempt == attempt
+
+
+@pytest.mark.root
+def test_what_cannot_be_set_up_is_told_to_who_asks(busybox_rootfs: str) -> None:
+    with Pool(1, rootfs=busybox_rootfs) as pool:
+        assert pool.fill()
+        stock = pool._template._stock
+        good = stock.plan, stock._plan_inside
+        stock.plan, stock._plan_inside = (plan.broken_at(3) for plan in good)
+        pool.run(["true"])  # one waits already
+        with pytest.raises(LaunchError):
+            for _ in range(2):
+                pool.run(["true"])
+        stock.plan, stock._plan_inside = good
+        pool._failure = None
+        assert pool.run(["echo", "1"], acquire_timeout=20).stdout == b"1\n"
+
+
+def test_a_closed_pool_and_one_of_a_parent_are_refused(pool: Pool) -> None:
+    pool.close()
+    with pytest.raises(Error):
+        pool.run(["true"])
+    pool.close()
+
+
+@pytest.mark.parametrize("keywords", [{"size": 0}, {"size": "a"}, {"size": 1, "networks": -1}, {"size": 10**9}])
+def test_what_cannot_be_meant_is_refused(keywords: dict[str, Any]) -> None:
+    before = snapshot()
+    with pytest.raises(ConfigError):
+        Pool(**keywords)
+    assert not left_since(before)
+
+
+@pytest.mark.root
+def test_without_no_new_privileges_none_can_wait(busybox_rootfs: str) -> None:
+    config = default_config()
+    config["process"]["noNewPrivileges"] = False
+    with pytest.raises(ConfigError):
+        Pool(1, rootfs=busybox_rootfs, config=config)
+
+
+KILLED = """
+import sys, threading
+from cycontainer import Pool
+pool = Pool(3, rootfs=sys.argv[1])
+assert pool.fill()
+busy = pool.acquire()
+assert pool.fill()
+thread = threading.Thread(target=lambda: busy.run(["sleep", "1000"]), daemon=True)
+thread.start()
+print(busy.pid, *[warm.child.pid for warm in pool._ready], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+def test_a_killed_parent_leaves_nothing_running(busybox_rootfs: str) -> None:
+    command = [sys.executable, "-c", KILLED, busybox_rootfs]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 4
+        ends = [os.pidfd_open(pid) for pid in pids]
+        parent.kill()
+    for end in ends:
+        assert select.select([end], [], [], 20)[0], "it runs on"
+        os.close(end)
+    run(["true"], rootfs=busybox_rootfs)  # it takes away what cgroups are left
+
+
+FORKED = """
+import os, sys
+from cycontainer import Error, Pool
+with Pool(1, rootfs=sys.argv[1]) as pool:
+    assert pool.fill()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            pool.run(["true"])
+        except Error:
+            pool.close()
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pool.run(["true"]).returncode == 0
+"""
+
+
+@pytest.mark.root
+def test_a_fork_has_no_pool(busybox_rootfs: str) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, busybox_rootfs], check=True, cwd=PROJECT, timeout=60)
+    subprocess.run([sys.executable, "-c", "from cycontainer import Pool; Pool(2)"], check=True, cwd=PROJECT, timeout=60)
