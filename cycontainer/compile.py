@@ -99,12 +99,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     maps = add_namespaces(plan, config, host, scope)
     own = _cgroup_prefixes(config, host, cgroup.v1)
     trees = launcher_trees(config, host, scope, map_root=style.map_root) if "mount" in scope.new else {}
-    if style.template:
-        from cycontainer import template_tree
-
-        template_tree.keep_own(plan, config, host, scope, own=own)
-    elif scope.pad_slot is not None:
-        sources.keep_sources(plan, config, host, scope, own=own, trees=trees)
+    _keep_sources(plan, config, host, scope, style, own=own, trees=trees)
     add_views(plan, scope)
     if "pid" in scope.new and confinement.needs_proc(config, host):
         plan.open_new_proc()
@@ -337,6 +332,25 @@ def _sysctl_path(key: str) -> str:
     if slash < 0 or 0 <= dot < slash:
         return key.translate({ord("."): "/", ord("/"): "."})
     return key
+
+
+def _keep_sources(
+    plan: PlanWriter,
+    config: Config,
+    host: Host,
+    scope: Scope,
+    style: Style,
+    *,
+    own: dict[str, str],
+    trees: dict[int, Tree],
+) -> None:
+    """What is of the host is kept, when the host's mounts are left before the file tree is made."""
+    if style.template:
+        from cycontainer import template_tree
+
+        template_tree.keep_own(plan, config, host, scope, own=own)
+    elif scope.pad_slot is not None:
+        sources.keep_sources(plan, config, host, scope, own=own, trees=trees)
 
 
 def _add_file_tree(

@@ -115,7 +115,7 @@ cdef long go_on(State *state) noexcept nogil:
         return result
     if result == 0:
         return -ECANCELED
-    if header.control_length < sizeof(given) or given.header.length != sizeof(control_header) + sizeof(given.descriptors):
+    if header.control_length < sizeof(given) or given.header.length != sizeof(control_header) + GIVEN * sizeof(int):
         return -EBADMSG
     result = take_streams(given.descriptors + 1)
     if result >= 0:
