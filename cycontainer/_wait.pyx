@@ -15,10 +15,11 @@ from cycontainer._sys cimport (ALL_CHILDREN, CLD_EXITED, CLOCK_MONOTONIC, EAGAIN
                                read, recv, rusage, sigaddset, sigemptyset, siginfo_t, sigismember, sigpending,
                                sigset_t, sigtimedwait, syscall, timespec, write)
 
-from cycontainer.init.sys cimport NR_ioctl, sys3
+from cycontainer.init.sys cimport NR_ioctl, NR_prctl, sys3
 
 cdef enum:
     P_PIDFD = 3
+    PR_SET_CHILD_SUBREAPER = 36
     CHUNK = 65536
     FIONREAD = 0x541B
     MOST_BYTES = 1048576    # at once: what a pipe holds at most, without privilege
@@ -383,3 +384,10 @@ def exit_status(int pidfd):
     if sys3(NR_ioctl, pidfd, 0xC040FF0B, <long> &info) < 0 or not info.mask & 1 << 3:
         return None
     return info.exit_code
+
+
+def adopt_orphans() -> None:
+    """From now on this process is the parent of its descendants' orphans, and has to wait for them. prctl(2)."""
+    cdef long result = sys3(NR_prctl, PR_SET_CHILD_SUBREAPER, 1, 0)
+    if result < 0:
+        raise OSError(-result, "PR_SET_CHILD_SUBREAPER")

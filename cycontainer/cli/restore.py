@@ -37,7 +37,7 @@ def main(arguments: Arguments) -> int:
     if arguments.given("--detach"):
         _restore(arguments)
         return 0
-    with Foreground() as foreground:
+    with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
         container = _restore(arguments)
         assert container.process is not None  # this call made it
         foreground.follow(container.process)

@@ -27,7 +27,7 @@ def main(arguments: Arguments) -> int:
     if arguments.given("--detach"):
         _start(create_from_bundle(arguments, detached=True), in_background=False)
         return 0
-    with Foreground() as foreground:
+    with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
         container = create_from_bundle(arguments, detached=False)
         assert container.process is not None  # this call made it
         foreground.follow(container.process)
