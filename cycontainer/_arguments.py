@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 
-from cycontainer.errors import ConfigError, shown
+from cycontainer.errors import ConfigError, LaunchError, shown
 from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID
 
 TYPE_CHECKING = False
@@ -152,4 +153,17 @@ def private_directories() -> tuple[str, ...]:
     """Which of them there are: nothing is made on the host."""
     home = os.path.expanduser("~")
     extra = (home,) if home.startswith("/") and home != "/" and not home.startswith(("/root", "/home")) else ()
-    return tuple(path for path in (*PRIVATE, *extra) if os.path.isdir(path) and not os.path.islink(path))
+    return tuple(path for path in (*PRIVATE, *extra) if _is_directory(path))
+
+
+def _is_directory(path: str) -> bool:
+    """Also behind a link. Not whether it could be found out (os.path.isdir): what was not seen is not thereby public.
+
+    What may not be looked at may not be by the program either. Raises LaunchError.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    except OSError as error:
+        raise LaunchError(f"look for {path}, which is to be empty", error.errno or 0, 0, 0) from None

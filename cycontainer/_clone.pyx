@@ -12,10 +12,10 @@ from cycontainer._steps cimport (FIRST_SLOT, MESSAGE_CLONED, MESSAGE_ENDED, MESS
                                  MESSAGE_GATE, MESSAGE_LISTENER, MESSAGE_MOUNT, MESSAGE_PROGRAM, MESSAGE_TERMINAL,
                                  PLAN_DESCRIPTOR, SYNC_DESCRIPTOR, Message)
 from cycontainer._sys cimport (AF_UNIX, ALL_CHILDREN, CLOCK_MONOTONIC, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE,
-                               EAGAIN, ECHILD, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL, POLLIN,
-                               SCM_RIGHTS, SHUT_WR, SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET, SYS_waitid,
-                               WEXITED, WNOHANG, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll, pollfd,
-                               pthread_sigmask, recvmsg, sendmsg, shutdown, sigfillset, siginfo_t, sigset_t,
+                               EAGAIN, ECHILD, ECONNRESET, EINTR, ESRCH, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_NOSIGNAL,
+                               POLLIN, SCM_RIGHTS, SHUT_WR, SIG_SETMASK, SOCK_CLOEXEC, SOCK_SEQPACKET, SOL_SOCKET,
+                               SYS_waitid, WEXITED, WNOHANG, clock_gettime, close, cmsghdr, errno, iovec, msghdr, poll,
+                               pollfd, pthread_sigmask, recvmsg, sendmsg, shutdown, sigfillset, siginfo_t, sigset_t,
                                socketpair, syscall, timespec)
 
 from cycontainer.init.sys cimport (AT_EMPTY_PATH, CAPABILITY_VERSION_3, CLONE_PIDFD, CLONE_VM, NR_capget, NR_capset,
@@ -307,7 +307,8 @@ cdef class Child:
         header.msg_control, header.msg_controllen = control, sizeof(control)
         with nogil:
             got = recvmsg(self.socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
-            while got < 0 and errno == EINTR:
+            # ECONNRESET, told once: it died with an answer of ours unread, and its last words come next
+            while got < 0 and (errno == EINTR or errno == ECONNRESET):
                 got = recvmsg(self.socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
         if got < 0 and errno == EAGAIN:
             return None

@@ -183,13 +183,13 @@ cdef class PlanWriter:
         """setgroups(2); `groups` is an array of 32-bit ids."""
         self._step(OP_SET_GROUPS, f"set {len(groups) // 4} additional groups", self._block(groups), len(groups) // 4)
 
-    def set_gid(self, long gid):
-        """setresgid(2), all three."""
-        self._step(OP_SET_GID, f"set the group id to {gid}", gid)
+    def set_gid(self, long gid, str note not None=""):
+        """setresgid(2), all three. `note`: what a reader of the attempt is to know."""
+        self._step(OP_SET_GID, f"set the group id to {gid}{note}", gid)
 
-    def set_uid(self, long uid):
+    def set_uid(self, long uid, str note not None=""):
         """setresuid(2), all three."""
-        self._step(OP_SET_UID, f"set the user id to {uid}", uid)
+        self._step(OP_SET_UID, f"set the user id to {uid}{note}", uid)
 
     def drop_bounding(self, unsigned long keep, long last):
         """Drop all capabilities up to `last` but those of the mask `keep` from the bounding set."""

@@ -201,11 +201,13 @@ cdef class Waiter:
         executed, or init is gone."""
         cdef char byte
         cdef ssize_t got = recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+        if got < 0 and errno == ECONNRESET:           # it died, an answer unread: its last words come next
+            got = recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
         if got > 0:
             return 1
-        if got < 0 and errno != EAGAIN and errno != ECONNRESET:
+        if got < 0 and errno != EAGAIN:
             return -errno             # EINTR too: it is asked again
-        if got == 0 or errno != EAGAIN:
+        if got == 0:
             self.unwatch(SOCKET)
             self.entries[SOCKET].fd = -1
         return 0

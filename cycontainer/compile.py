@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from cycontainer import confinement, identity, rootfs, sources
 from cycontainer._plan import PlanWriter
-from cycontainer.config import Resources
+from cycontainer.config import Capabilities, Resources
 from cycontainer.errors import ConfigError
 from cycontainer.namespaces import Scope, add_namespaces, add_views, become_root, keeps_groups, scope_of
 from cycontainer.plan import Plan
 from cycontainer.record import Record
 from cycontainer.resources import CgroupPlan, compile_resources
-from cycontainer.tables import NAMESPACES
+from cycontainer.tables import CAPABILITIES, NAMESPACES
 from cycontainer.trees import launcher_trees
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
+CAP_SYS_ADMIN: Final = 1 << CAPABILITIES.index("CAP_SYS_ADMIN")
 NO_PROGRAM: Final = ("/",)  # the arguments of who waits for a start that never comes
 
 
@@ -283,6 +284,7 @@ def _check(config: Config, host: Host, scope: Scope, style: Style) -> None:
     if style.keep_init and "pid" not in scope.new:
         raise ConfigError("linux.namespaces", "a pid 1 beside the program needs a new pid namespace")
     if "mount" in scope.new:
+        _check_root_is_left(config, scope, style)
         return
     linux = config.linux
     for path, value in (
@@ -295,6 +297,14 @@ def _check(config: Config, host: Host, scope: Scope, style: Style) -> None:
     ):
         if value:
             raise ConfigError(path, "needs a new mount namespace: it would change someone else's")
+
+
+def _check_root_is_left(config: Config, scope: Scope, style: Style) -> None:
+    """Without pivot_root(2) the host's root lies below the container's, which CAP_SYS_ADMIN can detach."""
+    sets = config.process.capabilities if config.process else Capabilities()
+    if scope.user and not style.pivot and any(mask & CAP_SYS_ADMIN for mask in sets):
+        problem = "CAP_SYS_ADMIN could uncover the host's root, which stays there without pivot_root"
+        raise ConfigError("process.capabilities", problem)
 
 
 # --- what the container sees

@@ -137,10 +137,11 @@ def _hide(plan: PlanWriter) -> None:
 
 
 def become_root(plan: PlanWriter, uids: tuple[IdMap, ...], gids: tuple[IdMap, ...]) -> None:
-    """Take an id that the namespace knows: files made by an unknown one are EOVERFLOW."""
+    """Take an id that the namespace knows: files made by an unknown one are EOVERFLOW. Without maps it is 0."""
     plan.prctl("keep capabilities over the change of ids", identity.PR_SET_KEEPCAPS, 1)
-    plan.set_gid(min((line.container for line in gids), default=0))
-    plan.set_uid(min((line.container for line in uids), default=0))
+    which = " (linux.{}Mappings may say what the joined user namespace has)"
+    plan.set_gid(min((line.container for line in gids), default=0), "" if gids else which.format("gid"))
+    plan.set_uid(min((line.container for line in uids), default=0), "" if uids else which.format("uid"))
 
 
 def _add_joined(plan: PlanWriter, config: Config, host: Host, scope: Scope) -> None:

@@ -107,7 +107,7 @@ class Trial:
         self.born = 1  # the role of the next
         self.armed = False
         self.call = -1
-        self.failing = False  # the target stands in the call that is to fail
+        self.failing = 0  # the process that stands in the call that is to fail
         self.info = SyscallInfo()
 
     def run(self) -> Outcome:
@@ -220,9 +220,9 @@ class Trial:
 
     def _at_call(self, pid: int) -> None:
         ptrace(PTRACE_GET_SYSCALL_INFO, pid, ctypes.sizeof(self.info), ctypes.addressof(self.info))
-        if self.failing and self.info.op == 2:
+        if self.failing == pid and self.info.op == 2:
             ptrace(PTRACE_POKEUSER, pid, RAX, -self.fault & 0xFFFFFFFFFFFFFFFF)
-            self.failing = False
+            self.failing = 0
         if self.call >= 0 or self.info.op != 1 or self.info.number in CANNOT_FAIL:
             return
         if self.info.number == KILL and self.info.arguments[1] == signal.SIGSTOP:
@@ -233,13 +233,13 @@ class Trial:
             if self.fault < 0:
                 os.kill(pid, -self.fault)
                 return
-            self.failing = True
+            self.failing = pid
             if self.call not in FAILS_WHEN_DONE:
                 ptrace(PTRACE_POKEUSER, pid, ORIG_RAX, 0xFFFFFFFFFFFFFFFF)
 
     def _go_on(self, pid: int, number: int) -> None:
         counting = self.armed and self.call < 0 and self.roles.get(pid) == self.role
-        ptrace(PTRACE_SYSCALL if counting or self.failing else PTRACE_CONT, pid, 0, number)
+        ptrace(PTRACE_SYSCALL if counting or self.failing == pid else PTRACE_CONT, pid, 0, number)
 
 
 def is_init(pid: int) -> bool:

@@ -48,6 +48,15 @@ class Launches:
     def ordinary(self) -> int:
         return run(PROGRAM).returncode
 
+    def stopped(self) -> int:
+        result = run(["sleep", "1000"], timeout=0.05)
+        return 7 if result.timed_out else result.returncode
+
+    def exchange(self) -> int:
+        result = run(["sh", "-c", "cat in > out; exit 7"], files={"in": b"x"}, collect=["out"])
+        assert result.returncode != 7 or result.files == {"out": b"x"} or result.refused
+        return result.returncode
+
     def time_namespace(self) -> int:
         return run(PROGRAM, config=self._document("time")).returncode
 
@@ -87,7 +96,7 @@ def become_ordinary() -> None:
     current()  # looks names up, in a libc that aborts when that fails
 
 
-WAYS = ("limited", "without_init", "user_namespace", "ordinary", "time_namespace", "joined")
+WAYS = ("limited", "without_init", "user_namespace", "ordinary", "stopped", "exchange", "time_namespace", "joined")
 PREPARE = {"ordinary": become_ordinary}
 
 

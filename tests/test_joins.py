@@ -92,6 +92,22 @@ def test_each_namespace_is_joined(busybox_rootfs: str, kind: str, options: tuple
 
 
 @pytest.mark.root
+def test_a_joined_user_namespace_without_a_root_takes_its_maps(busybox_rootfs: str) -> None:
+    line = {"containerID": 1000, "hostID": 101_000, "size": 10}
+    with holder("--user") as pid:
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{pid}/{name}", "w") as file:
+                file.write("1000 101000 10")
+        config = joining(busybox_rootfs, "id -u; id -g; stat -c %u:%g /dev/shm", pid, "user")
+        config["process"]["user"] = {"uid": 1003, "gid": 1004}
+        with pytest.raises(LaunchError, match=r"group id to 0 .linux\.gidMappings may say") as failure:
+            printed(plan_of(config))
+        assert failure.value.errno == errno.EINVAL
+        config["linux"].update(uidMappings=[line], gidMappings=[line])
+        assert printed(plan_of(config)).split() == ["1003", "1004", "1000:1000"]
+
+
+@pytest.mark.root
 def test_all_of_a_process_are_joined(busybox_rootfs: str) -> None:
     options = ("--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--ipc", "--uts", "--cgroup", "--user",
                "--map-root-user", "--time")  # fmt: skip

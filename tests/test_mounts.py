@@ -345,6 +345,42 @@ def test_there_is_no_way_back_to_the_hosts_root(own_rootfs: str, pivot: bool) ->
     assert words == sorted(os.listdir(own_rootfs))  # where the mounts' targets were made
 
 
+# Who may unmount its root, and goes back to where its mount namespace begins, sees what lay below: setns(2).
+UNCOVER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if sys.argv[2] == "its own":  # a user namespace in which it has all capabilities
+    libc.unshare(0x10000000 | 0x20000)
+namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+libc.umount2(b"/", 2)
+libc.setns(namespace, 0)
+print("reached" if os.path.exists(sys.argv[1]) else "shut")
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("pivot", [True, False], ids=["pivot", "no pivot"])
+@pytest.mark.parametrize("capabilities", ["given", "its own"])
+def test_in_a_user_namespace_the_root_cannot_be_lifted(capabilities: str, pivot: bool, own_rootfs: str) -> None:
+    config = document(own_rootfs)
+    line = [{"containerID": 0, "hostID": 100_000, "size": 65_536}]
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"].update(uidMappings=line, gidMappings=line)
+    config["process"]["args"] = [os.path.realpath(sys.executable), "-I", "-S", "-c", UNCOVER, __file__, capabilities]
+    hosts = [path for path in ("/usr", "/lib", "/lib64", sys.base_prefix) if os.path.isdir(path)]
+    for path in hosts:
+        os.makedirs(f"{own_rootfs}{path}", exist_ok=True)
+    config["mounts"] += [bind(path, path, "rbind", "ro") for path in hosts]
+    if capabilities == "given":
+        names = ["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]
+        config["process"]["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+    if capabilities == "given" and not pivot:
+        with pytest.raises(ConfigError, match=r"process.capabilities: CAP_SYS_ADMIN could uncover the host's root"):
+            plan_of(config, pivot=pivot)
+    else:
+        assert printed(plan_of(config, pivot=pivot)) == "shut\n"
+
+
 @pytest.mark.root
 def test_without_a_mount_namespace_the_root_is_entered_and_the_tree_left_alone(busybox_rootfs: str) -> None:
     config = document(busybox_rootfs, "ls /; pwd")

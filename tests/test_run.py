@@ -270,6 +270,21 @@ def test_a_home_that_has_changed_is_empty_too() -> None:
     assert subprocess.run([sys.executable, "-c", HOMES], capture_output=True, check=True).stdout == b"False\n"
 
 
+# In a mount namespace of its own, as the links are in the root.
+LINKED = """
+mount -t tmpfs -o mode=755 tmpfs /opt && mkdir -m 755 /opt/real && echo secret > /opt/real/file && ln -s real /opt/home
+HOME=/opt/home exec "$@"
+"""
+LOOK = "import cycontainer; print(cycontainer.run(['ls', '-A', '/opt/real', '/opt/home/']).stdout)"
+
+
+@pytest.mark.root
+def test_a_home_behind_a_link_is_empty_too() -> None:
+    command = ["unshare", "--mount", "sh", "-ec", LINKED, "sh", sys.executable, "-c", LOOK]
+    seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "/opt/real" in seen and "file" not in seen
+
+
 def test_the_callers_memory_is_not_the_programs() -> None:
     held = bytearray(b"x") * (256 << 20)
     assert run(["true"]).usage.peak_memory < 64 << 20 < len(held)
