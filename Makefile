@@ -5,7 +5,7 @@ C_SOURCES = $(wildcard cycontainer/*.h cycontainer/init/*.h cycontainer/command/
 CYTHON_SOURCES = $(wildcard cycontainer/*.pyx cycontainer/*.pxd cycontainer/init/*.pyx cycontainer/init/*.pxd)
 CROSS = aarch64-linux-gnu
 
-.PHONY: build test test-vm check bench cross clean
+.PHONY: build test test-vm check bench cross wheels clean
 
 build: # one at a time in a tree: two at once would write the same files
 	@mkdir -p build
@@ -37,6 +37,10 @@ cross: # the modules and the init for another machine; there the init carries pl
 		--build-lib build/$(CROSS)/lib --build-temp build/$(CROSS)/temp build_scripts --build-dir build/$(CROSS)/scripts
 	@touch build/$(CROSS)/built
 	$(PYTHON) -m pytest -q tests/test_cross.py
+
+wheels: # for PyPI, into dist/; needs gcc-aarch64-linux-gnu, and gcc for x86-64
+	$(PYTHON) -m pip install -q abi3audit auditwheel wheel ziglang
+	$(PYTHON) packaging/wheels.py
 
 clean:
 	rm -rf build dist *.egg-info cycontainer/*.so cycontainer/init/init cycontainer/command/cycontainer

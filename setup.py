@@ -1,7 +1,8 @@
 """Builds the extension modules, the freestanding init that they launch, and the compiled command.
 
 `python setup.py build_ext --inplace` makes all; what is unchanged is not made again. $CC is the compiler of all:
-`CC=aarch64-linux-gnu-gcc` cross-compiles. `build_scripts` makes the command that pip installs.
+`CC=aarch64-linux-gnu-gcc` cross-compiles; $INIT_CC is another one for the init, which has no libc. `build_scripts` makes
+the command that pip installs.
 """
 
 from __future__ import annotations
@@ -92,10 +93,10 @@ def to_c(modules: list[Extension], *, force: bool) -> None:
         module.sources, module.depends = result.sources, [*result.depends, f"{PACKAGE}/limited_api.h"]
 
 
-def compiler_and_machine() -> tuple[list[str], str]:
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    told = subprocess.run([*compiler, "-dumpmachine"], check=True, capture_output=True, text=True)
-    return compiler, told.stdout.strip()
+def compiler_and_machine(*variables: str) -> tuple[list[str], str]:
+    """The first compiler that is set, and a name for what it makes: for another machine it is called otherwise."""
+    compiler = shlex.split(next(filter(None, map(os.environ.get, variables)), "cc"))
+    return compiler, "-".join([os.path.basename(word) for word in compiler])
 
 
 def place(built: str, target: str) -> None:
@@ -107,7 +108,7 @@ def place(built: str, target: str) -> None:
 
 def build_command(target: str, tree: str = "") -> None:
     """Compile and link the command; `tree` is the source tree whose package it shall use, if it is not beside it."""
-    compiler, machine = compiler_and_machine()
+    compiler, machine = compiler_and_machine("CC")
     directory = f"build/command-{machine}{'-tree' if tree else ''}"
     os.makedirs(directory, exist_ok=True)
     subprocess.run([sys.executable, f"{COMMAND}/facts.py", f"{directory}/facts.h"], check=True)
@@ -161,7 +162,7 @@ class Build(build_ext):
         """Compile and link the init's .pyx files and start.S, by $CC; `target` is the program."""
         programs = extensions(glob(f"{INIT}/*.pyx"))
         to_c(programs, force=bool(self.force))
-        compiler, machine = compiler_and_machine()
+        compiler, machine = compiler_and_machine("INIT_CC", "CC")
         directory = f"build/init-{machine}"
         os.makedirs(directory, exist_ok=True)
         sources = [str(source) for program in programs for source in program.sources] + glob(f"{INIT}/*.S")

@@ -71,8 +71,10 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_LEN(size_t size)
     size_t CMSG_SPACE(size_t size)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
+    struct sockaddr:
+        unsigned short sa_family
     int socket(int domain, int kind, int protocol)
-    int connect(int fd, const void *address, unsigned int length)
+    int connect(int fd, const sockaddr *address, unsigned int length)
     ssize_t recv(int fd, void *buffer, size_t size, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int shutdown(int fd, int how)

@@ -7,7 +7,8 @@ from libc.string cimport memcpy, memset
 
 from cycontainer._sys cimport (AF_UNIX, CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_SPACE, EINTR, MSG_NOSIGNAL,
                                SCM_RIGHTS, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, close, cmsghdr, connect,
-                               errno, iovec, msghdr, sendmsg, sockaddr_un, socket)
+                               errno, iovec, msghdr, sendmsg, sockaddr,
+                               sockaddr_un, socket)
 
 import os
 
@@ -21,7 +22,7 @@ cdef int reach(sockaddr_un *address, unsigned int length, int kind) noexcept nog
     cdef int error, fd = socket(AF_UNIX, kind | SOCK_CLOEXEC, 0)
     if fd < 0:
         return -errno
-    while connect(fd, address, length) < 0:
+    while connect(fd, <const sockaddr *> address, length) < 0:
         error = -errno
         if error != -EINTR:
             close(fd)
