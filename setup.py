@@ -1,8 +1,8 @@
 """Builds the extension modules, the freestanding init that they launch, and the compiled command.
 
 `python setup.py build_ext --inplace` makes all; what is unchanged is not made again. $CC is the compiler of all:
-`CC=aarch64-linux-gnu-gcc` cross-compiles; $INIT_CC is another one for the init, which has no libc. `build_scripts` makes
-the command that pip installs.
+`CC=aarch64-linux-gnu-gcc` cross-compiles; $INIT_CC is another one for the init, which has no libc. `build_scripts`
+makes the command that pip installs.
 """
 
 from __future__ import annotations
