@@ -294,7 +294,7 @@ rootfs, root = sys.argv[1:]
 seen = {{"own": sorted(cgroups_of(os.getpid()))}}
 config = config_of(rootfs, "sleep", "1000", pids={{"limit": 33}})
 try:
-    Container.create("one", config, root=root, stdin=DEVNULL)
+    Container.create("one", config, root=root, stdin=DEVNULL).delete(force=True)
 except ConfigError as error:
     seen["refused"] = str(error)
 with Container.create("one", config, root=root, stdin=DEVNULL, cgroup_manager="systemd") as container:
