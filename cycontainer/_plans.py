@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Final
 
+    from cycontainer._unit_run import UnitWish
     from cycontainer.config import Config
     from cycontainer.host import Host
     from cycontainer.plan import Plan
@@ -120,6 +121,18 @@ def plan_for(
         config = copy.deepcopy(config)
     made = _prepared[key] = Prepared(plan=plan, host=host, config=config)
     return made
+
+
+def unit_wish(
+    options: Options, args: tuple[str, ...], mounts: list[dict[str, Any]], config: dict[str, Any] | None
+) -> UnitWish:
+    """What a run comes to whose cgroup systemd makes. Raises ConfigError."""
+    from cycontainer._unit_run import UnitWish
+
+    if options.rootfs is None and config is None:
+        options = options.replace(private=private_directories())
+    checked, style = configured(options, args, mounts, config, current())
+    return UnitWish(config=checked, style=style)
 
 
 def depends_on(

@@ -14,8 +14,9 @@ from cycontainer._arguments import (
     program_arguments,
     user_ids,
 )
-from cycontainer._plans import plan_for
+from cycontainer._plans import plan_for, unit_wish
 from cycontainer.errors import ConfigError
+from cycontainer.host import current
 from cycontainer.record import Record
 from cycontainer.sandbox import ENVIRONMENT, Options
 from cycontainer.streams import DEVNULL, PIPE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, Final, TypedDict
 
+    from cycontainer._unit_run import UnitWish
     from cycontainer._work import Exchange
     from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.plan import Plan
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
         """All of them."""
 
         supervisor: Mapping[str, Callable[[Call], Answer]] | None
+        cgroup_manager: str
 
 
 FOREVER: Final = float("inf")
@@ -94,6 +97,7 @@ class Request(Record):
         output_limit: bytes that are kept of both outputs, -1 for any number.
         exchange: files that go in and come out.
         stock: of a template, which it is launched from; None makes all anew.
+        unit: systemd makes its cgroup, and `plan` is only what was checked; None: we do.
     """
 
     plan: Plan
@@ -110,6 +114,7 @@ class Request(Record):
     output_limit: int
     exchange: Exchange | None
     stock: Stock | None = None
+    unit: UnitWish | None = None
 
 
 def request(
@@ -144,6 +149,7 @@ def request(
     files: Mapping[str, bytes | str] | None = None,
     collect: Sequence[str] = (),
     work_size: int = 64 << 20,
+    cgroup_manager: str = "cgroupfs",
 ) -> Request:
     """The keywords of `run()` as a Request. Raises ConfigError."""
     exchanged = None
@@ -163,6 +169,14 @@ def request(
         encoding=encoding, errors=errors, timeout=timeout, env=env, output_limit=output_limit,
         environment=ENVIRONMENT if config is None else None,
     )  # fmt: skip
+    if cgroup_manager not in ("cgroupfs", "systemd"):
+        raise ConfigError("cgroup_manager", f"must be cgroupfs or systemd, not {cgroup_manager!r}")
+    if cgroup_manager == "systemd":
+        wish = unit_wish(options, arguments, mount_entries(mounts), config)
+        return Request(
+            plan=wish.checked(), layout=current().cgroups, supervisor=supervisor or None, exchange=exchanged,
+            unit=wish, **called,
+        )  # fmt: skip
     prepared = plan_for(options, arguments, mount_entries(mounts), config)
     return Request(
         plan=prepared.plan, layout=prepared.host.cgroups, supervisor=supervisor or None, exchange=exchanged, **called

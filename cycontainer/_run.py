@@ -48,6 +48,7 @@ def run(
     init: bool = True,
     supervisor: Mapping[str, Callable[[Call], Answer]] | None = None,
     config: dict[str, Any] | None = None,
+    cgroup_manager: str = "cgroupfs",
     output_limit: int | None = None,
     files: Mapping[str, bytes | str] | None = None,
     collect: Sequence[str] = (),
@@ -88,6 +89,7 @@ def run(
         config: a runtime-spec configuration to start from, instead of the isolated default: what it says of network,
             user namespace and a read-only root is what is done. It has no hooks and no terminal, and its cgroup is a
             new one, whatever `cgroupsPath` says.
+        cgroup_manager: who makes its cgroup: "cgroupfs", cycontainer itself; "systemd", which is asked for a scope.
         output_limit: bytes that are kept of stdout and stderr together, where they are captured; a program that writes
             more is killed, and `output_exceeded` is set.
         files: what lies in the working directory in the beginning, by paths below it; a str is encoded. That directory
@@ -119,7 +121,8 @@ def run(
             text=text, encoding=encoding, errors=errors, timeout=timeout, env=env, cwd=cwd, user=user,
             hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network, mounts=mounts,
             read_only=read_only, masked_paths=masked_paths, user_namespace=user_namespace, init=init,
-            supervisor=supervisor, config=config, output_limit=output_limit, files=files, collect=collect,
+            supervisor=supervisor, config=config, cgroup_manager=cgroup_manager,
+            output_limit=output_limit, files=files, collect=collect,
             work_size=work_size,
         )
     )  # fmt: skip

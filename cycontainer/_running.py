@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer._request import Request
+    from cycontainer._unit_run import UnitRun
     from cycontainer._work import Work
     from cycontainer.cgroup_layout import CgroupLayout
     from cycontainer.cgroups import Cgroup
@@ -69,6 +70,7 @@ class Running:
         self.supervisor = _supervisor(request)
         self.work = _work(request)
         self.cgroup: Cgroup | None = None
+        self.unit: UnitRun | None = None
         self.child: Child | None = None
         self.waiter: _wait.Waiter | None = None
         self.ended: tuple[int, ...] | None = None  # the init's report
@@ -87,11 +89,17 @@ class Running:
         request, stock = self.request, self.request.stock
         path = _cgroup_path(request.plan, request.layout)
         with HeldSignals():
+            if request.unit is not None:
+                from cycontainer._unit_run import UnitRun
+
+                self.unit = UnitRun(request.unit)
+                self.plan, path = self.unit.plan, self.unit.path
             if stock is not None:
                 self.network = stock.take_network()
                 self.plan = stock.plan_with(self.network)
             self._open_streams()
-            self.cgroup = _make_cgroup(request.plan, path, request.layout)
+            if self.unit is None:
+                self.cgroup = _make_cgroup(request.plan, path, request.layout)
             self.child = launch(
                 self.plan,
                 descriptors=tuple(self.streams.program),
@@ -175,7 +183,8 @@ class Running:
         if message[0] == MOUNT and self.work is not None:
             self.work.take(message[7])
             return
-        attend(self._plan_of(message), self.child, message, {"listener": self._supervise, "work": self._fill})
+        duties = {"listener": self._supervise, "work": self._fill, "unit": self._enter_unit}
+        attend(self._plan_of(message), self.child, message, duties)
         if message[0] == CLONED:
             self.processes += 1
             self.waiter.watch()
@@ -183,6 +192,10 @@ class Running:
     def _plan_of(self, message: tuple[int, ...]) -> Plan:
         """A failure is told of the program of this run, not of the one that the plan was made for."""
         return self.plan.replace(args=self.request.args) if message[0] == FAILED else self.plan
+
+    def _enter_unit(self, child: Child) -> None:
+        assert self.unit is not None  # else no plan has that step
+        self.cgroup = self.unit.make(child.pid)
 
     def _supervise(self, child: Child) -> None:
         assert self.supervisor is not None  # a plan of ours notifies no one else
@@ -240,6 +253,9 @@ class Running:
             if self.child is not None:
                 self.child.close()
             cgroup, self.cgroup = self.cgroup, None
+            unit, self.unit = self.unit, None
+            if unit is not None:
+                unit.close()
             if cgroup is not None:
                 cgroup.destroy()
         if self.supervisor is not None:

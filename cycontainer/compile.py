@@ -90,10 +90,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
     if style.template or (style.pad and style.pivot and sources.can_use_pad(config, host, scope)):
         scope = scope.replace(pad_slot=scope.first_slot + len(scope.order))
     plan = PlanWriter()
-    if style.unit:
-        scope.synchronise(plan, "unit", f"let systemd start {style.unit} with it")
-    for place, hierarchy in enumerate(hierarchies):
-        plan.enter_cgroup(ours + place, hierarchy.mount)
+    _enter_cgroups(plan, scope, style.unit, ours, hierarchies)
     if style.every_cpu:
         identity.reset_affinity(plan)
     _add_host_proc(plan, config, host, scope)
@@ -165,10 +162,7 @@ def compile_exec(
     assert config.process is not None
     plan = PlanWriter()
     identity.add_affinity(plan, config.process.cpu_affinity_initial)
-    if style.unit:
-        scope.synchronise(plan, "unit", f"let systemd move it to {style.unit}")
-    for place, hierarchy in enumerate(hierarchies):
-        plan.enter_cgroup(1 + place, hierarchy.mount)
+    _enter_cgroups(plan, scope, style.unit, 1, hierarchies)
     identity.add_affinity(plan, config.process.cpu_affinity_final)
     if config.process.cpu_affinity_initial is None and config.process.cpu_affinity_final is None:
         identity.reset_affinity(plan)
@@ -219,6 +213,16 @@ def compile_program(config: Config, host: Host, style: Style = Style()) -> Plan:
         args=process.args,
         env=process.env,
     )
+
+
+def _enter_cgroups(
+    plan: PlanWriter, scope: Scope, unit: str, first: int, hierarchies: tuple[HierarchyPlan, ...]
+) -> None:
+    """By itself, on v1; or systemd does it. `first`: the slot of the first `tasks`."""
+    if unit:
+        scope.synchronise(plan, "unit", f"let systemd move it to {unit}")
+    for place, hierarchy in enumerate(hierarchies):
+        plan.enter_cgroup(first + place, hierarchy.mount)
 
 
 def _cgroup_prefixes(config: Config, host: Host, hierarchies: tuple[HierarchyPlan, ...]) -> dict[str, str]:

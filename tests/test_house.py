@@ -97,6 +97,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_arguments",
         "_plans",
         "_request",
+        "_unit_run",
         "_result",
         "_run",
         "_running",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from oci_command import ROOT, Oci
 
+from cycontainer import run
 from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
@@ -246,6 +247,18 @@ def test_a_slice_holds_a_container_itself(tmp_path: Path, busybox_rootfs: str) -
     occupied = config_of(busybox_rootfs, "true", path="::system.slice")
     with pytest.raises(CgroupError, match=r"system\.slice.*EBUSY"):
         Container.create("one", occupied, root=str(tmp_path), cgroup_manager="systemd", stdin=DEVNULL)
+
+
+@pytest.mark.systemd
+@needs_limits
+def test_run_has_a_scope_too(busybox_rootfs: str) -> None:
+    result = run(["cat", "/proc/self/cgroup"], rootfs=busybox_rootfs, pids=20, cgroup_manager="systemd")
+    assert result.returncode == 0 and result.stdout.splitlines()[-1].endswith(b":/"), result
+    small = run(
+        ["sh", "-c", "(true) & (true) & (true) & wait"], rootfs=busybox_rootfs, pids=2, cgroup_manager="systemd"
+    )
+    assert b"fork" in small.stderr
+    assert "cycontainer-run" not in systemctl("list-units", "--all")
 
 
 @pytest.mark.systemd
