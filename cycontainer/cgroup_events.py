@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cycontainer.state import State
     from cycontainer.stats import Stats
 
-STALLED: Final = b"some 150000 1000000"  # microseconds of each second in which a process waited for memory
+# Microseconds of each two seconds in which a process waited for memory; an ordinary user may ask for no other window.
+STALLED: Final = b"some 300000 2000000"
 LEVEL: Final = "medium"  # of v1: the kernel swaps, and gives up its file cache
 
 

@@ -1,10 +1,17 @@
-"""How a change of limits is undone: what to write in order to have again what a file shows now. Hot; pure."""
+"""What goes before a change of limits: whether it may be made, and what to write in order to undo it. Hot."""
 
 from __future__ import annotations
+
+import os
+from errno import EBUSY
+
+from cycontainer.errors import CgroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cycontainer.cgroups import Cgroup, _Plan
 
     Writes = tuple[tuple[bytes, bytes], ...]
 
@@ -26,6 +33,24 @@ BY_DEVICE = {
     b"rdma.max": b"hca_handle=max hca_object=max",
     b"misc.max": b"max",
 }
+
+
+MEMORY = (("memory.usage_in_bytes",), ("memory.current",))  # of v1, of v2
+WITH_SWAP = (("memory.memsw.usage_in_bytes",), ("memory.current", "memory.swap.current"))
+
+
+def check_usage(cgroup: Cgroup, plan: _Plan) -> None:
+    """`checkBeforeUpdate`: v2 would kill processes until the rest fits.
+
+    Raises:
+        CgroupError: EBUSY with the file that counts more than the limit, its value.
+    """
+    for limit, sums in ((plan.swap_check, WITH_SWAP), (plan.memory_check, MEMORY)):
+        for files in sums if limit is not None else ():
+            counts = [int(text) for text in cgroup.read_all(files) if text is not None]
+            if limit is not None and sum(counts) > limit:
+                path = next(path for path in cgroup.paths if os.path.exists(f"{path}/{files[0]}"))
+                raise CgroupError(f"{path}/{files[-1]}", EBUSY, str(limit))
 
 
 def former_value(file: bytes, value: bytes, text: bytes) -> bytes:

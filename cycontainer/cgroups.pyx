@@ -232,7 +232,7 @@ cdef class Cgroup:
             CgroupError: which file refused which value; what was there before is put back. What cannot be put back is
                 a note on it. ENOENT: the container has no cgroup in a hierarchy of the plan.
         """
-        from cycontainer.cgroup_restore import steps    # a container is seldom updated
+        from cycontainer.cgroup_restore import check_usage, steps    # a container is seldom updated
 
         wanted = {}
         for hierarchy in plan.hierarchies:
@@ -241,7 +241,7 @@ cdef class Cgroup:
                 raise CgroupError(hierarchy.mount, ENOENT)
             if hierarchy.writes:
                 wanted[index] = hierarchy.writes
-        self._check_usage(plan.memory_check)
+        check_usage(self, plan)
         if self._updating:                    # by another thread, which reads what would be freed now
             raise CgroupError(self.paths[0], EBUSY)
         self._updating = True
@@ -278,14 +278,6 @@ cdef class Cgroup:
     cdef int _mounted_at(self, str mount) except -2:
         mounts = [each[0] for each in self._texts[:self._count]]
         return mounts.index(os.fsencode(mount)) if os.fsencode(mount) in mounts else -1
-
-    cdef int _check_usage(self, limit) except -1:
-        """`checkBeforeUpdate`: v2 would kill processes until the rest fits."""
-        for file in ("memory.current", "memory.usage_in_bytes") if limit is not None else ():
-            usage = self.read_all((file,))[0]
-            if usage is not None and int(usage) > limit:
-                raise CgroupError(f"{self.paths[self._place_of(file)]}/{file}", EBUSY, str(limit))
-        return 0
 
     cdef int _write_all(self, dict wanted) except -1:
         cdef Failure failure

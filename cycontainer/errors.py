@@ -150,7 +150,11 @@ _ADVICE = (  # the files that it is about, () is any; the errno; what to do
     (("cpuset.cpus", "cpuset.mems"), errno.ERANGE, "there is no such number on this machine"),
     (("cpuset.cpus", "cpuset.mems"), errno.EACCES, "the cgroup above it does not have all of these"),
     (("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), errno.EBUSY, "more than that is in use and stays so"),
-    (("memory.current", "memory.usage_in_bytes"), errno.EBUSY, "more than that is in use: checkBeforeUpdate"),
+    (
+        ("memory.current", "memory.usage_in_bytes", "memory.swap.current", "memory.memsw.usage_in_bytes"),
+        errno.EBUSY,
+        "more than that is in use: checkBeforeUpdate",
+    ),
     ((), errno.ENOENT, "this kernel, or the cgroup above, does not have it"),
     ((), errno.EROFS, "the cgroup file system is mounted read-only here"),
     ((), errno.EACCES, "that cgroup is not this user's: limits need root, or a delegated cgroup on v2"),

@@ -48,12 +48,13 @@ class CgroupPlan(Record):
     Attributes:
         hierarchies: v1's, whose places are the init's first slots, and then v2.
         warnings: what was asked for and does not exist, a sentence each.
-        memory_check: an update to this limit is refused when more is in use.
+        memory_check, swap_check: an update to this limit, of memory alone or with swap, is refused when more is used.
     """
 
     hierarchies: tuple[HierarchyPlan, ...] = ()
     warnings: tuple[str, ...] = ()
     memory_check: int | None = None
+    swap_check: int | None = None
 
     @property
     def v1(self) -> tuple[HierarchyPlan, ...]:
@@ -100,7 +101,14 @@ def compile_resources(
         every = all_controllers and (not v1 or bool(layout.v2.controllers))
         unified = _unified(left, layout, v1, every=every, rootless=rootless)
         plans += [unified.replace(owner=owner)] if unified else []
-    return CgroupPlan(hierarchies=tuple(plans), warnings=warnings, memory_check=_memory_check(resources.memory))
+    memory = resources.memory
+    checked = memory if memory is not None and memory.check_before_update else None
+    return CgroupPlan(
+        hierarchies=tuple(plans),
+        warnings=warnings,
+        memory_check=_limited(checked.limit) if checked else None,
+        swap_check=_limited(checked.swap) if checked else None,
+    )
 
 
 def _obsolete(memory: Memory | None, *, v2: bool) -> tuple[str, ...]:
@@ -114,10 +122,8 @@ def _obsolete(memory: Memory | None, *, v2: bool) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _memory_check(memory: Memory | None) -> int | None:
-    if memory is None or not memory.check_before_update or memory.limit is None or memory.limit < 0:
-        return None
-    return memory.limit
+def _limited(value: int | None) -> int | None:
+    return value if value is not None and value > 0 else None
 
 
 def _left_for_v2(resources: Resources, v1: frozenset[str]) -> Resources:

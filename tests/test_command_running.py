@@ -13,13 +13,43 @@ from typing import Any
 import pytest
 from oci_command import COMMAND, Oci, gone
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+from cycontainer.host import current
+from cycontainer.resources_v2 import cpu_weight
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(current().cgroups.mode == "none", reason="needs cgroups")]
+V1 = bool(current().cgroups.v1)
+NO_LIMIT = 1 << 60  # v1 shows a number of pages that no machine has
 
 
 def limit(oci: Oci, file: str) -> str:
     """A file of the container's cgroup."""
-    with open(f"/sys/fs/cgroup/{file.partition('.')[0]}/cycontainer/one/{file}") as opened:
+    with open(f"/sys/fs/cgroup/{file.partition('.')[0] if V1 else '.'}/cycontainer/one/{file}") as opened:
         return opened.read().strip()
+
+
+def memory(oci: Oci) -> int:
+    """Its limit of memory, in bytes."""
+    return _number(limit(oci, "memory.limit_in_bytes" if V1 else "memory.max"))
+
+
+def memory_and_swap(oci: Oci) -> int:
+    """That of both together."""
+    if V1:
+        return _number(limit(oci, "memory.memsw.limit_in_bytes"))
+    return min(memory(oci) + _number(limit(oci, "memory.swap.max")), NO_LIMIT)
+
+
+def _number(text: str) -> int:
+    return NO_LIMIT if text == "max" else min(int(text), NO_LIMIT)
+
+
+def shares(oci: Oci) -> int:
+    """v1's number, or the weight that it comes to on v2."""
+    return int(limit(oci, "cpu.shares" if V1 else "cpu.weight"))
+
+
+def quota(oci: Oci) -> str:
+    return limit(oci, "cpu.cfs_quota_us") if V1 else limit(oci, "cpu.max").split()[0]
 
 
 # --- ps
@@ -129,30 +159,43 @@ def test_update_changes_limits_by_options(oci: Oci) -> None:
     oci.start()
     oci.done("update", "one", "--memory", "50M", "--memory-swap", "60m", "--pids-limit", "20", "--cpu-share=512")
     oci.done("update", "--cpu-period", "50000", "--cpu-quota", "20000", "--cpuset-cpus", "0", "one")
-    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "memory.memsw.limit_in_bytes")) == (
-        str(50 << 20),
-        str(60 << 20),
-    )
-    assert (limit(oci, "pids.max"), limit(oci, "cpu.shares"), limit(oci, "cpu.cfs_quota_us")) == ("20", "512", "20000")
+    assert (memory(oci), memory_and_swap(oci)) == (50 << 20, 60 << 20)
+    assert (limit(oci, "pids.max"), shares(oci), quota(oci)) == ("20", 512 if V1 else cpu_weight(512), "20000")
     assert limit(oci, "cpuset.cpus") == "0"
 
 
-@pytest.mark.parametrize(("memory", "swap"), [(200, 300), (20, 30), (200, -1), (20, 400)])
-def test_memory_and_swap_change_in_either_direction(oci: Oci, memory: int, swap: int) -> None:
+@pytest.mark.parametrize(("size", "swap"), [(200, 300), (20, 30), (200, -1), (20, 400)])
+def test_memory_and_swap_change_in_either_direction(oci: Oci, size: int, swap: int) -> None:
     oci.start()
     oci.done("update", "--memory", "100M", "--memory-swap", "150M", "one")
-    oci.done("update", "--memory", f"{memory}M", "--memory-swap", f"{swap}M" if swap > 0 else "-1", "one")
-    assert limit(oci, "memory.limit_in_bytes") == str(memory << 20)
-    assert swap < 0 or limit(oci, "memory.memsw.limit_in_bytes") == str(swap << 20)
+    oci.done("update", "--memory", f"{size}M", "--memory-swap", f"{swap}M" if swap > 0 else "-1", "one")
+    assert (memory(oci), memory_and_swap(oci)) == (size << 20, swap << 20 if swap > 0 else NO_LIMIT)
 
 
 def test_swap_alone_and_no_limit_at_all(oci: Oci) -> None:
     oci.start()
     oci.done("update", "--memory", "100M", "--memory-swap", "150M", "one")
     oci.done("update", "--memory-swap", "120M", "one")
-    assert limit(oci, "memory.memsw.limit_in_bytes") == str(120 << 20)
+    assert memory_and_swap(oci) == 120 << 20
     oci.done("update", "--memory", "-1", "one")
-    assert int(limit(oci, "memory.memsw.limit_in_bytes")) > 1 << 60
+    assert memory_and_swap(oci) == NO_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"limit": 4096, "checkBeforeUpdate": True}, "rejecting memory limit 4096"),
+        ({"limit": 4096, "swap": 8192, "checkBeforeUpdate": True}, "rejecting memory+swap limit 8192"),
+    ],
+)
+def test_a_limit_below_what_is_in_use_is_rejected_when_it_is_to_be_checked(
+    oci: Oci, document: dict[str, Any], text: str
+) -> None:
+    oci.start()
+    before = memory(oci), memory_and_swap(oci)
+    done = oci("update", "-r", "-", "one", stdin=None, input=json.dumps({"memory": document}))
+    assert done.returncode == 1 and text in done.stderr
+    assert (memory(oci), memory_and_swap(oci)) == before
 
 
 def test_update_reads_a_document(oci: Oci, tmp_path: Path) -> None:
@@ -161,7 +204,7 @@ def test_update_reads_a_document(oci: Oci, tmp_path: Path) -> None:
     with open(tmp_path / "resources.json", "w") as file:
         json.dump(document, file)
     oci.done("update", "--resources", f"{tmp_path}/resources.json", "one")
-    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "cpu.shares")) == (str(64 << 20), "100")
+    assert (memory(oci), shares(oci)) == (64 << 20, 100 if V1 else cpu_weight(100))
     done = subprocess.run(
         [*COMMAND, "--root", oci.states, "update", "-r", "-", "one"], input=b'{"pids": {"limit": 33}}', check=True
     )
@@ -170,7 +213,7 @@ def test_update_reads_a_document(oci: Oci, tmp_path: Path) -> None:
 
 def test_an_update_that_fails_changes_nothing(oci: Oci) -> None:
     oci.start()
-    before = limit(oci, "memory.limit_in_bytes"), limit(oci, "pids.max")
+    before = memory(oci), limit(oci, "pids.max")
     for words in (
         ("--pids-limit", "20", "--cpuset-cpus", "4000"),
         ("--memory", "1Q"),
@@ -181,7 +224,7 @@ def test_an_update_that_fails_changes_nothing(oci: Oci) -> None:
     ):
         done = oci("update", *words, "one")
         assert done.returncode == 1 and done.stderr.startswith("cycontainer: "), words
-    assert (limit(oci, "memory.limit_in_bytes"), limit(oci, "pids.max")) == before
+    assert (memory(oci), limit(oci, "pids.max")) == before
     assert oci.done("update", "--kernel-memory", "50M", "one") == ""
 
 

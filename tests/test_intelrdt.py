@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 from fake_resctrl import FakeResctrl
+from in_cgroup import PATH, cgroup_of, plan_of
 
-from cycontainer.config import IntelRdt
+from cycontainer.config import IntelRdt, Resources
+from cycontainer.deletion import open_cgroup
 from cycontainer.errors import ConfigError
 from cycontainer.intelrdt import Group, assign, find_root, join, plan_group, remove, update
+from cycontainer.state import CgroupPlace, State
+from cycontainer.updating import update as update_limits
 
 pytestmark = pytest.mark.root
 PID = 4_000_000  # of no process
@@ -135,3 +139,19 @@ def test_a_failed_start_removes_the_named_group_that_it_is_alone_in(resctrl: Fak
     resctrl.nodes["gold/tasks"] = f"{PID}\n"
     remove(group, PID)
     assert "gold" not in resctrl.nodes
+
+
+@pytest.mark.cgroup1
+def test_an_update_whose_schemata_are_refused_takes_the_limits_back(resctrl: FakeResctrl) -> None:
+    group = assigned(IntelRdt(schemata=("L3:0=f",)), "c1", PID, resctrl.path)
+    plan = plan_of(Resources(pids=5))
+    with cgroup_of(plan):
+        places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=PATH) for at in plan.hierarchies]
+        state = State(
+            id="c1", bundle="/", version="1.3.0", created="", owner=0, cgroups=tuple(places), resctrl=group
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match=r"Missing '='"):
+            update_limits(state, {"pids": {"limit": 6}}, IntelRdt(l3_cache_schema="nonsense"))
+        assert open_cgroup(state).read("pids.max") == b"5\n"
+        update_limits(state, {"pids": {"limit": 6}}, IntelRdt(l3_cache_schema="L3:0=1"))
+        assert (open_cgroup(state).read("pids.max"), resctrl.nodes["c1/schemata"]) == (b"6\n", "L3:0=1\n")

@@ -76,6 +76,8 @@ def _cgroup(error: CgroupError, verb: str) -> str:
     file = error.path.rpartition("/")[2]
     if error.errno == errno.EBUSY and file in ("memory.current", "memory.usage_in_bytes"):
         return f"rejecting memory limit {error.value}: more is in use"
+    if error.errno == errno.EBUSY and file in ("memory.swap.current", "memory.memsw.usage_in_bytes"):
+        return f"rejecting memory+swap limit {error.value}: more is in use"
     if error.errno == errno.EBUSY and error.value is None and verb in ("create", "run"):
         return f"container's cgroup is not empty: {error.path}"
     what = f"write {error.value!r} to {error.path}" if error.value is not None else error.path
