@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cycontainer.device_rules import device_writes
 from cycontainer.errors import ConfigError
-from cycontainer.limits import Writes, rdma_writes
+from cycontainer.limits import Writes, cpuset_writes, hugepage_writes, pids_writes, rdma_writes, throttles_of
 from cycontainer.resources import PATH
 
 TYPE_CHECKING = False
@@ -40,48 +40,15 @@ def _cpu(cpu: Cpu) -> Writes:
     return writes
 
 
-def _cpuset(cpu: Cpu) -> Writes:
-    writes = Writes()
-    writes.add("cpu.cpus", "cpuset.cpus", cpu.cpus)
-    writes.add("cpu.mems", "cpuset.mems", cpu.mems)
-    return writes
-
-
 def _block_io(block: BlockIO) -> Writes:
     """BFQ's weights: CFQ, to which `leafWeight` and blkio.weight belonged, was removed in Linux 5.0."""
     writes = Writes()
-    if block.leaf_weight or any(device.leaf_weight for device in block.weight_devices):
-        raise ConfigError(
-            f"{PATH}.blockIO.leafWeight", "Linux has no such weight any more: it went with the CFQ scheduler"
-        )
     writes.add("blockIO.weight", "blkio.bfq.weight", block.weight or None)
     for device in block.weight_devices:
         value = f"{device.major}:{device.minor} {device.weight}" if device.weight else None
         writes.add("blockIO.weightDevice", "blkio.bfq.weight_device", value)
-    for name, throttles in (
-        ("read_bps", block.throttle_read_bps),
-        ("write_bps", block.throttle_write_bps),
-        ("read_iops", block.throttle_read_iops),
-        ("write_iops", block.throttle_write_iops),
-    ):
-        for each in throttles:
-            value = f"{each.major}:{each.minor} {each.rate}"
-            writes.add("blockIO.throttle", f"blkio.throttle.{name}_device", value)
-    return writes
-
-
-def _pids(limit: int) -> Writes:
-    writes = Writes()
-    writes.add("pids.limit", "pids.max", "max" if limit < 0 else limit)
-    return writes
-
-
-def _huge_pages(limits: tuple[tuple[str, int], ...]) -> Writes:
-    writes = Writes()
-    for size, limit in limits:
-        writes.add("hugepageLimits", f"hugetlb.{size}.limit_in_bytes", limit)
-        writes.add("hugepageLimits", f"hugetlb.{size}.rsvd.limit_in_bytes", limit)
-        writes.add_instead()  # some kernels count only what is used
+    for name, _, each in throttles_of(block):
+        writes.add("blockIO.throttle", f"blkio.throttle.{name}_device", f"{each.major}:{each.minor} {each.rate}")
     return writes
 
 
@@ -106,11 +73,11 @@ def writes_v1(resources: Resources, *, every_device_rule: bool) -> dict[str, Wri
     return {
         "memory": _memory(memory) if memory else Writes(),
         "cpu": _cpu(cpu) if cpu else Writes(),
-        "cpuset": _cpuset(cpu) if cpu else Writes(),
-        "pids": _pids(resources.pids) if resources.pids is not None else Writes(),
+        "cpuset": cpuset_writes(cpu) if cpu else Writes(),
+        "pids": pids_writes(resources.pids) if resources.pids is not None else Writes(),
         "devices": device_writes(resources.devices) if resources.devices or every_device_rule else Writes(),
         "blkio": _block_io(block_io) if block_io else Writes(),
-        "hugetlb": _huge_pages(resources.hugepages),
+        "hugetlb": hugepage_writes(resources.hugepages, "limit_in_bytes"),
         "net_cls": _network_class(resources.network_class),
         "net_prio": _network_priorities(resources.network_priorities),
         "rdma": rdma_writes(resources.rdma),

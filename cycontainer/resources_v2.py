@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 
 from cycontainer.errors import ConfigError
-from cycontainer.limits import Writes, rdma_writes
+from cycontainer.limits import Writes, cpuset_writes, hugepage_writes, pids_writes, rdma_writes, throttles_of
 from cycontainer.resources import PATH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import BlockIO, Cpu, Memory, Resources, Throttle
+    from cycontainer.config import BlockIO, Cpu, Memory, Resources
 
 LEAST_SHARES: Final = 2
 MOST_SHARES: Final = 1 << 18
@@ -78,17 +78,8 @@ def _cpu(cpu: Cpu) -> Writes:
     return writes
 
 
-def _cpuset(cpu: Cpu) -> Writes:
-    writes = Writes()
-    writes.add("cpu.cpus", "cpuset.cpus", cpu.cpus)
-    writes.add("cpu.mems", "cpuset.mems", cpu.mems)
-    return writes
-
-
 def _io(block: BlockIO) -> Writes:
     """BFQ's weights where its scheduler is there, else those of io.cost."""
-    if block.leaf_weight or any(device.leaf_weight for device in block.weight_devices):
-        raise ConfigError(f"{PATH}.blockIO.leafWeight", "Linux has no such weight: it went with the CFQ scheduler")
     writes = Writes()
     if block.weight:
         writes.add("blockIO.weight", "io.bfq.weight", block.weight)
@@ -98,34 +89,8 @@ def _io(block: BlockIO) -> Writes:
             numbers = f"{device.major}:{device.minor}"
             writes.add("blockIO.weightDevice", "io.bfq.weight", f"{numbers} {device.weight}")
             writes.add_instead("io.weight", f"{numbers} {io_weight(device.weight)}")
-    for name, throttles in (
-        ("rbps", block.throttle_read_bps),
-        ("wbps", block.throttle_write_bps),
-        ("riops", block.throttle_read_iops),
-        ("wiops", block.throttle_write_iops),
-    ):
-        for each in throttles:
-            writes.add("blockIO.throttle", "io.max", _throttle(each, name))
-    return writes
-
-
-def _throttle(throttle: Throttle, name: str) -> str:
-    return f"{throttle.major}:{throttle.minor} {name}={throttle.rate or 'max'}"  # v1: 0 takes the limit away
-
-
-def _huge_pages(limits: tuple[tuple[str, int], ...]) -> Writes:
-    """What is used, and what is reserved: mmap(2) would only notice the limit when it touches a page."""
-    writes = Writes()
-    for size, limit in limits:
-        writes.add("hugepageLimits", f"hugetlb.{size}.max", limit)
-        writes.add("hugepageLimits", f"hugetlb.{size}.rsvd.max", limit)
-        writes.add_instead()
-    return writes
-
-
-def _pids(limit: int) -> Writes:
-    writes = Writes()
-    writes.add("pids.limit", "pids.max", _most(limit))
+    for _, name, each in throttles_of(block):  # v1: 0 takes the limit away
+        writes.add("blockIO.throttle", "io.max", f"{each.major}:{each.minor} {name}={each.rate or 'max'}")
     return writes
 
 
@@ -146,10 +111,10 @@ def writes_v2(resources: Resources) -> dict[str, Writes]:
     found = {
         "memory": _memory(memory) if memory else Writes(),
         "cpu": _cpu(cpu) if cpu else Writes(),
-        "cpuset": _cpuset(cpu) if cpu else Writes(),
-        "pids": _pids(resources.pids) if resources.pids is not None else Writes(),
+        "cpuset": cpuset_writes(cpu) if cpu else Writes(),
+        "pids": pids_writes(resources.pids) if resources.pids is not None else Writes(),
         "io": _io(block_io) if block_io else Writes(),
-        "hugetlb": _huge_pages(resources.hugepages),
+        "hugetlb": hugepage_writes(resources.hugepages, "max"),
         "rdma": rdma_writes(resources.rdma),
     }
     _refuse_network(resources)
