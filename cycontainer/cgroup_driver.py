@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cycontainer.errors import ConfigError
 from cycontainer.host import current
 from cycontainer.resources import cgroup_path, paths_of, where
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         def __enter__(self) -> Self: ...
         def __exit__(self, *_: object) -> None: ...
         def places(self) -> dict[str, str]: ...
+        def permitted(self) -> bool: ...
         def make(self, plan: CgroupPlan, pid: int) -> Cgroup: ...
         def stop(self) -> None: ...
 
@@ -57,6 +60,16 @@ class CgroupFiles:
     def places(self) -> dict[str, str]:
         """The container's cgroup in each hierarchy: {mount: path below it}."""
         return where(self._asked, self._id, self.host.cgroups)
+
+    def permitted(self) -> bool:
+        """Whether the caller may make it in every hierarchy: not where the place is another's, or read-only."""
+        for mount, path in self.places().items():
+            place = f"{mount}{path}".rpartition("/")[0]
+            while not os.path.isdir(place):
+                place = place.rpartition("/")[0]
+            if not os.access(place, os.W_OK, effective_ids=True):
+                return False
+        return True
 
     def make(self, plan: CgroupPlan, pid: int) -> Cgroup:  # the process enters it by itself
         """Make it. Raises CgroupError; then nothing is left."""

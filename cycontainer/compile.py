@@ -48,6 +48,7 @@ class Style(Record):
         supervised: system calls that the launcher answers (`supervisor.py`).
         unit: systemd moves the process to this unit in the first step, when the launcher asks for it.
         cgroup: it gets one.
+        rootless: no cgroup, if it gets none, is for want of permission; False: the caller has it; None: see who it is.
         pad: start from the launch pad, where that is possible.
         template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
         ready_network: it joins a network namespace that the launcher has ready.
@@ -72,6 +73,7 @@ class Style(Record):
     supervised: tuple[str, ...] = ()
     unit: str = ""
     cgroup: bool = True
+    rootless: bool | None = None
 
 
 def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  # noqa: B008  # a record is immutable
@@ -238,9 +240,11 @@ def _compile_cgroup(config: Config, host: Host, style: Style) -> CgroupPlan:
     first = host.uid == 0 and host.initial_user_namespace
     layout = host.cgroups
     if not style.cgroup:
-        asked = config.linux.resources if first else config.linux.resources.replace(devices=())
+        ruled = first and not style.rootless
+        asked = config.linux.resources if ruled else config.linux.resources.replace(devices=())
         _refuse_limits(asked, "the container is to have no cgroup: the manager is disabled")
         return CgroupPlan()
+    first = first or style.rootless is False
     delegated = layout.v2 is not None and layout.v2.delegated
     if not first and layout.mode == "v2" and not delegated:
         _refuse_limits(

@@ -14,6 +14,7 @@ from cycontainer._fd import close_all
 from cycontainer.cgroup_driver import driver_of
 from cycontainer.compile import NO_PROGRAM, Style, compile_plan
 from cycontainer.config import Process as ProcessConfig
+from cycontainer.config import Resources
 from cycontainer.confinement import notifies
 from cycontainer.duties import Duties
 from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
@@ -56,6 +57,8 @@ class Wishes(Record):
         detached: the caller does not stay: a terminal needs a `console_socket`.
         notify: the program gets a socket for sd_notify(3), which `start` listens at.
         cgroup_manager: who makes its cgroup: "cgroupfs" is cycontainer, "systemd", "disabled" is nobody.
+        rootless: a cgroup that nobody asked for may be missing, where the caller may not make it; False: it may not;
+            None: it is seen who the caller is.
         warn: called with each of the configuration's warnings.
     """
 
@@ -72,6 +75,7 @@ class Wishes(Record):
     detached: bool = False
     notify: bool = False
     cgroup_manager: str = "cgroupfs"
+    rootless: bool | None = None
     warn: Callable[[str], None] | None = None
 
 
@@ -116,6 +120,20 @@ def make_cgroup(plan: Plan, driver: Driver, undo: Undo, pid: int = 0) -> Cgroup 
     cgroup = driver.make(plan.cgroup, pid)
     undo.later("remove the cgroup", lambda: end_cgroup(cgroup))
     return cgroup
+
+
+def _has_cgroup(config: Config, wishes: Wishes, driver: Driver) -> bool:
+    """Whether the container is to have one: as runc's --rootless has it, what could not be made is left out silently
+    only when neither a limit nor a path was asked for."""
+    if wishes.cgroup_manager == "disabled":
+        return False
+    if not wishes.rootless or config.linux.cgroups_path or driver.permitted():
+        return True
+    if config.linux.resources.replace(devices=()) != Resources():
+        raise ConfigError(
+            "linux.resources", "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
+        )
+    return False
 
 
 def _supervisor(wishes: Wishes) -> Supervisor | None:
@@ -189,7 +207,7 @@ def _set_up(
     calls = supervisor.calls if supervisor else ()
     style = Style(
         pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls,
-        unit=driver.scope, cgroup=wishes.cgroup_manager != "disabled",
+        unit=driver.scope, cgroup=_has_cgroup(config, wishes, driver), rootless=wishes.rootless,
     )  # fmt: skip
     plan = compile_plan(_with_process(config), driver.host, style)
     state = intend(config, driver, plan, directory.container_id, wishes.bundle)

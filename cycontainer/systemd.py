@@ -318,6 +318,10 @@ class CgroupUnit:
     def __exit__(self, *_: object) -> None:
         self._systemd.__exit__()
 
+    def permitted(self) -> bool:
+        """Whether it may be made: that is systemd's to say."""
+        return True
+
     def places(self) -> dict[str, str]:
         """The container's cgroup in each hierarchy: {mount: path below it}."""
         return {each.mount: self.path for each in self.host.cgroups.all}

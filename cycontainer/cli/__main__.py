@@ -40,11 +40,12 @@ GLOBAL: Final = (
     Option(names=("--log-format",), value="FORMAT", help="text or json"),
     Option(names=("--systemd-cgroup",), help="as --cgroup-manager systemd"),
     Option(names=("--cgroup-manager",), value="NAME", help="cgroupfs, systemd or disabled"),
-    Option(names=("--rootless",), value="WHEN", help="true, false or auto: it is seen what the user may do"),
+    Option(names=("--rootless",), value="WHEN", help="true: cgroups may be forbidden; false: they may not; or auto"),
     Option(names=("--criu",), value="FILE", help="obsolete, and ignored: criu is looked up in PATH"),
     Option(names=("--version", "-v"), help="print the version"),
     Option(names=("--help", "-h"), help="print this"),
 )
+ROOTLESS: Final = {"auto": None, "": None, "true": True, "1": True, "false": False, "0": False}
 MANAGERS: Final = ("cgroupfs", "systemd", "disabled")
 FAILED: Final = {"exec": 255}  # and 1 for every other verb
 
@@ -66,7 +67,7 @@ def _version() -> str:
 def _check(options: Arguments) -> None:
     """Global options that say how: what is not there is refused, not ignored."""
     options.choice("--log-format", FORMATS)
-    options.choice("--rootless", ("auto", "true", "false"))
+    options.choice("--rootless", tuple(ROOTLESS))
     options.choice("--cgroup-manager", MANAGERS)
 
 
@@ -82,6 +83,7 @@ def _dispatch(name: str, words: list[str], options: Arguments, report: Report) -
     arguments.root, arguments.warn = options.value("--root") or None, report.warn
     manager = options.choice("--cgroup-manager", MANAGERS)
     arguments.cgroup_manager = "systemd" if options.given("--systemd-cgroup") else manager
+    arguments.rootless = ROOTLESS[options.choice("--rootless", tuple(ROOTLESS))]
     report.tell(f"{name} {' '.join(words)}")
     status: int = module.main(arguments)
     report.tell(f"{name} returns {status}")

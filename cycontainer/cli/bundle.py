@@ -40,6 +40,7 @@ def create_from_bundle(arguments: Arguments, *, detached: bool) -> Container:
         detached=detached,
         notify=bool(os.environ.get("NOTIFY_SOCKET")),
         cgroup_manager=arguments.cgroup_manager,
+        rootless=arguments.rootless,
         pivot=not arguments.given("--no-pivot"),
         new_keyring=not arguments.given("--no-new-keyring"),
         warn=arguments.warn,

@@ -52,6 +52,7 @@ class Arguments:
 
     Attributes:
         root: the directory that states are kept in, by the global option; None is the default one.
+        rootless: whether there may be no permission to make cgroups, by the global option; None: that is seen.
         cgroup_manager: who makes cgroups, by the global options: "cgroupfs", "systemd" or "disabled".
         warn: tells the user something that is no error.
     """
@@ -60,6 +61,7 @@ class Arguments:
         self.operands, self._values = operands, values
         self.root: str | None = None
         self.cgroup_manager = "cgroupfs"
+        self.rootless: bool | None = None
         self.warn: Callable[[str], None] = lambda text: None
 
     def given(self, name: str) -> bool:
