@@ -15,13 +15,14 @@ from cycontainer.criu.externals import (
     View,
     binds_of,
     external_mounts,
+    has_new_network,
     kinds_of,
     namespace_words,
     refuse_mapped_mounts,
     standard_files,
 )
 from cycontainer.criu.images import ImageDirectory, Note, write_note
-from cycontainer.criu.network import choose_lock, unlock
+from cycontainer.criu.network import SKIPS, choose_lock, devices_of, unlock
 from cycontainer.criu.options import (
     CLONE_NEWNET,
     CheckpointOptions,
@@ -241,7 +242,7 @@ def _options(
         found[name] = getattr(options, name)
     for name in ("lazy_pages", "auto_dedup"):
         found[name] = getattr(options, name)
-    if any(each.type == "network" and each.path is None for each in subject.config.linux.namespaces):
+    if has_new_network(subject.config):
         found["empty_ns"] = CLONE_NEWNET
     return found
 
@@ -330,7 +331,7 @@ def _dump(
     *,
     saved: Callable[[], None] | None,
 ) -> None:
-    lock = options.network_lock or choose_lock()
+    lock = options.network_lock or _choose_lock(criu, subject, options)
     request = _options(subject, options, images, work)
     request["network_lock"] = network_lock(lock)
     with Held(subject.cgroup) as held:
@@ -342,6 +343,12 @@ def _dump(
         kind = "SINGLE_PRE_DUMP" if options.pre_dump else "DUMP"
         dump = _Dump(options, saved)
         _ask(criu, kind, request, dump=dump, subject=subject, lock=lock, log=f"{work.path}/{LOG}")
+
+
+def _choose_lock(criu: Criu, subject: Subject, options: CheckpointOptions) -> str:
+    """None where nothing comes in and no connection is saved: criu runs programs for it, twice here and twice later."""
+    alone = has_new_network(subject.config) and not options.tcp_established and criu.version >= SKIPS
+    return "skip" if alone and devices_of(subject.pid) == {"lo"} else choose_lock()
 
 
 def _ask(criu: Criu, kind: str, request: dict[str, Any], *, dump: _Dump, subject: Subject, lock: str, log: str) -> None:

@@ -205,6 +205,11 @@ def refuse_mapped_mounts(config: Config) -> None:
 # --- namespaces
 
 
+def has_new_network(config: Config) -> bool:
+    """Whether its network namespace was made for it."""
+    return any(each.type == "network" and each.path is None for each in config.linux.namespaces)
+
+
 def external_namespaces(config: Config) -> dict[str, str]:
     """The joined namespaces that criu has to be told of: {key: path}.
 

@@ -42,7 +42,7 @@ class Note(Record):
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
         files: where those led to.
         pre_dump: there is nothing but memory.
-        pid: the first process's, then: criu 3.17 names its nftables table after it, and does not find it again.
+        pid: the first process's, then: before 4.1 criu names its nftables table after it, and does not find it again.
     """
 
     machine: str

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+SKIPS: Final = (3, 19, 0)  # the first criu that can leave the network as it is
 TABLE: Final = "cycontainer"
 IPTABLES_RULES: Final = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n"
 
@@ -32,6 +33,12 @@ def program(name: str) -> str:
 def choose_lock() -> str:
     """criu's own default where it can have it; nftables needs no program."""
     return "iptables" if program("iptables-restore") else "nftables"
+
+
+def devices_of(pid: int) -> set[str]:
+    """Of a process's network namespace. Raises OSError."""
+    with open(f"/proc/{pid}/net/dev") as file:
+        return {line.partition(":")[0].strip() for line in file if ":" in line}
 
 
 def bring_loopback_up(pid: int) -> None:

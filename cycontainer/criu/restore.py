@@ -14,6 +14,7 @@ from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration
 from cycontainer.criu.externals import (
     check_same,
     external_namespaces,
+    has_new_network,
     joined_namespaces,
     mount_sources,
     refuse_mapped_mounts,
@@ -145,13 +146,9 @@ def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, no
     }
     names = ("tcp_established", "tcp_close", "ext_unix_sk", "shell_job", "file_locks", "lazy_pages", "auto_dedup")
     found.update({name: getattr(options, name) for name in names})
-    if _has_new_network(config):
+    if has_new_network(config):
         found["empty_ns"] = CLONE_NEWNET
     return found
-
-
-def _has_new_network(config: Config) -> bool:
-    return any(each.type == "network" and each.path is None for each in config.linux.namespaces)
 
 
 # --- while criu works
@@ -169,7 +166,7 @@ class _Progress:
         wanted = self._wanted
         if name == "setup-namespaces":
             self._pid, self.pidfd = pid, os.pidfd_open(pid)
-            if _has_new_network(wanted.config):
+            if has_new_network(wanted.config):
                 bring_loopback_up(pid)
                 self._tables.add(TABLE if self._connected and hold_traffic(pid) else "")
             if wanted.set_up is not None:
