@@ -190,6 +190,10 @@ class Netlink:
         """Set IFF_UP. Raises NetlinkError."""
         self.ask(RTM_SETLINK, 0, _LINK.pack(0, 0, index, IFF_UP, IFF_UP))
 
+    def take_down(self, index: int) -> None:
+        """Clear IFF_UP. Raises NetlinkError."""
+        self.ask(RTM_SETLINK, 0, _LINK.pack(0, 0, index, 0, IFF_UP))
+
     def send_away(self, index: int, namespace: int, name: str) -> None:
         """Move a device into an open network namespace, under a new name. Raises NetlinkError."""
         body = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_NET_NS_FD, _NUMBER.pack(namespace))

@@ -36,7 +36,7 @@ def test_limits_and_their_mount_on_a_v2_machine(busybox_rootfs: str, tmp_path: o
     config = config_of(busybox_rootfs, namespaces=namespaces(() if own else ("cgroup",)), resources=limits)
     options = ["ro", "nosuid", "nodev", "noexec"]
     config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options})
-    look = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cat memory.max pids.max cpu.max; head -n 1 cgroup.procs"
+    look = "(cd /sys/fs/cgroup$(cut -d: -f3 /proc/$$/cgroup); cat memory.max pids.max cpu.max; head -n 1 cgroup.procs)"
     assert Round(str(tmp_path), config).run(look, look, times=2) == [f"{50 << 20}\n20\n50000 100000\n1\n"] * 3
 
 

@@ -22,7 +22,7 @@ from cycontainer.criu.externals import (
     standard_files,
 )
 from cycontainer.criu.images import ImageDirectory, Note, write_note
-from cycontainer.criu.network import SKIPS, choose_lock, devices_of, unlock
+from cycontainer.criu.network import SKIPS, Network, choose_lock, devices_of, unlock
 from cycontainer.criu.options import (
     CLONE_NEWNET,
     CheckpointOptions,
@@ -315,7 +315,12 @@ def _save(
     try:
         with Criu.start(terminal=0 if options.shell_job else -1) as criu:
             _check_features(criu, options)
-            _dump(criu, subject, images, work, options, saved=saved)
+            if options.tcp_established and not options.goes_on and has_new_network(subject.config):
+                with Network(subject.pid) as network:
+                    _dump(criu, subject, images, work, options, saved=saved)
+                    network.cut_off()
+            else:
+                _dump(criu, subject, images, work, options, saved=saved)
         if not options.goes_on:
             _await_end(pidfd, subject)
     finally:

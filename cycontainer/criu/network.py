@@ -53,6 +53,32 @@ def bring_loopback_up(pid: int) -> None:
         os.close(namespace)
 
 
+class Network:
+    """A process's network namespace, which stays as long as this is open. `with` closes it."""
+
+    def __init__(self, pid: int) -> None:
+        self._devices = devices_of(pid) - {"lo"}
+        self._fd = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def cut_off(self) -> None:
+        """Take its devices down. Raises OSError.
+
+        When a namespace goes, its rules go first: what a peer sends before the devices have gone, too, would be
+        answered with the reset of a connection that was saved.
+        """
+        from cycontainer.rtnetlink import netlink_in
+
+        with netlink_in(self._fd) as netlink:
+            for name in self._devices:
+                netlink.take_down(netlink.link(name).number)
+
+
 # --- between its devices and its sockets
 
 
