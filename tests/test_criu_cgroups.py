@@ -7,6 +7,7 @@ import os
 import pytest
 from saved import Obedient, Round, config_of, namespaces
 
+from cycontainer.errors import CriuError
 from cycontainer.host import current
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
@@ -51,6 +52,32 @@ def test_a_v2_cgroup_is_frozen_and_goes_on_as_it_was(busybox_rootfs: str, tmp_pa
         assert first.container.status == "paused"
         first.container.resume()
         assert first.do("echo here") == "here\n"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(("mode", "limit"), [("ignore", "77"), ("soft", "77"), ("full", "50")])
+def test_whose_limits_it_has(busybox_rootfs: str, tmp_path: object, mode: str, limit: str, paused: bool) -> None:
+    config, root = config_of(busybox_rootfs, resources={"pids": {"limit": 50}}), f"{tmp_path}/states"
+    with Obedient.start("one", config, root) as first:
+        if paused:
+            first.container.pause()
+        first.container.checkpoint(f"{tmp_path}/images", manage_cgroups_mode=mode)
+    config["linux"]["resources"]["pids"]["limit"] = 77
+    with Obedient.restore("two", config, f"{tmp_path}/images", root, manage_cgroups_mode=mode) as second:
+        assert (second.do("echo here"), second.container.status) == ("here\n", "running")
+        paths = second.container.state()["cgroupPaths"].values()
+        (found,) = [f"{path}/pids.max" for path in paths if os.path.exists(f"{path}/pids.max")]
+        with open(found) as file:
+            assert file.read().strip() == limit
+
+
+def test_strict_takes_no_cgroup_that_exists(busybox_rootfs: str, tmp_path: object) -> None:
+    config, root, strict = config_of(busybox_rootfs), f"{tmp_path}/states", {"manage_cgroups_mode": "strict"}
+    with Obedient.start("one", config, root) as first:
+        first.container.checkpoint(f"{tmp_path}/images", **strict)
+    with pytest.raises(CriuError, match="Abort restore of existing cgroups"):
+        Obedient.restore("two", config, f"{tmp_path}/images", root, **strict)
+    assert os.listdir(root) == []
 
 
 def is_unified(path: str) -> bool:

@@ -70,6 +70,26 @@ def test_it_runs_on_beside_its_image(oci: Oci) -> None:
     oci.end(pid)
 
 
+def test_every_option_is_taken(oci: Oci) -> None:
+    count_in(oci)
+    oci.start()
+    words = (
+        "--tcp-established",
+        "--ext-unix-sk",
+        "--file-locks",
+        "--auto-dedup",
+        "--image-path",
+        f"{oci.bundle}/images",
+    )
+    words += ("--empty-ns", "network", "--manage-cgroups-mode", "full", "--network-lock", "nftables")
+    oci.done("checkpoint", *words, "--tcp-skip-in-flight", "--link-remap", "--work-path", f"{oci.bundle}/work", "one")
+    restore(oci, *words, "--no-pivot", "--no-subreaper", "--bundle", oci.bundle, "one")
+    before = counted(oci)
+    while counted(oci) == before:
+        continue
+    oci.end(oci.pid())
+
+
 def test_in_the_foreground_the_program_is_waited_for(oci: Oci) -> None:
     config = oci.config("sh", "-c", "read line; echo $line; exit 7")
     oci.write(config=config)

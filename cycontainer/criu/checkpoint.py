@@ -175,13 +175,13 @@ def _tracer_of(pid: int) -> int:
 class Held:
     """The cgroup frozen; when the block is left, as it was before, unless its processes are gone."""
 
-    def __init__(self, cgroup: Cgroup | None) -> None:
-        self._cgroup = cgroup
+    def __init__(self, cgroup: Cgroup | None, *, freezes: bool) -> None:
+        self._cgroup, self._freezes = cgroup, freezes
         self.freezer = freezer_of(cgroup)
         self._was_frozen = is_frozen(self.freezer)
 
     def __enter__(self) -> Held:
-        if self._cgroup is not None and self.freezer and not self._was_frozen:
+        if self._cgroup is not None and self.freezer and self._freezes and not self._was_frozen:
             self._cgroup.freeze()
         return self
 
@@ -339,7 +339,8 @@ def _dump(
     lock = options.network_lock or _choose_lock(criu, subject, options)
     request = _options(subject, options, images, work)
     request["network_lock"] = network_lock(lock)
-    with Held(subject.cgroup) as held:
+    ours = options.manage_cgroups_mode in ("ignore", "soft")  # else it would be restored as frozen, with criu in it
+    with Held(subject.cgroup, freezes=ours) as held:
         if not options.without_exec:
             _refuse_strangers(subject)
         _refuse_traced(subject)

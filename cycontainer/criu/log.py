@@ -43,6 +43,10 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("ctty inheritance", "a shell that keeps /dev/tty open has a job in the foreground: criu cannot save that"),
     ("send_fds failed (-22)", "a process has an io_uring, which criu cannot save"),
     ("unix: Unix socket", "a process holds a socket of the host, or of another network namespace"),
+    (
+        "Abort restore of existing cgroups",
+        "the container's cgroups are made before: strict has none to make; take soft",
+    ),
     ("Unknown magic", "the image is damaged, or of another kind"),
     ("bytes while ", "the image is damaged: it ends too early"),
     ("Unexpected EOF", "the image is damaged: it ends too early"),

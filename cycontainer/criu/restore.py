@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration
+from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration, freezer_of, is_frozen
 from cycontainer.criu.externals import (
     check_same,
     external_namespaces,
@@ -183,6 +183,12 @@ class _Progress:
                 delete_table(self._pid, table)
         return None
 
+    def wake(self) -> None:
+        """Of a paused container criu restores that, too, where it restores cgroups: and is in there itself."""
+        cgroup = self._wanted.cgroup
+        if cgroup is not None and is_frozen(freezer_of(cgroup)):
+            cgroup.thaw()
+
     def abandon(self, criu: int) -> None:
         """Kill what is there, and wait for it: criu's processes are our children, also those that it has killed.
 
@@ -270,7 +276,8 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
             request["cg_root"] = _cgroup_roots(criu.pid)
             with work.seen_by(criu.pid) as seen:
                 request["work_dir_fd"] = seen.fd
-                criu.ask("RESTORE", request, notified=progress.notified, log=f"{work.path}/{LOG}")
+                log = f"{work.path}/{LOG}"
+                criu.ask("RESTORE", request, notified=progress.notified, silent=progress.wake, log=log)
     except BaseException:
         progress.abandon(session)
         work.remove_yards()

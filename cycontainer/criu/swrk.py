@@ -38,6 +38,7 @@ INSTALL: Final = (
     "install criu 3.15 or newer and have it in PATH (Debian, Ubuntu, Fedora: package criu);"
     " Linux 6.16 and newer need criu 4.2 or newer"
 )
+SILENCE_MS: Final = 200
 LONGEST: Final = 1 << 16  # bytes of one message
 MOST_DESCRIPTORS: Final = 4
 SOCKET: Final = 3  # criu's end of the socket, in criu
@@ -100,6 +101,7 @@ class Criu:
 
     def __init__(self, child: Child, ours: _socket.socket) -> None:
         self._child, self._socket = child, ours
+        self._silent: Callable[[], None] | None = None
         self.pid = child.pid
         self.version = (0, 0, 0)
 
@@ -163,7 +165,13 @@ class Criu:
         return {name: bool(found.get("features", {}).get(name)) for name in names}
 
     def ask(
-        self, kind: str, options: Mapping[str, Any], *, notified: Notified | None = None, log: str = ""
+        self,
+        kind: str,
+        options: Mapping[str, Any],
+        *,
+        notified: Notified | None = None,
+        silent: Callable[[], None] | None = None,
+        log: str = "",
     ) -> dict[str, Any]:
         """Send the request, answer criu's notifications, and return its last answer.
 
@@ -173,11 +181,13 @@ class Criu:
             kind: a key of `rpc.REQUESTS`.
             notified: called with a notification's name, a pid (0 when it has none) and a descriptor (-1 when it has
                 none), which is closed afterwards; what it returns are options for criu.
+            silent: called whenever criu has said nothing for a while.
             log: the path of the log that criu writes.
 
         Raises:
             CriuError: criu failed or died.
         """
+        self._silent = silent
         answer = self._one(kind, {"opts": options}, notified=notified, log=log)
         code = self._end()
         if code and kind != "PRE_DUMP":  # which waits for a dump, and does not like it when none comes
@@ -236,8 +246,20 @@ class Criu:
         fields = {"type": REQUESTS["NOTIFY"], "notify_success": success, "opts": options or None}
         self._socket.send(encode(fields, REQUEST))
 
+    def _await(self) -> None:
+        """Until criu says something."""
+        if self._silent is None:
+            return
+        import select
+
+        watch = select.poll()
+        watch.register(self._socket.fileno(), select.POLLIN)
+        while not watch.poll(SILENCE_MS):
+            self._silent()
+
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         """One message and the descriptors that came with it, which are the caller's."""
+        self._await()
         room = _socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
         data, ancillary, flags, _ = self._socket.recvmsg(LONGEST, room, _socket.MSG_CMSG_CLOEXEC)
         fds: list[int] = []
