@@ -315,16 +315,20 @@ def _save(
     try:
         with Criu.start(terminal=0 if options.shell_job else -1) as criu:
             _check_features(criu, options)
-            if options.tcp_established and not options.goes_on and has_new_network(subject.config):
-                with Network(subject.pid) as network:
-                    _dump(criu, subject, images, work, options, saved=saved)
-                    network.cut_off()
-            else:
+            with _network(subject, options):
                 _dump(criu, subject, images, work, options, saved=saved)
         if not options.goes_on:
             _await_end(pidfd, subject)
     finally:
         os.close(pidfd)
+
+
+def _network(subject: Subject, options: CheckpointOptions) -> Network:
+    ends = options.tcp_established and not options.goes_on and has_new_network(subject.config)
+    try:
+        return Network(subject.pid, ends=ends)
+    except (FileNotFoundError, ProcessLookupError):
+        raise CheckpointError(f"container {subject.id}: {name_of(errno.ESRCH)}") from None
 
 
 def _dump(

@@ -54,24 +54,27 @@ def bring_loopback_up(pid: int) -> None:
 
 
 class Network:
-    """A process's network namespace, which stays as long as this is open. `with` closes it."""
+    """A process's network namespace, which stays as long as the block does.
 
-    def __init__(self, pid: int) -> None:
-        self._devices = devices_of(pid) - {"lo"}
+    When the process and with it the namespace `ends` in there, the devices are taken down: the rules in it go first,
+    and what a peer sends before the devices have gone, too, would be answered by resetting a connection that was saved.
+    """
+
+    def __init__(self, pid: int, *, ends: bool) -> None:
+        self._devices = devices_of(pid) - {"lo"} if ends else set()
         self._fd = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
 
     def __enter__(self) -> Network:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if self._devices and kind is None:
+                self._take_down()
+        finally:
+            os.close(self._fd)
 
-    def cut_off(self) -> None:
-        """Take its devices down. Raises OSError.
-
-        When a namespace goes, its rules go first: what a peer sends before the devices have gone, too, would be
-        answered with the reset of a connection that was saved.
-        """
+    def _take_down(self) -> None:
         from cycontainer.rtnetlink import netlink_in
 
         with netlink_in(self._fd) as netlink:
