@@ -21,6 +21,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE, INIT, COMMAND = "cycontainer", "cycontainer/init", "cycontainer/command"
+PARTS = sorted(glob(f"{PACKAGE}/_cgroup*.pyx"))  # of `cgroups` and of the command: cgroup_parts.h
 GENERATED = "build/c"  # the C that Cython writes
 
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
@@ -46,7 +47,7 @@ LINK = [
 ]  # fmt: skip
 
 # The command reads files that others may have damaged, as root.
-HOSTED = ["-O2", "-g0", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden",
+HOSTED = ["-O2", "-g0", "-fPIC", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-fvisibility=hidden",
           "-ffunction-sections", "-fdata-sections", *WARNINGS]  # fmt: skip
 LINK_HOSTED = ["-pie", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,relro", "-Wl,-z,now",
                "-Wl,-z,noexecstack", "-Wl,--build-id=none"]  # fmt: skip
@@ -62,7 +63,7 @@ def extensions(sources: list[str]) -> list[Extension]:
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
             py_limited_api=ABI3,
             extra_compile_args=COMPILE,
-            extra_link_args=["-s"],
+            extra_link_args=["-s", "-Wl,--gc-sections"],
         )
         for source in sorted(sources)
     ]
@@ -106,6 +107,26 @@ def place(built: str, target: str) -> None:
     os.replace(f"{target}.new", target)
 
 
+def compile_all(sources: list[str], directory: str, headers: list[str], flags: list[str]) -> list[str]:
+    """The objects of C sources, in a directory; what is unchanged is not made again."""
+    os.makedirs(directory, exist_ok=True)
+    objects = [f"{directory}/{os.path.basename(source)}.o" for source in sources]
+    for source, made in zip(sources, objects, strict=True):
+        if newer([source, *headers, __file__], made):
+            subprocess.run([*compiler_and_machine("CC")[0], *flags, "-c", source, "-o", made], check=True)
+    return objects
+
+
+def build_parts() -> list[str]:
+    """The objects of what `cgroups` and the command share."""
+    parts = extensions(PARTS)
+    to_c(parts, force=False)
+    include = [f"-I{path}" for path in (PACKAGE, sysconfig.get_path("include"))]
+    directory = f"build/parts-{compiler_and_machine("CC")[1]}"
+    sources = [str(source) for part in parts for source in part.sources]
+    return compile_all(sources, directory, glob(f"{PACKAGE}/*.h"), [*HOSTED, "-DCYTHON_NO_PYINIT_EXPORT", *include])
+
+
 def build_command(target: str, tree: str = "") -> None:
     """Compile and link the command; `tree` is the source tree whose package it shall use, if it is not beside it."""
     compiler, machine = compiler_and_machine("CC")
@@ -113,13 +134,9 @@ def build_command(target: str, tree: str = "") -> None:
     os.makedirs(directory, exist_ok=True)
     subprocess.run([sys.executable, f"{COMMAND}/facts.py", f"{directory}/facts.h"], check=True)
     defined = [f"-DTREE={json.dumps(tree)}"] if tree else []
-    headers = [*glob(f"{COMMAND}/*.h"), f"{directory}/facts.h", __file__]
-    objects = []
-    for source in sorted(glob(f"{COMMAND}/*.c")):
-        objects.append(f"{directory}/{os.path.basename(source)}.o")
-        if newer([source, *headers], objects[-1]):
-            command = [*compiler, *HOSTED, *defined, f"-I{directory}", "-c", source, "-o", objects[-1]]
-            subprocess.run(command, check=True)
+    headers = [*glob(f"{COMMAND}/*.h"), *glob(f"{PACKAGE}/*.h"), f"{directory}/facts.h"]
+    flags = [*HOSTED, *defined, f"-I{directory}", f"-I{PACKAGE}"]
+    objects = compile_all(sorted(glob(f"{COMMAND}/*.c")), directory, headers, flags) + build_parts()
     linked = f"{directory}/cycontainer"
     if newer(objects, linked):
         subprocess.run([*compiler, *LINK_HOSTED, "-o", linked, *objects], check=True)
@@ -156,6 +173,10 @@ class Build(build_ext):
 
     def build_extensions(self) -> None:
         to_c(self.extensions, force=bool(self.force))
+        for module in self.extensions:
+            if module.name == f"{PACKAGE}.cgroups":
+                module.extra_objects = build_parts()
+                module.depends += module.extra_objects
         super().build_extensions()
 
     def build_init(self, target: str) -> None:
@@ -196,7 +217,7 @@ class Build(build_ext):
 
 if __name__ == "__main__":
     setup(
-        ext_modules=extensions(glob(f"{PACKAGE}/*.pyx")),
+        ext_modules=extensions(sorted({*glob(f"{PACKAGE}/*.pyx")} - {*PARTS})),
         scripts=["cycontainer"],  # compiled, not copied: BuildScripts
         cmdclass={"build_ext": Build, "build_scripts": BuildScripts},
         options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},

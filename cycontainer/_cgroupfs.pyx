@@ -1,4 +1,4 @@
-"""The cgroup file systems: making, writing, walking and removing directories. Hot; GIL-free, by descriptor only.
+"""The cgroup file systems: making, writing, walking and removing directories. Hot; no Python, by descriptor only.
 
 Every path is below a descriptor that was verified to be a cgroup file system's. A directory that is made only to hold a
 container's has the sticky bit: whoever removes the last one in it, in this process or another, knows from it that
@@ -8,9 +8,8 @@ cycontainer made it.
 from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen, strstr
 
-from cycontainer._bpf cimport attach_devices
-from cycontainer._cgrouptree cimport (LONGEST, Numbers, collect, nap, now_us, open_directory, read_file, remove_below,
-                                      write_file)
+from cycontainer._cgroup_parts cimport (LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect,
+                                        nap, now_us, open_directory, read_file, remove_below, write_file)
 from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP,
                                O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, S_ISVTX, close, errno,
                                filesystem, fstatat, fstatfs, mkdirat, openat, stat_result, unlinkat)
@@ -23,7 +22,7 @@ cdef enum:
 
 # --- one hierarchy's directory ---------------------------------------------------------------------------------------
 
-cdef int open_root(Place *place) noexcept nogil:
+cdef public int open_root(Place *place) noexcept nogil:
     """1 for v2, 0 for v1, or a negative errno."""
     cdef filesystem status
     place.root = openat(AT_FDCWD, place.mount, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
@@ -215,7 +214,7 @@ cdef int write_one(Place *place, int index, Failure *failure) noexcept nogil:
     return error
 
 
-cdef int write_all(Place *place, Failure *failure) noexcept nogil:
+cdef public int write_all(Place *place, Failure *failure) noexcept nogil:
     """The values in their order. What is refused as invalid may only be so beside another file's old value (memory and
     memory with swap, quota and burst, shares of an idle group): it is tried again as long as others go through."""
     cdef int index, error, first = -1
@@ -260,7 +259,7 @@ cdef int make_place(Place *place, Failure *failure) noexcept nogil:
     return 0 if place.tasks >= 0 else -errno
 
 
-cdef int make_all(Place *places, int count, Failure *failure) noexcept nogil:
+cdef public int make_all(Place *places, int count, Failure *failure) noexcept nogil:
     """Every hierarchy's, or none: what was made is gone again after a failure."""
     cdef int index, error = 0
     for index in range(count):
@@ -295,7 +294,7 @@ cdef void remove_parents(Place *place) noexcept nogil:
             return
 
 
-cdef int remove_place(Place *place, long deadline) noexcept nogil:
+cdef public int remove_place(Place *place, long deadline) noexcept nogil:
     """The directory with all below. One that was just left stays busy for a moment."""
     cdef long length = 50
     cdef int error

@@ -1,10 +1,9 @@
-"""Holding and killing what is in a cgroup. Hot; GIL-free."""
+"""Holding and killing what is in a cgroup. Hot; no Python."""
 
 from libc.stdlib cimport free
 from libc.string cimport strcmp, strlen, strstr
 
-from cycontainer._cgroupfs cimport Place
-from cycontainer._cgrouptree cimport Numbers, collect, holds, nap, now_us, read_file, write_file
+from cycontainer._cgroup_parts cimport Numbers, Place, collect, holds, nap, now_us, read_file, write_file
 from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ENOENT, ESRCH, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, POLLIN,
                                POLLPRI, SIGKILL, SYS_pidfd_open, SYS_pidfd_send_signal, close, errno, getpid, openat,
                                poll, pollfd, pread, syscall)
@@ -91,7 +90,7 @@ cdef int freeze_unified(Place *place, long deadline) noexcept nogil:
     return await_event(place.directory, b"frozen", c'1', deadline) if error >= 0 else error
 
 
-cdef int thaw_place(Place *place) noexcept nogil:
+cdef public int thaw_place(Place *place) noexcept nogil:
     if place.unified:
         return write_file(place.directory, b"cgroup.freeze", b"0", 1)
     return write_file(place.directory, b"freezer.state", b"THAWED", 6)
@@ -129,11 +128,11 @@ cdef int freeze_v1(Place *place, long deadline) noexcept nogil:
     return error
 
 
-cdef int freeze_place(Place *place, long deadline) noexcept nogil:
+cdef public int freeze_place(Place *place, long deadline) noexcept nogil:
     return freeze_unified(place, deadline) if place.unified else freeze_v1(place, deadline)
 
 
-cdef int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
+cdef public int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
     """The processes in any hierarchy; one may be there several times."""
     cdef int index, error
     found.count = 0
@@ -191,7 +190,7 @@ cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, l
     return error
 
 
-cdef int kill_all(Place *places, int count, long deadline) noexcept nogil:
+cdef public int kill_all(Place *places, int count, long deadline) noexcept nogil:
     """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
     cdef Numbers found, members
     cdef long length = 100

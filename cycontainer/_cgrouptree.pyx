@@ -1,15 +1,15 @@
-"""Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; by descriptor, no GIL."""
+"""Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; by descriptor, no Python."""
 
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, strcmp, strlen
 
+from cycontainer._cgroup_parts cimport Numbers
 from cycontainer._sys cimport (AT_REMOVEDIR, CLOCK_MONOTONIC, DT_DIR, EBUSY, EINTR, ENODEV, ENOENT, ENOMEM, ENOTEMPTY,
                                EOPNOTSUPP, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, O_WRONLY, SYS_getdents64,
                                SYS_openat2, clock_gettime, close, errno, lseek, openat, ppoll, read, syscall, timespec,
                                unlinkat, write)
 
 cdef enum:
-    READ_AT_ONCE = 262144         # bytes
     RESOLVE_WITHIN = 0x1 | 0x4    # RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS
 
 cdef struct Entry:                # struct linux_dirent64, getdents64(2)
@@ -22,13 +22,13 @@ cdef struct Entry:                # struct linux_dirent64, getdents64(2)
 
 # --- files ---------------------------------------------------------------------------------------------------------
 
-cdef long now_us() noexcept nogil:
+cdef public long now_us() noexcept nogil:
     cdef timespec time
     clock_gettime(CLOCK_MONOTONIC, &time)
     return time.tv_sec * 1000000 + time.tv_nsec // 1000
 
 
-cdef long nap(long us) noexcept nogil:
+cdef public long nap(long us) noexcept nogil:
     """Sleep, or until a signal; returns the next nap's length."""
     cdef timespec time
     time.tv_sec, time.tv_nsec = 0, us * 1000
@@ -36,7 +36,7 @@ cdef long nap(long us) noexcept nogil:
     return min(2 * us, 10000)
 
 
-cdef int write_file(int directory, const char *file, const char *value, size_t length) noexcept nogil:
+cdef public int write_file(int directory, const char *file, const char *value, size_t length) noexcept nogil:
     cdef int error = 0, fd = openat(directory, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
     if fd < 0:
         return -errno
@@ -57,7 +57,7 @@ cdef long read_some(int fd, char *text, size_t room) noexcept nogil:
     return got if got >= 0 else -errno
 
 
-cdef long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil:
+cdef public long read_file(int directory, const char *file, char *text, size_t room) noexcept nogil:
     """As much as fits, and a NUL; the length without it, or a negative errno."""
     cdef long got, length = 0
     cdef int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
@@ -73,51 +73,7 @@ cdef long read_file(int directory, const char *file, char *text, size_t room) no
     return length
 
 
-cdef void read_files(const int *directories, const char **files, long *lengths, int count, char *text,
-                     size_t room) noexcept nogil:
-    """One file after the other into `text`: the length of each, or a negative errno. For files that the kernel shows in
-    one piece, as all but the lists of processes: one read has it all."""
-    cdef int index, fd
-    cdef size_t used = 0
-    for index in range(count):
-        lengths[index] = -ENOENT
-        if directories[index] < 0:
-            continue
-        fd = openat(directories[index], files[index], O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-        lengths[index] = read_some(fd, text + used, room - used) if fd >= 0 else -errno
-        if fd >= 0:
-            close(fd)
-        used += <size_t> max(lengths[index], 0)
-
-
-cdef list read_texts(list directories, list names):
-    """The text of each file, named in bytes and looked for in the directory beside it, or a negative errno."""
-    cdef int index, count = <int> len(names)
-    cdef long at = 0
-    cdef char *text = <char *> malloc(READ_AT_ONCE)
-    cdef int *places = <int *> calloc(<size_t> count + 1, sizeof(int))
-    cdef const char **files = <const char **> calloc(<size_t> count + 1, sizeof(char *))
-    cdef long *lengths = <long *> calloc(<size_t> count + 1, sizeof(long))
-    cdef list found = []
-    try:
-        if text is NULL or places is NULL or files is NULL or lengths is NULL:
-            raise MemoryError
-        for index in range(count):
-            places[index], files[index] = directories[index], <bytes> names[index]
-        with nogil:
-            read_files(places, files, lengths, count, text, READ_AT_ONCE)
-        for index in range(count):
-            found.append(text[at:at + lengths[index]] if lengths[index] >= 0 else lengths[index])
-            at += max(lengths[index], 0)
-    finally:
-        free(text)
-        free(places)
-        free(files)
-        free(lengths)
-    return found
-
-
-cdef int open_directory(int root, const char *path) noexcept nogil:
+cdef public int open_directory(int root, const char *path) noexcept nogil:
     """A descriptor of what is in the same file system; -ENOENT when it is missing."""
     cdef unsigned long how[3]
     cdef long fd
@@ -182,7 +138,7 @@ cdef int read_processes(int directory, Numbers *found) noexcept nogil:
     return error
 
 
-cdef int collect(int top, Numbers *found) noexcept nogil:
+cdef public int collect(int top, Numbers *found) noexcept nogil:
     """All processes in `top` and below it. Who comes or goes meanwhile may be missed."""
     cdef Numbers path             # for each level, where to go on in the one above
     cdef char name[256]
@@ -231,7 +187,7 @@ cdef long remove_children(int fd, char *name) noexcept nogil:
     return stays if stays else count
 
 
-cdef int remove_below(int top, long deadline) noexcept nogil:
+cdef public int remove_below(int top, long deadline) noexcept nogil:
     """All cgroups below `top`, the deepest first. -EBUSY when a process is in one."""
     cdef char name[256]
     cdef long depth = 0, length = 100, result
@@ -263,7 +219,7 @@ cdef int remove_below(int top, long deadline) noexcept nogil:
     return <int> min(result, 0) if result < 0 or depth == 0 else -EBUSY
 
 
-cdef bint holds(const Numbers *numbers, long item) noexcept nogil:
+cdef public int holds(const Numbers *numbers, long item) noexcept nogil:
     cdef long index
     for index in range(numbers.count):
         if numbers.items[index] == item:

@@ -5,10 +5,9 @@ Each verb is one call with the GIL released, by descriptors only.
 
 from libc.stdlib cimport calloc, free
 
-from cycontainer._bpf cimport attach_devices
-from cycontainer._cgroupfs cimport PATIENCE_US, Failure, Place, Write, make_all, open_root, remove_place, write_all
-from cycontainer._cgroupkill cimport collect_all, freeze_place, kill_all, thaw_place
-from cycontainer._cgrouptree cimport Numbers, now_us, open_directory, read_file, read_texts, write_file
+from cycontainer._cgroup_parts cimport (PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect_all,
+                                        freeze_place, kill_all, make_all, now_us, open_directory, open_root, read_file,
+                                        remove_place, thaw_place, write_all, write_file)
 from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close
 
 import os
@@ -338,25 +337,21 @@ cdef class Cgroup:
         return self._read_from(self._place_of(file), file.encode())
 
     def read_all(self, tuple files not None) -> list[bytes | None]:
-        """Each file's text in one go, 256 KB together at most; None for what is not there or not switched on.
+        """The first 64 KB of each file; None for what is not there or not switched on.
 
         Raises:
             CgroupError: a file is there and cannot be read.
         """
-        cdef int place
-        cdef list directories = [], found
-        for file in files:
-            place = self._find(file)
-            directories.append(self._places[place].directory if place >= 0 else -1)
-        self._in_use += 1
+        return [self._read_if_there(file) for file in files]
+
+    cdef bytes _read_if_there(self, str file):
+        cdef int place = self._find(file)
         try:
-            found = read_texts(directories, [file.encode() for file in files])
-        finally:
-            self._in_use -= 1
-        for index, text in enumerate(found):
-            if type(text) is int and text not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
-                raise CgroupError(files[index], -text)
-        return [text if type(text) is bytes else None for text in found]
+            return self._read_from(place, file.encode()) if place >= 0 else None
+        except CgroupError as error:
+            if error.errno not in (ENOENT, EOPNOTSUPP, ENODEV):
+                raise
+            return None
 
     def write(self, str file not None, bytes value not None) -> None:
         """Write a value to a file. Raises CgroupError."""

@@ -102,6 +102,7 @@ def intend(config: Config, driver: Driver, plan: Plan, container_id: str, bundle
         owner=host.uid,
         rootless=not (host.privileged and host.initial_user_namespace and host.uid == 0),
         rootfs=config.root.path,
+        program=config.process.args[0] if config.process else "",
         cgroups=tuple(
             CgroupPlace(mount=each.mount, controllers=each.controllers, path=paths[each.mount]) for each in hierarchies
         ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
 SIGKILL: Final = 9
+STILL_RUNS: Final = "cannot delete container that is not stopped: {}"
 
 
 def open_cgroup(state: State) -> Cgroup:
@@ -73,14 +74,14 @@ def signal_first(state: State, number: int) -> None:
     """Send a signal to the first process; see `Container.signal`."""
     first = open_first(state)
     try:
-        if number == SIGKILL and not is_first_of_namespace(state.pid):
+        everyone = number == SIGKILL and not is_first_of_namespace(state.pid)
+        if everyone:
             signal_all(state, SIGKILL)  # no end of a pid namespace takes the others along
-        if not send(first, number):
+        if not send(first, number) and not everyone:
             raise ContainerNotRunning(state.id)
     finally:
         os.close(first)
-    if number == SIGKILL and is_frozen(state):
-        open_cgroup(state).thaw()  # cgroup v1: what is frozen dies when it goes on
+    _let_die(state, number)
 
 
 def signal_all(state: State, number: int) -> None:
@@ -101,6 +102,13 @@ def signal_all(state: State, number: int) -> None:
     finally:
         for pidfd in opened.values():
             os.close(pidfd)
+    _let_die(state, number)
+
+
+def _let_die(state: State, number: int) -> None:
+    """On cgroup v1, what is frozen dies of SIGKILL when it goes on."""
+    if number == SIGKILL and is_frozen(state):
+        open_cgroup(state).thaw()
 
 
 def is_first_of_namespace(pid: int) -> bool:
@@ -128,7 +136,7 @@ def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
     if state is not None:
         status = status_of(root, state) if state.pid else "stopped"
         if status in ("running", "paused") and not force:
-            raise ContainerRunning(state.id, f"cannot delete container that is not stopped: {status}")
+            raise ContainerRunning(state.id, STILL_RUNS.format(status))
         if state.pid == 0:
             state = _made_of(state)
         kill_all(state)

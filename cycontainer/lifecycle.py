@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from cycontainer.supervisor import Answer, Call
 
 SIGKILL: Final = 9
+NOT_CREATED: Final = "cannot start a container in the {} state"
+PAUSED_START: Final = "cannot start a paused container"
+NOT_PAUSED: Final = "container not paused"
 
 
 class Container(Saved):
@@ -232,9 +235,9 @@ class Container(Saved):
             state = self._state()
             status = status_of(self.root, state)
             if status != "created":
-                raise ContainerError(self.id, f"cannot start a container in the {status} state")
+                raise ContainerError(self.id, NOT_CREATED.format(status))
             if is_frozen(state):
-                raise ContainerPaused(self.id, "cannot start a paused container")
+                raise ContainerPaused(self.id, PAUSED_START)
             listener = start(directory, state, service_manager, self.process)
         if listener is not None:
             listener.relay(in_background=in_background)
@@ -367,7 +370,7 @@ class Container(Saved):
         with Directory.open(self.root, self.id):
             state = self._state()
             if status_of(self.root, state) != "paused":
-                raise ContainerError(self.id, "container not paused")
+                raise ContainerError(self.id, NOT_PAUSED)
             self._cgroup(state).thaw()
 
     # --- its limits, and what it uses

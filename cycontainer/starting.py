@@ -116,14 +116,23 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
     if message:
         from struct import unpack
 
-        from cycontainer.read_config import parse, read_config
-
         _, step, code, *_ = unpack(MESSAGE, message)
-        config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
-        program = config.process.args[0] if config.process else ""
-        raise ProgramError("execute the program", code, step + 1, step + 1, program, found=True)
+        raise program_error(step, code, state.program)
     if died_as_init(state.pid):
-        raise LaunchError("start the container: its init has died", 0, 0, 0)
+        raise init_has_died()
+
+
+def program_error(step: int, code: int, program: str) -> ProgramError:
+    """What an init says that could not execute the program."""
+    return ProgramError("execute the program", code, step + 1, step + 1, program, found=True)
+
+
+def init_has_died() -> LaunchError:
+    return LaunchError("start the container: its init has died", 0, 0, 0)
+
+
+def init_is_stuck() -> LaunchError:
+    return LaunchError("wait for the init, which may be stopped", errno.ETIMEDOUT, 0, 0)
 
 
 def _read_to_end(fd: int, state: State, tell: Callable[[int], None] | None) -> bytes:
@@ -135,7 +144,7 @@ def _read_to_end(fd: int, state: State, tell: Callable[[int], None] | None) -> b
     failed = b""
     while True:
         if not watch.poll(PATIENCE_MS):
-            raise LaunchError("wait for the init, which may be stopped", errno.ETIMEDOUT, 0, 0)
+            raise init_is_stuck()
         message = os.read(fd, MESSAGE_BYTES)  # written whole: less than PIPE_BUF
         if not message:
             return failed

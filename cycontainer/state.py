@@ -68,6 +68,7 @@ class State(Record):
         resctrl: its group there.
         rootfs: the container's root directory, absolute.
         supervised: system calls that the program which created it answers.
+        program: what it executes, as it was asked for: who tells that it could not needs no more.
         python: verbs that need more than this file and the kernel: "start", "delete".
         unit: systemd's, which has made the cgroup; "" is none.
     """
@@ -81,6 +82,7 @@ class State(Record):
     start_time: int = 0
     rootless: bool = False
     rootfs: str = ""
+    program: str = ""
     cgroups: tuple[CgroupPlace, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
     resctrl: Group | None = None
@@ -126,7 +128,7 @@ def to_text(state: State) -> str:
     """A line for each value: a key and words with single spaces between; \\s, \\n, \\\\ and \\e (empty) are escapes."""
     lines: list[tuple[str, ...]] = [
         (MAGIC, VERSION),
-        *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created")],
+        *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created", "program")],
         *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless")],
         *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
         *[("annotation", *pair) for pair in state.annotations],
@@ -173,6 +175,7 @@ def from_text(text: str, container_id: str) -> State:
             start_time=numbers["start_time"],
             rootless=bool(numbers["rootless"]),
             rootfs=one["rootfs"],
+            program=one.get("program", ""),
             cgroups=tuple([_place(*words) for words in many["cgroup"]]),
             annotations=tuple([(key, value) for key, value in many["annotation"]]),
             resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,

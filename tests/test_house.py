@@ -37,6 +37,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "hot": (
         *(
             "_bpf",
+            "_cgroup_parts",
+            "_cgroupdevices",
             "_cgroupfs",
             "_cgroupkill",
             "_cgrouptree",
@@ -175,7 +177,8 @@ def rank_of(module: str) -> int | None:
 
 PYTHON = files(".py")
 CYTHON = files(".pyx", ".pxd")
-STUBBED = [path for path in files(".pyx") if os.path.dirname(path) == PACKAGE]
+PARTS = [path for path in files(".pyx") if path.startswith(f"{PACKAGE}/_cgroup")]  # no modules: cgroup_parts.h
+STUBBED = [path for path in files(".pyx") if os.path.dirname(path) == PACKAGE and path not in PARTS]
 
 
 # --- layers
@@ -230,9 +233,16 @@ def test_the_init_uses_no_python_and_no_libc(path: str) -> None:
     assert not re.search(r"cdef extern from\s*<", text_of(path)), "C declarations come from the init's own headers"
 
 
+@pytest.mark.parametrize("path", PARTS)
+def test_what_the_command_shares_uses_no_python(path: str) -> None:
+    functions = re.findall(r"^(?:cdef|def|cpdef) .*\(.*", text_of(path), re.MULTILINE)
+    assert functions and not [line for line in functions if not re.match(r"cdef (?!object|str|bytes|list|dict)", line)]
+    assert text_of(path).count("noexcept nogil:") == len(functions)
+
+
 @pytest.mark.parametrize("path", [path for path in CYTHON if not path.startswith(f"{PACKAGE}/init/")])
 def test_c_declarations_stand_in_one_file(path: str) -> None:
-    if module_of(path) != "_sys":
+    if module_of(path) not in ("_sys", "_cgroup_parts"):
         assert not re.search(r'cdef extern from\s+["<]', text_of(path)), "declare it in _sys.pxd"
 
 

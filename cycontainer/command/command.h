@@ -38,7 +38,8 @@ struct cgroup {
 
 /* What is kept of a container: state.py says what each is. It points into the text that it was read from. */
 struct state {
-    const char *id, *bundle, *rootfs, *version, *created, *unit;
+    const char *id, *bundle, *rootfs, *version, *created;
+    const char *program, *unit; /* NULL when there is none */
     long owner, pid, start_time, rootless;
     struct cgroup cgroup[MOST_CGROUPS];
     int cgroups;
@@ -84,6 +85,25 @@ struct process process_of(long pid);
 bool is_alive(const struct state *state);
 bool is_frozen(const struct state *state);
 enum status status_of(int directory, const struct state *state);
+
+/* cgroup.c: what fails is handed on */
+long processes_of(const struct state *state, long **pids);
+void freeze(const struct state *state);
+void thaw(const struct state *state);
+void kill_cgroup(const struct state *state);
+void remove_cgroup(const struct state *state);
+
+/* signals.c */
+int open_first(const struct state *state);
+int send_signal(int pidfd, int number);
+bool has_ended(int pidfd, int timeout_ms);
+int answer_kill(const struct call *call);
+
+/* life.c */
+int answer_start(const struct call *call);
+int answer_pause(const struct call *call);
+int answer_resume(const struct call *call);
+int answer_delete(const struct call *call);
 
 /* show.c */
 int show_state(const struct call *call);

@@ -8,6 +8,7 @@ compiled module.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,12 +18,12 @@ from collections.abc import Iterator, Sequence
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from cycontainer import state, tables  # noqa: E402  # the path comes first
+from cycontainer import deletion, lifecycle, starting, state, tables  # noqa: E402  # the path comes first
 from cycontainer.cli import __main__ as command  # noqa: E402
 from cycontainer.cli import delete, kill, list, pause, report, resume, start, summary  # noqa: E402
 from cycontainer.cli import state as state_verb  # noqa: E402
-from cycontainer.cli.texts import message_of  # noqa: E402
-from cycontainer.errors import ContainerNotFound, Error  # noqa: E402
+from cycontainer.cli.texts import message_of, reason  # noqa: E402
+from cycontainer.errors import ContainerError, ContainerNotFound, ContainerNotRunning, Error  # noqa: E402
 from cycontainer.json_text import to_json  # noqa: E402
 
 VERBS = {
@@ -123,6 +124,15 @@ def state_file() -> Iterator[str]:
 def messages() -> Iterator[str]:
     yield f"#define VERSION_TEXT {c_text(command._version() + chr(10))}"
     yield f"#define NOT_FOUND {form('state', ContainerNotFound('%s'))}"
+    yield f"#define NOT_RUNNING {form('kill', ContainerNotRunning('%s'))}"
+    yield f"#define NOT_PAUSED {form('resume', ContainerError('%s', lifecycle.NOT_PAUSED))}"
+    yield f"#define NOT_CREATED {form('start', ContainerError('%s', lifecycle.NOT_CREATED.format('%s')), 2)}"
+    yield f"#define PAUSED_START {form('start', ContainerError('%s', lifecycle.PAUSED_START))}"
+    yield f"#define STILL_RUNS {form('delete', ContainerError('%s', deletion.STILL_RUNS.format('%s')), 2)}"
+    yield f"#define INIT_DIED {form('start', starting.init_has_died(), 0)}"
+    yield f"#define INIT_STUCK {form('start', starting.init_is_stuck(), 0)}"
+    failed = message_of("start", starting.program_error(0, errno.ENOENT, "%s"))
+    yield f"#define PROGRAM_FAILED {c_text(failed.replace(reason(errno.ENOENT), '%s'))}"
     yield f"#define LOG_JSON {c_text(report.FORMATS[1])}"
     yield f"#define LOG_TEXT {c_text(report.FORMATS[0])}"
     yield from log_line("text", "TEXT_LINE")
@@ -132,6 +142,14 @@ def messages() -> Iterator[str]:
 def listing() -> Iterator[str]:
     yield f"static const char *const TITLES[] = {texts(list.TITLES)};"
     yield f"enum {{ LEAST_WIDTH = {list.LEAST_WIDTH}, GAP = {list.GAP} }};"
+
+
+def starting_and_ending() -> Iterator[str]:
+    """What an init says, _steps.pxd's Message: kind, step, error, ...; and how long things may take."""
+    ints, longs = re.fullmatch(r"(\d)i(\d)l", starting.MESSAGE).groups()  # type: ignore[union-attr]  # it has this form
+    yield f"struct message {{ int number[{ints}]; long more[{longs}]; }};"
+    yield "enum { MESSAGE_ERROR = 2 };"
+    yield f"enum {{ START_PATIENCE_MS = {starting.PATIENCE_MS}, KILL_PATIENCE_US = {int(deletion.PATIENCE * 1e6)} }};"
 
 
 def signals() -> Iterator[str]:
@@ -150,7 +168,7 @@ struct name_of_signal { const char *name; int number; };
 
 
 def main() -> None:
-    lines = [*options(), *state_file(), *documents(), *messages(), *listing(), *signals()]
+    lines = [*options(), *state_file(), *documents(), *messages(), *listing(), *starting_and_ending(), *signals()]
     text = HEAD + "\n".join(lines) + "\n#endif\n"
     with open(sys.argv[1], "a+") as file:
         file.seek(0)

@@ -19,12 +19,17 @@ struct verb {
 static const struct verb VERBS[] = {
     {"state", STATE_OPTIONS, STATE_LEAST, STATE_MOST, show_state},
     {"list", LIST_OPTIONS, LIST_LEAST, LIST_MOST, show_list},
+    {"kill", KILL_OPTIONS, KILL_LEAST, KILL_MOST, answer_kill},
+    {"start", START_OPTIONS, START_LEAST, START_MOST, answer_start},
+    {"delete", DELETE_OPTIONS, DELETE_LEAST, DELETE_MOST, answer_delete},
+    {"pause", PAUSE_OPTIONS, PAUSE_LEAST, PAUSE_MOST, answer_pause},
+    {"resume", RESUME_OPTIONS, RESUME_LEAST, RESUME_MOST, answer_resume},
 };
 
 /* What it can do something with; any other is handed on. */
 static const bool UNDERSTOOD[OPTIONS] = {
-    [OPTION_ROOT] = true,    [OPTION_LOG] = true,    [OPTION_LOG_FORMAT] = true,
-    [OPTION_VERSION] = true, [OPTION_FORMAT] = true, [OPTION_QUIET] = true,
+    [OPTION_ROOT] = true,   [OPTION_LOG] = true,   [OPTION_LOG_FORMAT] = true, [OPTION_VERSION] = true,
+    [OPTION_FORMAT] = true, [OPTION_QUIET] = true, [OPTION_ALL] = true,        [OPTION_FORCE] = true,
 };
 
 static char **every_word;

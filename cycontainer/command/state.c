@@ -133,13 +133,10 @@ static int take_repeated(char **words, int values, struct state *state) {
 static bool take_single(char **words, int values, struct state *state) {
     struct {
         const char *key, **text;
-    } texts[] = {{"id", &state->id},
-                 {"bundle", &state->bundle},
-                 {"rootfs", &state->rootfs},
-                 {"version", &state->version},
-                 {"created", &state->created},
-                 {"unit", &state->unit},
-                 {NULL, NULL}};
+    } texts[] = {{"id", &state->id},           {"bundle", &state->bundle},
+                 {"rootfs", &state->rootfs},   {"version", &state->version},
+                 {"created", &state->created}, {"program", &state->program},
+                 {"unit", &state->unit},       {NULL, NULL}};
     struct {
         const char *key;
         long *number;

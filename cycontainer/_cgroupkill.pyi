@@ -1,1 +1,0 @@
-"""The cgroup file systems; only compiled modules use it: see the .pxd."""

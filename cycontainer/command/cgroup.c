@@ -1,0 +1,123 @@
+/* A container's cgroups, by the parts that the module `cgroups` is made of, too; Cgroup's counterpart. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cgroup_parts.h"
+#include "command.h"
+
+/* Names between slashes, none of them empty, "." or "..": cgroup_place.check_path. */
+static bool is_below(const char *path) {
+    for (const char *name = path; name; name = strchr(name, '/') ? strchr(name, '/') + 1 : NULL) {
+        size_t length = strcspn(name, "/");
+        if (length == 0 || (length == 1 && name[0] == '.') || (length == 2 && name[0] == '.' && name[1] == '.'))
+            return false;
+    }
+    return strlen(path) < LONGEST - 1;
+}
+
+static bool has(const struct cgroup *cgroup, const char *controller) {
+    for (const char *const *name = cgroup->controller; *name; name++)
+        if (strcmp(*name, controller) == 0)
+            return true;
+    return false;
+}
+
+static void open_place(const struct cgroup *cgroup, struct Place *place) {
+    int kind;
+    place->root = place->directory = place->tasks = -1;
+    place->mount = cgroup->mount;
+    place->path = cgroup->path[0] == '/' ? cgroup->path + 1 : cgroup->path;
+    if (!is_below(place->path))
+        hand_on();
+    kind = open_root(place);
+    if (kind < 0)
+        hand_on();
+    place->unified = kind == 1;
+    place->cpuset = !place->unified && has(cgroup, "cpuset");
+    place->freezer = !place->unified && has(cgroup, "freezer");
+    place->pids = !place->unified && has(cgroup, "pids");
+    place->directory = open_directory(place->root, place->path);
+    if (place->directory < 0 && place->directory != -ENOENT)
+        hand_on();
+    if (place->directory < 0) /* there is nothing to kill and nothing to remove */
+        place->directory = -1;
+}
+
+/* Opened when it is first asked for. */
+static struct Place *places_of(const struct state *state) {
+    static struct Place places[MOST_CGROUPS];
+    static bool opened;
+    for (int index = 0; !opened && index < state->cgroups; index++)
+        open_place(&state->cgroup[index], &places[index]);
+    opened = true;
+    return places;
+}
+
+static struct Place *freezer_of(const struct state *state) {
+    struct Place *places = places_of(state);
+    for (int index = 0; index < state->cgroups; index++)
+        if (places[index].directory >= 0 && (places[index].unified || places[index].freezer))
+            return &places[index];
+    hand_on();
+}
+
+static void collect_from(const struct state *state, struct Numbers *found) {
+    if (collect_all(places_of(state), state->cgroups, found) < 0)
+        hand_on();
+}
+
+static int compare(const void *one, const void *other) {
+    long first = *(const long *)one, second = *(const long *)other;
+    return (first > second) - (first < second);
+}
+
+/* Each pid once, in order. */
+long processes_of(const struct state *state, long **pids) {
+    struct Numbers found = {0};
+    long count = 0;
+    collect_from(state, &found);
+    if (found.count > 0)
+        qsort(found.items, (size_t)found.count, sizeof(long), compare);
+    for (long index = 0; index < found.count; index++)
+        if (count == 0 || found.items[count - 1] != found.items[index])
+            found.items[count++] = found.items[index];
+    *pids = found.items;
+    return count;
+}
+
+void freeze(const struct state *state) {
+    struct Place *place = freezer_of(state);
+    struct Numbers found = {0};
+    int error;
+    collect_from(state, &found);
+    if (holds(&found, getpid())) /* we would stop ourselves */
+        hand_on();
+    error = freeze_place(place, now_us() + PATIENCE_US);
+    if (error == -EBUSY)
+        thaw_place(place);
+    if (error < 0)
+        hand_on();
+}
+
+void thaw(const struct state *state) {
+    if (thaw_place(freezer_of(state)) < 0)
+        hand_on();
+}
+
+void kill_cgroup(const struct state *state) {
+    if (kill_all(places_of(state), state->cgroups, now_us() + KILL_PATIENCE_US) < 0)
+        hand_on();
+}
+
+void remove_cgroup(const struct state *state) {
+    struct Place *places = places_of(state);
+    long deadline = now_us() + PATIENCE_US;
+    bool failed = false;
+    for (int index = 0; index < state->cgroups; index++)
+        failed |= remove_place(&places[index], deadline) < 0;
+    if (failed)
+        hand_on();
+}

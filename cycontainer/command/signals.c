@@ -1,0 +1,146 @@
+/* Signals to a container's processes, by pidfd: the verb `kill`, and what `delete` sends; deletion.py's counterpart. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "command.h"
+
+/* --- the first process */
+
+/* A pidfd of it, verified to be it; -1 when it has ended. */
+int open_first(const struct state *state) {
+    int fd = state->pid > 0 ? (int)syscall(SYS_pidfd_open, (pid_t)state->pid, 0) : -1;
+    if (state->pid > 0 && fd < 0 && errno != ESRCH)
+        hand_on();
+    if (fd >= 0 && is_alive(state))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* 0, or a negative errno. */
+int send_signal(int pidfd, int number) {
+    return syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0) == 0 ? 0 : -errno;
+}
+
+bool has_ended(int pidfd, int timeout_ms) {
+    struct pollfd entry = {.fd = pidfd, .events = POLLIN};
+    int ready;
+    do
+        ready = poll(&entry, 1, timeout_ms);
+    while (ready < 0 && errno == EINTR);
+    return ready == 1;
+}
+
+/* Whether it is pid 1 where it lives: with it, the kernel ends all others there. proc(5), NSpid. */
+static bool is_first_of_namespace(const struct state *state) {
+    char path[64], line[512];
+    bool first = true;
+    FILE *file;
+    snprintf(path, sizeof(path), "/proc/%ld/status", state->pid);
+    file = fopen(path, "re");
+    if (!file && errno != ENOENT && errno != ESRCH)
+        hand_on();
+    while (file && fgets(line, sizeof(line), file))
+        if (strncmp(line, "NSpid:", 6) == 0) {
+            line[strcspn(line, "\n")] = 0;
+            first = strcmp(strrchr(line, '\t') ? strrchr(line, '\t') : line, "\t1") == 0;
+        }
+    if (file)
+        fclose(file);
+    return first;
+}
+
+/* --- all of them */
+
+/* One that has ended, and whose pid another got, is left alone. 0, or the errno of the first that was refused. */
+static int signal_all(const struct state *state, int number) {
+    long *pids = NULL, *members = NULL, count, left, at = 0;
+    int *opened, error = 0;
+    if (state->cgroups == 0)
+        return 0;
+    count = processes_of(state, &pids);
+    opened = calloc((size_t)count + 1, sizeof(int));
+    if (!opened)
+        hand_on();
+    for (long index = 0; index < count; index++) {
+        opened[index] = (int)syscall(SYS_pidfd_open, (pid_t)pids[index], 0);
+        if (opened[index] < 0 && errno != ESRCH)
+            hand_on();
+    }
+    left = processes_of(state, &members); /* again: then the descriptor is of the one that is in it */
+    for (long index = 0; index < left && !error; index++) {
+        while (at < count && pids[at] < members[index])
+            at++;
+        if (at == count || pids[at] != members[index] || opened[at] < 0)
+            continue;
+        error = send_signal(opened[at], number);
+        error = error == -ESRCH ? 0 : error;
+    }
+    for (long index = 0; index < count; index++)
+        if (opened[index] >= 0)
+            close(opened[index]);
+    return -error;
+}
+
+/* --- kill */
+
+/* The number of a signal given as KILL, SIGKILL or 9, in any case; what else there is, is handed on. */
+static int signal_number(const char *text) {
+    const char *name = strncasecmp(text, "SIG", 3) == 0 ? text + 3 : text;
+    size_t length = strlen(text);
+    if (strcmp(text, "0") == 0)
+        return 0;
+    for (size_t index = 0; index < sizeof(SIGNALS) / sizeof(SIGNALS[0]); index++)
+        if (strcasecmp(name, SIGNALS[index].name) == 0)
+            return SIGNALS[index].number;
+    if (length == 0 || length > 2 || strspn(text, "0123456789") != length || atoi(text) < 1 ||
+        atoi(text) > LAST_REAL_TIME)
+        hand_on();
+    return atoi(text);
+}
+
+/* On cgroup v1, what is frozen dies of SIGKILL when it goes on. */
+static int let_die(const struct state *state, int number) {
+    if (number == SIGKILL && is_frozen(state))
+        thaw(state);
+    return 0;
+}
+
+static int signal_first(const struct call *call, const struct state *state, int number) {
+    int error = 0, first = open_first(state);
+    bool everyone;
+    if (first < 0)
+        return fail(NOT_RUNNING, call->operand[0]);
+    everyone = number == SIGKILL && !is_first_of_namespace(state);
+    if (everyone) /* no end of a pid namespace takes the others along */
+        error = -signal_all(state, SIGKILL);
+    error = error ? error : send_signal(first, number);
+    if (error == -ESRCH && everyone)
+        error = 0;
+    if (error == -ESRCH)
+        return fail(NOT_RUNNING, call->operand[0]);
+    return error ? fail_with_errno(-error) : let_die(state, number);
+}
+
+int answer_kill(const struct call *call) {
+    static struct state state;
+    int number = signal_number(call->operands > 1 ? call->operand[1] : "TERM"), error;
+    int directory = open_container(call->root, call->operand[0]);
+    if (directory < 0 || !load_state(directory, call->operand[0], &state))
+        return fail(NOT_FOUND, call->operand[0]);
+    if (needs_interpreter(&state, call->verb))
+        hand_on();
+    if (!call->value[OPTION_ALL])
+        return signal_first(call, &state, number);
+    error = signal_all(&state, number);
+    return error ? fail_with_errno(error) : let_die(&state, number);
+}

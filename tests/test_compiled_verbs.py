@@ -1,0 +1,262 @@
+"""The verbs that change a container, by the compiled command and in Python: the same words, results and remains."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from both_ways import Both
+from oci_command import Oci, gone
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+
+TRAPS = "trap 'echo usr1 >> /tmp/said' USR1; : > /tmp/ready; while :; do sleep 0.01; done"
+
+
+@pytest.fixture
+def both(tmp_path: Path, busybox_rootfs: str) -> Iterator[Both]:
+    found = Both(tmp_path, busybox_rootfs)
+    yield found
+    found.each(Oci.clean)
+
+
+# --- situations
+
+
+def none(oci: Oci) -> None:
+    os.makedirs(oci.states)
+
+
+def half_made(oci: Oci) -> None:
+    os.makedirs(f"{oci.states}/one")
+
+
+def created(oci: Oci) -> None:
+    oci.create()
+
+
+def running(oci: Oci) -> None:
+    oci.start()
+
+
+def paused(oci: Oci) -> None:
+    oci.start()
+    oci.done("pause", "one")
+
+
+def paused_early(oci: Oci) -> None:
+    oci.create()
+    oci.done("pause", "one")
+
+
+def stopped(oci: Oci) -> None:
+    oci.end(oci.start())
+
+
+def without_pid_namespace(oci: Oci) -> None:
+    config = oci.config("sh", "-c", "sleep 1000 & sleep 1000 & wait")
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    config["mounts"] = [each for each in config["mounts"] if each["type"] != "proc"]
+    config["linux"]["maskedPaths"] = config["linux"]["readonlyPaths"] = []
+    oci.write(config=config)
+    oci.start()
+
+
+def program_that_cannot_be_executed(oci: Oci) -> None:
+    script = f"{oci.rootfs}/bin/script"
+    Path(script).write_text("#!/bin/cat\n")
+    os.chmod(script, 0o755)
+    oci.write("/bin/script")
+    oci.create()
+    Path(script).write_text("#!/no/such/interpreter\n")
+
+
+def program_that_does_not_print(oci: Oci) -> None:
+    oci.write("sh", "-c", ":")
+    config = oci.config("/bin/a\x01b")
+    script = f"{oci.rootfs}/bin/a\x01b"
+    Path(script).write_text("#!/bin/cat\n")
+    os.chmod(script, 0o755)
+    oci.write(config=config)
+    oci.create()
+    Path(script).write_text("#!/no/such/interpreter\n")
+
+
+def init_that_died(oci: Oci) -> None:
+    pid = oci.create()
+    first = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    gone(first)
+
+
+def with_a_hook_at_the_start(oci: Oci) -> None:
+    config = oci.config("sleep", "1000")
+    config["hooks"] = {"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", "echo late >&2; exit 4"]}]}
+    oci.write(config=config)
+    oci.create()
+
+
+def with_a_hook_at_the_end(oci: Oci) -> None:
+    config = oci.config("sleep", "1000")
+    config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "echo last >&2; exit 4"]}]}
+    oci.write(config=config)
+    oci.start()
+
+
+SITUATIONS: list[Callable[[Oci], None]] = [
+    none, half_made, created, running, paused, paused_early, stopped, without_pid_namespace, init_that_died,
+    program_that_cannot_be_executed, program_that_does_not_print, with_a_hook_at_the_start, with_a_hook_at_the_end,
+]  # fmt: skip
+NEED_PYTHON = {
+    (program_that_does_not_print, "start"),
+    (with_a_hook_at_the_start, "start"),
+    (with_a_hook_at_the_end, "delete"),
+}
+VERBS: list[list[str]] = [
+    ["start", "one"],
+    ["pause", "one"],
+    ["resume", "one"],
+    ["kill", "one"],
+    ["kill", "one", "KILL"],
+    ["kill", "--all", "one", "sigkill"],
+    ["kill", "-a", "one", "0"],
+    ["kill", "one", "9"],
+    ["delete", "one"],
+    ["delete", "--force", "one"],
+    ["delete", "-f", "one"],
+]
+
+
+def settled(oci: Oci) -> tuple[str, list[str], set[str]]:
+    """What a verb has left: the status, as soon as no signal is under way; files; cgroups."""
+    files = sorted(os.listdir(f"{oci.states}/one")) if os.path.isdir(f"{oci.states}/one") else []
+    done = oci("state", "one")
+    status = done.stdout.partition('"status": "')[2].partition('"')[0]
+    return status, files, {name for name in os.listdir("/sys/fs/cgroup") if has_cgroup(oci, name)}
+
+
+def has_cgroup(oci: Oci, hierarchy: str) -> bool:
+    return os.path.isdir(f"/sys/fs/cgroup/{hierarchy}/cycontainer/{oci.number}-one")  # type: ignore[attr-defined]  # a Placed
+
+
+def await_end(oci: Oci, words: list[str]) -> None:
+    """After a signal that ends the container: until it has."""
+    done = oci("state", "one")
+    pid = int(done.stdout.partition('"pid": ')[2].partition(",")[0] or 0)
+    if pid and words[0] == "kill" and words[-1].upper() in ("KILL", "SIGKILL", "9"):
+        gone(os.pidfd_open(pid))
+
+
+def every_case() -> Iterator[object]:
+    """Each verb in each situation; of four, three are for `./bootstrap test`."""
+    for number, (situation, words) in enumerate(product(SITUATIONS, VERBS)):
+        marks = [pytest.mark.slow] if number % 4 else []
+        yield pytest.param(situation, words, marks=marks, id=f"{situation.__name__}, {' '.join(words)}")
+
+
+@pytest.mark.parametrize(("situation", "words"), list(every_case()))
+def test_a_verb_says_and_leaves_the_same(situation: Callable[[Oci], None], words: list[str], both: Both) -> None:
+    both.each(situation)
+    both.same(
+        ["--log", "@log", "--log-format", "json", "--root", "@states", *words],
+        alone=(situation, words[0]) not in NEED_PYTHON,
+    )
+    both.each(lambda oci: await_end(oci, words))
+    left = [settled(oci) for oci in both.places.values()]
+    assert left[0] == left[1] == left[2] or ((situation, words[0]) in NEED_PYTHON and left[1] == left[2])
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kill"],
+        ["kill", "one", "FROB"],
+        ["kill", "one", "65"],
+        ["kill", "one", "-1"],
+        ["kill", "one", "1 "],
+        ["kill", "one", "SIG9"],
+        ["kill", "one", ""],
+        ["kill", "one", "RTMIN+40"],
+        ["kill", "one", "9", "9"],
+        ["kill", "--all=perhaps", "one"],
+        ["start"],
+        ["start", "../one"],
+        ["delete", "--regex", "("],
+        ["delete", "--regex", "^none$"],
+        ["delete", "--force=false", "one"],
+        ["pause", "--frob", "one"],
+        ["resume", "-h"],
+        ["delete", "--force", "a/b"],
+    ],
+    ids=" ".join,
+)
+def test_words_that_are_off(words: list[str], both: Both) -> None:
+    both.each(created)
+    both.same(["--root", "@states", *words], alone=False)
+
+
+@pytest.mark.parametrize("name", ["USR1", "SIGUSR1", "usr1", "10", "RTMIN+3", "SIGRTMAX"])
+def test_a_signal_arrives(name: str, both: Both) -> None:
+    def prepare(oci: Oci) -> None:
+        config = oci.config("sh", "-c", TRAPS)
+        config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+        oci.write(config=config)
+        oci.start()
+        oci.done("exec", "one", "sh", "-c", "until test -e /tmp/ready; do sleep 0.01; done")
+
+    both.each(prepare)
+    both.same(["--root", "@states", "kill", "one", name], alone="RT" not in name)
+    if "RT" not in name:
+        wait = "until test -e /tmp/said; do sleep 0.01; done; cat /tmp/said"
+        both.each(lambda oci: assert_equal(oci.done("exec", "one", "sh", "-c", wait), "usr1\n"))
+    else:
+        both.each(lambda oci: assert_equal(oci("state", "one").returncode, 0))
+
+
+def assert_equal(one: object, other: object) -> None:
+    assert one == other
+
+
+# --- several at once, and a state that is being changed
+
+
+def test_a_verb_waits_for_another_that_holds_the_container(both: Both) -> None:
+    both.each(created)
+    for way, oci in both.places.items():
+        holder = subprocess.Popen(
+            ["flock", f"{oci.states}/one", "sh", "-c", "echo held; read go"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert holder.stdin and holder.stdout and holder.stdout.readline() == b"held\n"
+        with subprocess.Popen([*both.calls[way], "--root", oci.states, "start", "one"]) as waiting:
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(0.3)
+            assert oci.state()["status"] == "created"
+            holder.stdin.close()
+            assert waiting.wait(20) == 0
+        holder.stdout.close()
+        assert holder.wait(20) == 1
+        assert oci.state()["status"] == "running"
+
+
+def test_of_starts_and_deletes_at_once_each_is_whole(both: Both) -> None:
+    both.each(created)
+    oci = both.places["compiled"]
+    ways = [both.calls[way] for way in ("alone", "python", "alone", "python")]
+    starts = [subprocess.Popen([*way, "--root", oci.states, "start", "one"], stderr=subprocess.PIPE) for way in ways]
+    said = [process.communicate(timeout=20)[1] for process in starts]
+    assert sorted(process.returncode for process in starts) == [0, 1, 1, 1], said
+    deletes = [
+        subprocess.Popen([*way, "--root", oci.states, "delete", "--force", "one"], stderr=subprocess.PIPE)
+        for way in ways
+    ]
+    assert [(process.communicate(timeout=20)[1], process.returncode) for process in deletes] == [(b"", 0)] * 4
+    assert os.listdir(oci.states) == []
