@@ -31,6 +31,7 @@ SEEDS = (
         supervised=("mkdir", "mknod"), python=("start", "delete"),
     ),
 )  # fmt: skip
+LETTERS = b"\\ \n\0sen019-+_aZ\xff\x80"
 LINES = (b"unit x.scope\n", b"later words of\\sanother\n", b"annotation a 2\n", b"pid 1\n", b"\n", b"cgroup a b\n")
 
 
@@ -54,16 +55,19 @@ def spoiled(text: bytes, chance: random.Random) -> bytes:
         at, other = chance.randrange(len(text) + 1), chance.randrange(len(text) + 1)
         lines = text.splitlines(True) or [b""]
         line = chance.choice(lines)
-        text = chance.choice([
-            lambda: text[:at],
-            lambda: text[:at] + text[other:],
-            lambda: text[:at] + bytes([chance.choice(b"\\ \n\0sen019-+_aZ\xff\x80")]) + text[at:],
-            lambda: text[:at] + bytes([chance.choice(b"\\ \n\0sen019-+_aZ\xff\x80")]) + text[at + 1:],
-            lambda: text.replace(line, b"", 1),
-            lambda: text.replace(line, line + line, 1),
-            lambda: text.replace(line, line + chance.choice(LINES), 1),
-            lambda: text.replace(line, line[:-1] + b" word\n", 1),
-        ])()  # fmt: skip
+        letter = bytes([chance.choice(LETTERS)])
+        text = chance.choice(
+            (
+                text[:at],
+                text[:at] + text[other:],
+                text[:at] + letter + text[at:],
+                text[:at] + letter + text[at + 1 :],
+                text.replace(line, b"", 1),
+                text.replace(line, line + line, 1),
+                text.replace(line, line + chance.choice(LINES), 1),
+                text.replace(line, line[:-1] + b" word\n", 1),
+            )
+        )
     return text
 
 
