@@ -36,8 +36,7 @@ ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 MOST_LETTERS: Final = 255
 INIT_NAME: Final = b"cycontainer"  # what the init is called until its execve: init/_init.pyx
 DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
-ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR by NAME
-NAME: Final = "cycontainer"
+ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR, by that name
 STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
 
 
@@ -68,7 +67,7 @@ class State(Record):
         resctrl: its group there.
         rootfs: the container's root directory, absolute.
         supervised: system calls that the program which created it answers.
-        program: what it executes, as it was asked for: who tells that it could not needs no more.
+        program: what it executes, as it was asked for.
         python: verbs that need more than this file and the kernel: "start", "delete".
         unit: systemd's, which has made the cgroup; "" is none.
     """
@@ -109,7 +108,7 @@ def default_root() -> str:
     directory = os.environ.get("XDG_RUNTIME_DIR", "")
     if not directory.startswith("/"):
         raise ConfigError("", "an ordinary user's states need XDG_RUNTIME_DIR, or a directory of their own: --root")
-    return f"{directory}/{NAME}"
+    return f"{directory}/{os.path.basename(ROOT)}"
 
 
 # --- the file's text

@@ -118,7 +118,7 @@ def state_file() -> Iterator[str]:
     yield f"#define INIT_NAME {c_text(state.INIT_NAME.decode())}"
     yield f"#define DEAD_STATES {c_text(state.DEAD)}"
     yield f"#define DEFAULT_ROOT {c_text(state.ROOT)}"
-    yield f"#define ROOT_NAME {c_text(state.NAME)}"
+    yield f"#define ROOT_NAME {c_text(os.path.basename(state.ROOT))}"
 
 
 def messages() -> Iterator[str]:
