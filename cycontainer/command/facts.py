@@ -23,6 +23,7 @@ from cycontainer.cli import __main__ as command  # noqa: E402
 from cycontainer.cli import delete, kill, list, pause, report, resume, start, summary  # noqa: E402
 from cycontainer.cli import state as state_verb  # noqa: E402
 from cycontainer.cli.texts import message_of, reason  # noqa: E402
+from cycontainer.cli.verb import Option  # noqa: E402
 from cycontainer.errors import ContainerError, ContainerNotFound, ContainerNotRunning, Error  # noqa: E402
 from cycontainer.json_text import to_json  # noqa: E402
 
@@ -54,12 +55,12 @@ def option_id(name: str) -> str:
     return "OPTION" + name.lstrip("-").join(("_", "")).replace("-", "_").upper()
 
 
-def option_table(options: tuple[object, ...]) -> str:
+def option_table(options: tuple[Option, ...]) -> str:
     """{name, its number, whether it takes a value} for every name of every option."""
     rows = [
-        f"{{{c_text(name)}, {option_id(option.names[0])}, {int(bool(option.value))}}}"  # type: ignore[attr-defined]  # an Option
+        f"{{{c_text(name)}, {option_id(option.names[0])}, {int(bool(option.value))}}}"
         for option in options
-        for name in option.names  # type: ignore[attr-defined]  # an Option
+        for name in option.names
     ]
     return "{" + ", ".join([*rows, "{0, 0, 0}"]) + "}"
 
