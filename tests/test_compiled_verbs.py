@@ -15,6 +15,7 @@ from oci_command import Oci, gone
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
 
+SCRIPT, UNPRINTABLE = "script", "a\x01b"  # programs that tests put into the root file system
 TRAPS = "trap 'echo usr1 >> /tmp/said' USR1; : > /tmp/ready; while :; do sleep 0.01; done"
 
 
@@ -23,6 +24,8 @@ def both(tmp_path: Path, busybox_rootfs: str) -> Iterator[Both]:
     found = Both(tmp_path, busybox_rootfs)
     yield found
     found.each(Oci.clean)
+    for name in (SCRIPT, UNPRINTABLE):
+        Path(f"{busybox_rootfs}/bin/{name}").unlink(missing_ok=True)
 
 
 # --- situations
@@ -68,18 +71,18 @@ def without_pid_namespace(oci: Oci) -> None:
 
 
 def program_that_cannot_be_executed(oci: Oci) -> None:
-    script = f"{oci.rootfs}/bin/script"
+    script = f"{oci.rootfs}/bin/{SCRIPT}"
     Path(script).write_text("#!/bin/cat\n")
     os.chmod(script, 0o755)
-    oci.write("/bin/script")
+    oci.write(f"/bin/{SCRIPT}")
     oci.create()
     Path(script).write_text("#!/no/such/interpreter\n")
 
 
 def program_that_does_not_print(oci: Oci) -> None:
     oci.write("sh", "-c", ":")
-    config = oci.config("/bin/a\x01b")
-    script = f"{oci.rootfs}/bin/a\x01b"
+    config = oci.config(f"/bin/{UNPRINTABLE}")
+    script = f"{oci.rootfs}/bin/{UNPRINTABLE}"
     Path(script).write_text("#!/bin/cat\n")
     os.chmod(script, 0o755)
     oci.write(config=config)
