@@ -122,7 +122,7 @@ def build_parts() -> list[str]:
     parts = extensions(PARTS)
     to_c(parts, force=False)
     include = [f"-I{path}" for path in (PACKAGE, sysconfig.get_path("include"))]
-    directory = f"build/parts-{compiler_and_machine("CC")[1]}"
+    directory = f"build/parts-{compiler_and_machine('CC')[1]}"
     sources = [str(source) for part in parts for source in part.sources]
     return compile_all(sources, directory, glob(f"{PACKAGE}/*.h"), [*HOSTED, "-DCYTHON_NO_PYINIT_EXPORT", *include])
 

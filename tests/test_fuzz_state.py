@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import subprocess
-import sysconfig
+import sys
 from glob import glob
 from pathlib import Path
 
@@ -35,12 +35,17 @@ LETTERS = b"\\ \n\0sen019-+_aZ\xff\x80"
 LINES = (b"unit x.scope\n", b"later words of\\sanother\n", b"annotation a 2\n", b"pid 1\n", b"\n", b"cgroup a b\n")
 
 
+def with_facts(place: Path) -> list[str]:
+    """The command's headers, those that are made at build time too, as options of a compiler."""
+    subprocess.run([sys.executable, f"{ROOT}/cycontainer/command/facts.py", f"{place}/facts.h"], check=True)
+    return [f"-I{place}", f"-I{ROOT}/cycontainer"]
+
+
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What reads files as the command does, with all checks that the compiler has."""
-    machine = subprocess.run(["cc", "-dumpmachine"], check=True, capture_output=True, text=True).stdout.strip()
-    made = str(tmp_path_factory.mktemp("reader") / "reader")
-    include = [f"-I{ROOT}/build/command-{machine}", f"-I{ROOT}/cycontainer", f"-I{sysconfig.get_path('include')}"]
+    place = tmp_path_factory.mktemp("reader")
+    made, include = f"{place}/reader", with_facts(place)
     flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *include]
     done = subprocess.run(["cc", *flags, f"{ROOT}/tests/fuzz_state.c", "-o", made], capture_output=True, text=True)
     if "cannot find" in done.stderr and "san" in done.stderr:
@@ -130,9 +135,7 @@ def test_what_a_fuzzer_has_found_interesting_is_read_within_bounds(reader: str, 
 def test_a_fuzzer_finds_nothing_in_half_a_minute(tmp_path: Path) -> None:
     if shutil.which("clang") is None:
         pytest.skip("needs clang")
-    machine = subprocess.run(["cc", "-dumpmachine"], check=True, capture_output=True, text=True).stdout.strip()
-    include = [f"-I{ROOT}/build/command-{machine}", f"-I{ROOT}/cycontainer"]
-    flags = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-DFUZZER", *include]
+    flags = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-DFUZZER", *with_facts(tmp_path)]
     subprocess.run(["clang", *flags, f"{ROOT}/tests/fuzz_state.c", "-o", f"{tmp_path}/fuzzer"], check=True)
     os.mkdir(tmp_path / "new")
     words = ["-max_total_time=30", "-max_len=8192", f"{tmp_path}/new", f"{ROOT}/tests/states"]
