@@ -9,13 +9,15 @@ import subprocess
 import sys
 from typing import Any
 
+from pace import SLOWER
+
 from cycontainer.spec import default_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COMMAND = (f"{ROOT}/cycontainer/command/cycontainer",)  # the compiled one, as `make build` leaves it
 BOOT = f"import sys; sys.path.insert(0, {ROOT!r}); from cycontainer.cli.__main__ import run_command; run_command()"
 IN_PYTHON = (sys.executable, "-I", "-S", "-c", BOOT)  # what it executes for all that it does not do itself
-PATIENCE = 20.0  # seconds that a call may take on a busy machine
+PATIENCE = 20.0 * SLOWER  # seconds that a call may take on a busy machine
 
 Done = subprocess.CompletedProcess[str]
 

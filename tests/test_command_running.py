@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from oci_command import COMMAND, Oci, gone
+from pace import SLOWER
 
 from cycontainer.host import current
 from cycontainer.resources_v2 import cpu_weight
@@ -146,7 +147,7 @@ def test_a_thousand_containers_are_listed_in_half_a_second(oci: Oci) -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert len(found) == 1001 and {each["status"] for each in found} == {"created", "running"}
     assert (
-        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5 * SLOWER
     )  # what a busy machine adds is left out
     for number in range(1000):
         shutil.rmtree(f"{oci.states}/one-{number}")

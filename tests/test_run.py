@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pace import SLOWER
 
 import cycontainer
 from cycontainer import STDOUT, ConfigError, LaunchError, ProgramError, RunError, run
@@ -38,7 +39,7 @@ def test_text_is_decoded() -> None:
 
 
 def test_a_timeout_kills_all_and_keeps_what_was_printed() -> None:
-    result = run(["sh", "-c", "echo before; setsid sleep 100 & sleep 100"], timeout=0.5)
+    result = run(["sh", "-c", "echo before; setsid sleep 100 & sleep 100"], timeout=0.5 * SLOWER)
     assert (result.timed_out, result.stdout, result.returncode) == (True, b"before\n", -9)
 
 

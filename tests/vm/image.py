@@ -125,9 +125,14 @@ def install_tools() -> None:
         call("apt-get", "-qy", "install", "--no-install-recommends", *missing)
 
 
+def place_of(suite: str) -> Path:
+    """Where a suite's image is, or would be."""
+    return CACHE / f"{suite}-{digest(PACKAGES, UNWANTED, DRIVERS, MASKED, FILES, MODULES, INIT, AGENT.read_bytes())}"
+
+
 def image(suite: str) -> Path:
     """The directory of a suite's image: root.ext4, vmlinuz, initrd. It is made, in two minutes, when it is missing."""
-    target = CACHE / f"{suite}-{digest(PACKAGES, UNWANTED, DRIVERS, MASKED, FILES, MODULES, INIT, AGENT.read_bytes())}"
+    target = place_of(suite)
     if target.exists():
         return target
     with making(target) as new:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from image import CACHE, Failure, digest, image, making, say
+from image import CACHE, Failure, digest, image, making, place_of, say
 
 PR_SET_PDEATHSIG = 1
 KERNEL_ARGS = (
@@ -33,6 +33,7 @@ QEMU = (
     *("-device", "virtio-9p-pci,fsdev=tree,mount_tag=tree", "-smp", str(PROCESSORS), "-m", MEMORY),
 )
 BOOT_SECONDS = 600
+GIVEN_UP = 124  # the status of what took too long
 LEGACY = ("systemd.unified_cgroup_hierarchy=0",)
 MODES = {  # the cgroup layouts that systemd can boot with
     "v2": (),
@@ -107,11 +108,22 @@ class Qemu:
         self.process.wait()
 
 
+def snapshot_of(base: Path, mode: str) -> Path:
+    """Where a booted machine of an image is, or would be."""
+    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True).stdout
+    return base / f"boot-{digest(version, QEMU, KERNEL_ARGS, MODES[mode])}"
+
+
+def at_hand(suite: str, mode: str) -> bool:
+    """Whether a machine is there without anything being made."""
+    base = place_of(suite)
+    return bool(shutil.which("qemu-system-x86_64")) and base.exists() and snapshot_of(base, mode).exists()
+
+
 def snapshot(suite: str, mode: str) -> Path:
     """The directory of a booted machine: memory, disk and state. It is booted, in a minute, when it is missing."""
     base = image(suite)
-    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, check=True).stdout
-    target = base / f"boot-{digest(version, QEMU, KERNEL_ARGS, MODES[mode])}"
+    target = snapshot_of(base, mode)
     if target.exists():
         return target
     with making(target) as new:
@@ -183,7 +195,7 @@ class Machine:
                     data = stream.read(size)
                 except TimeoutError:
                     say(f"given up after {timeout:g} s")
-                    return 124
+                    return GIVEN_UP
                 except struct.error:
                     raise Failure("the machine is gone\n" + self._qemu.console()[-2000:]) from None
                 if kind == b"x":
