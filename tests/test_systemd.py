@@ -351,3 +351,21 @@ def test_the_root_of_a_user_namespace_has_its_user_s_manager(tmp_path: Path, bus
     done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["first"][0].endswith("/user.slice/cycontainer-one.scope")
+
+
+@pytest.mark.systemd
+@pytest.mark.criu
+@pytest.mark.root
+def test_a_saved_container_comes_back_into_a_scope(tmp_path: Path, busybox_rootfs: str) -> None:
+    config = config_of(busybox_rootfs, "sh", "-c", "while :; do sleep 1; done", **LIMITS)
+    images = f"{tmp_path}/images"
+    with container_of(tmp_path / "states", config) as container:
+        container.start()
+        container.checkpoint(images)
+    assert not is_known("cycontainer-one.scope")
+    root = str(tmp_path / "states")
+    with Container.restore("one", config, images, root=root, stdin=DEVNULL, cgroup_manager="systemd") as container:
+        assert {path.rpartition("/")[2] for path in cgroups_of(container.pid)} == {"cycontainer-one.scope"}
+        assert limits(container)[:2] == (str(64 * MIB), "33")
+        assert container.status == "running"
+    assert not is_known("cycontainer-one.scope")

@@ -7,7 +7,7 @@ import os
 from cycontainer.cli.bundle import path_of
 from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.saving import OPTIONS, image_path, options_of
-from cycontainer.cli.verb import ONE_ID, Arguments, Option, UsageError, Verb
+from cycontainer.cli.verb import ONE_ID, Arguments, Option, Verb
 from cycontainer.creation import Wishes
 from cycontainer.criu.container import bring_back_bundle
 from cycontainer.criu.options import RestoreOptions
@@ -47,8 +47,6 @@ def main(arguments: Arguments) -> int:
 
 
 def _restore(arguments: Arguments) -> Container:
-    if arguments.cgroup_manager != "cgroupfs":
-        raise UsageError(f"restore: only cgroupfs makes its cgroup, not {arguments.cgroup_manager}")
     bundle = os.path.abspath(arguments.value("--bundle", "."))
     container = Container.handle(arguments.operands[0], root=arguments.root)
     wishes = Wishes(
@@ -56,6 +54,7 @@ def _restore(arguments: Arguments) -> Container:
         console_socket=path_of(arguments, "--console-socket"),
         pid_file=path_of(arguments, "--pid-file"),
         detached=arguments.given("--detach"),
+        cgroup_manager=arguments.cgroup_manager,
         warn=arguments.warn,
     )
     options: RestoreOptions = RestoreOptions(

@@ -40,6 +40,7 @@ def bring_back(
     *,
     bundle: str,
     streams: tuple[Stream, Stream, Stream],
+    cgroup_manager: str = "cgroupfs",
 ) -> Process:
     """Restore a container with streams or a terminal of ours; see `Container.restore`."""
     from cycontainer.json_text import to_json
@@ -48,7 +49,10 @@ def bring_back(
     document = to_json(config).encode("utf-8", "surrogateescape")
     terminal = bool((config.get("process") or {}).get("terminal"))
     with Streams.of(streams, terminal=terminal) as opened:
-        wishes = Wishes(bundle=os.path.abspath(bundle), descriptors=tuple(opened.program), ends=opened.ends)
+        wishes = Wishes(
+            bundle=os.path.abspath(bundle), descriptors=tuple(opened.program), ends=opened.ends,
+            cgroup_manager=cgroup_manager,
+        )  # fmt: skip
         process = bring_back_bundle(root, container_id, document, image_path, options, wishes=wishes)
         opened.taken()
     return process
@@ -79,28 +83,30 @@ def restore_container(
     with Undo() as undo, NetworkDevices(config.linux.net_devices) as devices:
         undo.later("remove the state directory", directory.remove)
         check_terminal(config, wishes)
-        driver = driver_of("cgroupfs", config, directory.container_id)
-        plan = compile_plan(config, driver.host, Style(wait_for_start=True))
-        state = intend(config, driver, plan, directory.container_id, wishes.bundle)
-        tell_warnings(config, plan, wishes)
-        directory.write("config.json", document)
-        directory.save(state)
-        cgroup = make_cgroup(plan, driver, undo)
-        duties = _Duties(directory, config, state, wishes, undo, devices)
-        wanted = Wanted(
-            config=config,
-            at=directory.path,
-            cgroup=cgroup,
-            cgroup_mounts=tuple(place.mount for place in state.cgroups),
-            descriptors=wishes.descriptors,
-            terminal=duties.keep_terminal,
-            set_up=duties.set_up,
-            restored=lambda pid: duties.restored(pid, document),
-        )
-        child = duties.child
-        child.take(restore(wanted, image_path, options))
-        if cgroup is not None:
-            cgroup.release_tasks()
+        with driver_of(wishes.cgroup_manager, config, directory.container_id) as driver:
+            style = Style(wait_for_start=True, unit=driver.scope, cgroup=wishes.cgroup_manager != "disabled")
+            plan = compile_plan(config, driver.host, style)
+            state = intend(config, driver, plan, directory.container_id, wishes.bundle)
+            tell_warnings(config, plan, wishes)
+            directory.write("config.json", document)
+            directory.save(state)
+            cgroup = make_cgroup(plan, driver, undo) if not driver.scope else None
+            duties = _Duties(directory, config, state, wishes, undo, devices)
+            wanted = Wanted(
+                config=config,
+                at=directory.path,
+                cgroup=cgroup,
+                cgroup_paths={place.mount: place.mount + place.path for place in state.cgroups},
+                enter=(lambda pid: make_cgroup(plan, driver, undo, pid)) if driver.scope else None,
+                descriptors=wishes.descriptors,
+                terminal=duties.keep_terminal,
+                set_up=duties.set_up,
+                restored=lambda pid: duties.restored(pid, document),
+            )
+            child = duties.child
+            child.take(restore(wanted, image_path, options))
+            if cgroup is not None:
+                cgroup.release_tasks()
     return duties.state, Process(plan, child, plan.args).with_ends(wishes.ends)
 
 

@@ -54,8 +54,9 @@ class Wanted(Record):
     Attributes:
         config: what it is made from: where its file systems and namespaces are now.
         at: an empty or unimportant directory: criu finds the root file system there, in a mount namespace of its own.
-        cgroup: made for it, its `tasks` open; None when it gets none.
-        cgroup_mounts: the mounts of the cgroup's hierarchies.
+        cgroup: made for it, its `tasks` open; None when it gets none, or systemd makes it.
+        cgroup_paths: the cgroup's directories, by the mounts of their hierarchies.
+        enter: called with criu's pid, for systemd to make the cgroup with it.
         descriptors: its new 0, 1 and 2, where the old ones were the host's or pipes.
         terminal: called with the master of its terminal, which is then the callee's; None closes it.
         set_up: called with the first process's pid when its namespaces are there and nothing else is: hooks.
@@ -65,7 +66,8 @@ class Wanted(Record):
     config: Config
     at: str
     cgroup: Cgroup | None = None
-    cgroup_mounts: tuple[str, ...] = ()
+    cgroup_paths: dict[str, str] = {}  # noqa: RUF012  # nobody changes it
+    enter: Callable[[int], object] | None = None
     descriptors: tuple[int, ...] = (0, 1, 2)
     terminal: Callable[[int], None] | None = None
     set_up: Callable[[int], None] | None = None
@@ -108,11 +110,8 @@ def _cgroup_roots(pid: int) -> list[dict[str, str]]:
     return found
 
 
-def cgroup_sources(config: Config, cgroup: Cgroup | None, mounts: tuple[str, ...]) -> dict[str, str]:
+def cgroup_sources(config: Config, paths: dict[str, str]) -> dict[str, str]:
     """The container's v1 cgroup directories by where a cgroup mount of the configuration shows them."""
-    if cgroup is None:
-        return {}
-    paths = dict(zip(mounts, cgroup.paths))
     return {
         f"{mount.destination.rstrip('/')}/{where.rpartition('/')[2]}": path
         for mount in config.mounts
@@ -123,7 +122,7 @@ def cgroup_sources(config: Config, cgroup: Cgroup | None, mounts: tuple[str, ...
 
 def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, note: Note | None) -> dict[str, Any]:
     config = wanted.config
-    sources = cgroup_sources(config, wanted.cgroup, wanted.cgroup_mounts)
+    sources = cgroup_sources(config, wanted.cgroup_paths)
     mounts = mount_sources(config, note.mounts if note is not None else None, sources)
     lock = options.network_lock or (note.network_lock if note is not None else choose_lock())
     found: dict[str, Any] = {
@@ -267,7 +266,8 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
         with Criu.start(
             inherited=tuple(passed.values()),
             cgroup=wanted.cgroup,
-            cgroup_mounts=wanted.cgroup_mounts,
+            cgroup_mounts=tuple(wanted.cgroup_paths),
+            enter=wanted.enter,
             root=(wanted.config.root.path, wanted.at),
             terminal=0 if options.shell_job else -1,
             no_new_privileges=wanted.config.process is not None and wanted.config.process.no_new_privileges,

@@ -59,10 +59,17 @@ def _environment() -> tuple[str, ...]:
 
 
 def _compile(
-    cgroup_mounts: tuple[str, ...], root: tuple[str, str] | None, *, own_session: bool, no_new_privileges: bool
+    cgroup_mounts: tuple[str, ...],
+    root: tuple[str, str] | None,
+    *,
+    moved: bool,
+    own_session: bool,
+    no_new_privileges: bool,
 ) -> Plan:
-    """A plan that enters cgroups, binds the root, and executes criu."""
+    """A plan that enters cgroups, or waits to be `moved` there, binds the root, and executes criu."""
     plan = PlanWriter()
+    if moved:
+        plan.synchronise("let systemd move criu to the container's unit")
     for slot, mount in enumerate(cgroup_mounts):
         plan.enter_cgroup(slot, mount)
     if root is not None:
@@ -86,6 +93,7 @@ def _compile(
         data=plan.finish(),
         attempts=tuple(plan.attempts),
         program_step=program_step,
+        syncs={0: "unit"} if moved else {},
         args=("criu", "swrk", str(SOCKET)),
         env=_environment(),
     )
@@ -112,6 +120,7 @@ class Criu:
         inherited: tuple[int, ...] = (),
         cgroup: Cgroup | None = None,
         cgroup_mounts: tuple[str, ...] = (),
+        enter: Callable[[int], object] | None = None,
         root: tuple[str, str] | None = None,
         terminal: int = -1,
         no_new_privileges: bool = False,
@@ -121,6 +130,7 @@ class Criu:
         Args:
             inherited: descriptors that it gets, as FIRST_INHERITED and following; they stay the caller's.
             cgroup, cgroup_mounts: those that it is to be born in, and the mounts of their hierarchies, v1's first.
+            enter: called with its pid while it waits, to put it into a cgroup that is made with it.
             root: a root file system, and the directory that it is bound on, in a mount namespace of criu's own.
             terminal: its 0, 1 and 2, in the caller's session: for a shell job; -1: /dev/null, in a session of its own,
                 so that nothing that criu says outside of its log lands in the container's output.
@@ -132,13 +142,15 @@ class Criu:
         if os.geteuid() != 0:
             raise HostError("criu needs root to save and to restore a container")
         entered = cgroup_mounts[: len(cgroup.tasks)] if cgroup is not None else ()  # v1's; in v2 it is born
-        plan = _compile(entered, root, own_session=terminal < 0, no_new_privileges=no_new_privileges)
+        plan = _compile(
+            entered, root, moved=enter is not None, own_session=terminal < 0, no_new_privileges=no_new_privileges
+        )  # fmt: skip
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             standard = (null if terminal < 0 else terminal,) * 3
             descriptors = (*standard, theirs.fileno(), *inherited)
-            child = _started(plan, launch(plan, descriptors=descriptors, cgroup=cgroup))
+            child = _started(plan, launch(plan, descriptors=descriptors, cgroup=cgroup), enter)
         except BaseException:
             ours.close()
             raise
@@ -298,10 +310,15 @@ class Criu:
         self.close()
 
 
-def _started(plan: Plan, child: Child) -> Child:
+def _started(plan: Plan, child: Child, enter: Callable[[int], object] | None) -> Child:
     """The child, once criu is executed in it."""
+
+    def move(child: Child) -> None:
+        if enter is not None:
+            enter(child.pid)
+
     try:
-        settle(plan, child)
+        settle(plan, child, {"unit": move})
     except ProgramError as error:
         abandon(child)
         child.close()

@@ -71,6 +71,7 @@ class Saved:
         stdin: Stream = None,
         stdout: Stream = None,
         stderr: Stream = None,
+        cgroup_manager: str = "cgroupfs",
         **options: Any,
     ) -> Self:
         """Bring a saved container back, on this machine or another one. It runs when this returns.
@@ -81,6 +82,7 @@ class Saved:
             image_path: the directory that `checkpoint`, or another runtime, has written.
             stdin, stdout, stderr: take the place of descriptors that were pipes or files of the host. With
                 `process.terminal` the terminal's master is `process.terminal` of the result.
+            cgroup_manager: as in `create`.
             options: `criu.options.RestoreOptions`: tcp_established, file_locks, ...
 
         Raises:
@@ -93,5 +95,8 @@ class Saved:
         root = os.path.abspath(root) if root else default_root()
         wanted: RestoreOptions = RestoreOptions(**options)
         streams = stdin, stdout, stderr
-        process = bring_back(root, container_id, config, os.fspath(image_path), wanted, bundle=bundle, streams=streams)
+        process = bring_back(
+            root, container_id, config, os.fspath(image_path), wanted,
+            bundle=bundle, streams=streams, cgroup_manager=cgroup_manager,
+        )  # fmt: skip
         return cls(container_id, root, process)
