@@ -193,14 +193,18 @@ def _reconstructed(directory: Directory) -> State | None:
         config = read_config(parse(directory.read("config.json")), bundle="/")
     except (ConfigError, OSError):
         return None
-    layout = current().cgroups
-    paths = where(config.linux.cgroups_path, directory.container_id, layout)
-    found = (*layout.v1, layout.v2) if layout.v2 else layout.v1
-    every = [at for at in found if at.mount in paths]
-    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in every]
+    layout, asked, unit = current().cgroups, config.linux.cgroups_path, ""
+    paths = where(asked, directory.container_id, layout)
+    if os.path.isdir("/run/systemd/system"):
+        from cycontainer.systemd import unit_left_of
+
+        unit, path = unit_left_of(asked, directory.container_id)
+        paths = dict.fromkeys(paths, path) if unit else paths
+    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in layout.all]
     return State(
-        id=directory.container_id, bundle="/", version=config.version, created="", owner=0, cgroups=tuple(places)
-    )
+        id=directory.container_id, bundle="/", version=config.version, created="", owner=0, cgroups=tuple(places),
+        unit=unit, pid=-1 if unit else 0,  # not 0: a unit that was made, and not only meant to be
+    )  # fmt: skip
 
 
 def _last_hooks(directory: Directory, state: State) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import errno
 import os
 
 from cycontainer.cgroups import Cgroup
-from cycontainer.errors import CgroupError, HostError
+from cycontainer.errors import CgroupError, ConfigError, HostError
 from cycontainer.host import CgroupLayout, Hierarchy, current
 from cycontainer.resources import CgroupPlan, paths_of
 from cycontainer.units import Unit, annotated, devices_of, limits_of, unit_of
@@ -28,6 +28,7 @@ PATIENCE: Final = 30.0  # seconds that systemd gets for a job
 NO_SUCH_UNIT: Final = "org.freedesktop.systemd1.NoSuchUnit"
 UNIT_EXISTS: Final = "org.freedesktop.systemd1.UnitExists"
 MANAGER: Final = "org.freedesktop.systemd1.Manager"
+DESCRIPTION: Final = "cycontainer container {}"  # of a unit, which so is known to be ours
 OWN_HIERARCHY: Final = "name=systemd"  # v1: systemd's alone
 
 
@@ -180,7 +181,7 @@ class Systemd:
 
         A slice has no processes: `pid` is left where it is.
         """
-        own: list[Property] = [("Description", ("s", f"cycontainer container {unit.name}"))]
+        own: list[Property] = [("Description", ("s", DESCRIPTION.format(unit.name)))]
         own += [(f"{name}Accounting", ("b", True)) for name in ("Memory", "CPU", "IO", "Tasks")]
         own.append(("DefaultDependencies", ("b", False)))
         if unit.is_slice:
@@ -216,8 +217,11 @@ class Systemd:
     def properties(self, name: str, which: set[str]) -> tuple[Property, ...]:
         """What some properties of a unit are now."""
         (path,) = self._call("GetUnit", "s", (name,))
-        interface = f"org.freedesktop.systemd1.{'Slice' if name.endswith('.slice') else 'Scope'}"
-        found = [(each, self._get(path, interface, each)) for each in sorted(which)]
+        kind = "Slice" if name.endswith(".slice") else "Scope"
+        found = [
+            (each, self._get(path, f"org.freedesktop.systemd1.{'Unit' if each == 'Description' else kind}", each))
+            for each in sorted(which)
+        ]
         return (*[("DeviceAllow", ("a(ss)", [])) for each in which if each == "DeviceAllow"], *found)  # it adds to it
 
     def set_properties(self, name: str, properties: tuple[Property, ...]) -> None:
@@ -242,6 +246,19 @@ def stop_unit(name: str) -> None:
     """End a container's unit. Raises HostError."""
     with connect() as systemd:
         systemd.stop(name)
+
+
+def unit_left_of(asked: str, container_id: str) -> tuple[str, str]:
+    """Of a container whose state is lost: its unit's name and cgroup, when there is such a unit and it is ours; else
+    empty texts. `asked`: `linux.cgroupsPath`."""
+    try:
+        unit = unit_of(asked, container_id, rootless=is_ordinary(current()))
+        with connect() as systemd:
+            description = systemd.properties(unit.name, {"Description"})[0][1][1]
+            group = systemd.control_group()
+    except (ConfigError, HostError):
+        return "", ""
+    return (unit.name, group + unit.path) if description == DESCRIPTION.format(unit.name) else ("", "")
 
 
 def move_to_unit(name: str, pid: int, below: str) -> None:

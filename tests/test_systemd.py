@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oci_command import ROOT, Oci
+from oci_command import ROOT, Oci, gone
 
 from cycontainer import run
 from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError
@@ -351,6 +351,20 @@ def test_the_root_of_a_user_namespace_has_its_user_s_manager(tmp_path: Path, bus
     done = subprocess.run(command, env=env, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["first"][0].endswith("/user.slice/cycontainer-one.scope")
+
+
+@pytest.mark.systemd
+@needs_limits
+def test_of_a_damaged_state_the_unit_is_found(tmp_path: Path, busybox_rootfs: str) -> None:
+    config = config_of(busybox_rootfs, "sleep", "1000", path=":some:name")
+    with container_of(tmp_path, config) as container:
+        container.start()
+        pidfd = os.pidfd_open(container.pid)
+        with open(tmp_path / "one" / "state", "w") as file:
+            file.write("nonsense")
+        container.delete(force=True)
+        gone(pidfd)
+    assert not is_known("some-name.scope")
 
 
 @pytest.mark.systemd
