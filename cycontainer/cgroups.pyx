@@ -454,13 +454,13 @@ cdef class Cgroup:
         raise CgroupError("freezer.state", ENOENT)
 
     def thaw(self) -> None:
-        """Let them go on. Raises CgroupError."""
+        """Let them go on; of one that is gone, nobody waits. Raises CgroupError."""
         cdef int error, index = self._freezer()
         self._in_use += 1
         with nogil:
             error = thaw_place(&self._places[index])
         self._in_use -= 1
-        if error < 0:
+        if error < 0 and error != -ENOENT and error != -ENODEV:
             raise CgroupError(f"{self.paths[index]}/{FREEZERS[self._places[index].unified]}", -error, "0")
 
     def destroy(self) -> None:
