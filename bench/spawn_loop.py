@@ -41,7 +41,7 @@ def template(rootfs: str, config_file: str, call: str) -> Call:
     if call.startswith("pool"):
         made: Any = cycontainer.Pool(8, reset="reset" in call, **keywords)
     else:
-        made = cycontainer.Template(networks=16 if "net" in call else 0, **keywords)
+        made = cycontainer.Template(networks=16 if "net" in call else 0, cgroups=16, **keywords)
     made.fill()
 
     def spawn_one() -> None:

@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from cycontainer._unit_run import UnitRun
     from cycontainer._work import Work
     from cycontainer.cgroup_layout import CgroupLayout
+    from cycontainer.cgroup_runs import RunCgroup
     from cycontainer.cgroups import Cgroup
     from cycontainer.plan import Plan
     from cycontainer.supervisor import Supervisor
 
 SIGKILL: Final = 9
 PATIENCE: Final = 1.0  # seconds for a pid 1 to end all that is in its container
-
-_swept = 0  # the process that has swept
 
 
 def finish(request: Request) -> Result:
@@ -87,32 +86,35 @@ class Running:
     def begin(self) -> None:
         """Launch it, in a cgroup of its own where there are limits. Raises what `run()` does, and OSError."""
         request, stock = self.request, self.request.stock
-        path = _cgroup_path(request.plan, request.layout)
         with HeldSignals():
+            made, path = None, None
             if request.unit is not None:
                 from cycontainer._unit_run import UnitRun
 
                 self.unit = UnitRun(request.unit)
                 self.plan, path = self.unit.plan, self.unit.path
             if stock is not None:
-                self.network = stock.take_network()
+                self.network, made = stock.take()
                 self.plan = stock.plan_with(self.network)
             self._open_streams()
-            if self.unit is None:
-                self.cgroup = _make_cgroup(request.plan, path, request.layout)
+            if self.unit is None and made is None:
+                made = _make_cgroup(request.plan, request.layout)
+            self.cgroup = made.cgroup if made else None
             self.child = launch(
                 self.plan,
                 descriptors=tuple(self.streams.program),
                 args=request.args,
                 env=request.env,
                 cgroup=self.cgroup,
-                cgroup_path=path,
+                cgroup_path=made.path if made else path,
                 ready=stock.ready(self.network) if stock is not None else None,
             )
             self.streams.launched()
             if self.cgroup is not None:
                 self.cgroup.release_tasks()
             self._make_waiter()
+            if stock is not None:
+                stock.replace()
 
     def _open_streams(self) -> None:
         self.streams.add("stdin", self.request.stdin)
@@ -129,7 +131,7 @@ class Running:
             self.streams.taken()
         self.waiter = _wait.Waiter(
             self.child, ends["stdout"], ends["stderr"], ends["stdin"], request.data, request.timeout,
-            request.output_limit, self.streaming,
+            request.output_limit, self.streaming, request.stock is not None and request.stock.removes_later,
         )  # fmt: skip
 
     # --- waiting
@@ -240,6 +242,7 @@ class Running:
             if self.child is not None and self._end is None:
                 self.child.abandon()
             if self.waiter is not None:
+                self._release_mounts(self.waiter.release_mounts())
                 self.waiter.close()  # not when it goes: an exception's traceback would keep it
             self.streams.close()
             if self.network >= 0:
@@ -257,9 +260,20 @@ class Running:
             if unit is not None:
                 unit.close()
             if cgroup is not None:
-                cgroup.destroy()
+                self._remove(cgroup)
         if self.supervisor is not None:
             self.supervisor.raise_error()
+
+    def _release_mounts(self, mounts: int) -> None:
+        if mounts >= 0:
+            assert self.request.stock is not None
+            self.request.stock.remove(lambda: os.close(mounts))
+
+    def _remove(self, cgroup: Cgroup) -> None:
+        if self.request.stock is not None and self._end is not None:
+            self.request.stock.remove(cgroup.destroy)
+        else:
+            cgroup.destroy()
 
     def result(self) -> Result:
         """What became of it, when it is closed. Raises LaunchError: the program had not begun."""
@@ -328,26 +342,12 @@ def _work(request: Request) -> Work | None:
     return Work(request.plan.work, request.exchange)
 
 
-def _make_cgroup(plan: Plan, path: str | None, layout: CgroupLayout) -> Cgroup | None:
-    if path is None or plan.cgroup is None:
-        return None
-    from cycontainer.cgroup_runs import run_paths
-    from cycontainer.cgroups import Cgroup
-
-    return Cgroup.create(plan.cgroup, run_paths(plan.cgroup, path, layout))
-
-
-def _cgroup_path(plan: Plan, layout: CgroupLayout) -> str | None:
-    """Where the container's cgroup is to be, if it needs one."""
+def _make_cgroup(plan: Plan, layout: CgroupLayout) -> RunCgroup | None:
     if plan.cgroup is None or not plan.cgroup.hierarchies:
         return None
-    from cycontainer.cgroup_runs import run_path, sweep
+    from cycontainer.cgroup_runs import new_run_cgroup
 
-    global _swept
-    if _swept != os.getpid():
-        _swept = os.getpid()
-        sweep(layout)  # what a run that was killed with its caller has left
-    return run_path()
+    return new_run_cgroup(plan.cgroup, layout)
 
 
 def _died_as_init(child: Child) -> bool:

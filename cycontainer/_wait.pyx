@@ -82,17 +82,18 @@ cdef class Waiter:
     cdef long deadline
     cdef size_t left              # bytes that may still come from both outputs
     cdef readonly bint flooded    # more came, and were thrown away
-    cdef bint streaming, told
-    cdef int epoll
+    cdef bint streaming, told, holding
+    cdef int epoll, mounts
 
     def __cinit__(self, Child child not None, int output, int errors, int input, bytes data, double timeout,
-                  long limit=-1, bint streaming=False):
+                  long limit=-1, bint streaming=False, bint holding=False):
         """`timeout`: seconds from now; infinity for none. `data` goes to the descriptor `input`.
 
         `limit`: bytes that are kept of both outputs; -1 is any number. `streaming`: every output is an event.
+        `holding`: keep its mount namespace, for `release_mounts`.
         """
         cdef int index
-        self.child, self.input, self.epoll = child, data, -1
+        self.child, self.input, self.epoll, self.mounts, self.holding = child, data, -1, -1, holding
         self.left = <size_t> limit if limit >= 0 else <size_t> -1
         self.flooded, self.told, self.streaming = False, False, streaming
         self.entries[SOCKET].fd, self.entries[PIDFD].fd = child.socket, child.pidfd
@@ -203,6 +204,8 @@ cdef class Waiter:
         cdef ssize_t got = recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
         if got < 0 and errno == ECONNRESET:           # it died, an answer unread: its last words come next
             got = recv(self.child.socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+        if self.holding and got >= 0:
+            self.hold_mounts()
         if got > 0:
             return 1
         if got < 0 and errno != EAGAIN:
@@ -211,6 +214,20 @@ cdef class Waiter:
             self.unwatch(SOCKET)
             self.entries[SOCKET].fd = -1
         return 0
+
+    cdef void hold_mounts(self) noexcept nogil:
+        """Who ends last in a mount namespace waits until no one can be using its mounts any more, 50 us and more. So
+        that this is not the program we hold it, if this kernel has PIDFD_GET_MNT_NAMESPACE (Linux 6.11)."""
+        cdef long got
+        if self.mounts < 0:
+            got = sys3(NR_ioctl, self.entries[PIDFD].fd, 0xFF03, 0)
+            self.mounts = <int> got if got >= 0 else -1
+
+    def release_mounts(self) -> int:
+        """The mount namespace that is held, a descriptor that is now the caller's; -1 when there is none."""
+        cdef int held = self.mounts
+        self.mounts = -1
+        return held
 
     cdef int finish(self) noexcept nogil:
         """The process has ended: what it wrote is in the pipes, take that and wait for no one else."""
@@ -322,7 +339,9 @@ cdef class Waiter:
             self.shut(index)
         if self.epoll >= 0:
             close(self.epoll)
-        self.epoll = -1
+        if self.mounts >= 0:
+            close(self.mounts)
+        self.epoll = self.mounts = -1
 
     def take(self) -> tuple:
         """What came from both pipes since the last time: (bytes, bytes)."""

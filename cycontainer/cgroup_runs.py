@@ -8,6 +8,7 @@ from itertools import count
 
 from cycontainer.cgroups import Cgroup
 from cycontainer.errors import CgroupError
+from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 NOT_NOW = (errno.EBUSY, errno.EPERM, errno.EACCES, errno.EROFS)
 
 _owner: tuple[int, str] = (0, "")
+_swept = 0  # the process that has swept
 _numbers = count(1)  # of the process and those that it forks; never begun again: threads may come here at once
 
 
@@ -34,6 +36,30 @@ def run_name() -> str:
         start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
         _owner = (os.getpid(), f"{start}-{namespace}")
     return f"run-{_owner[0]}-{_owner[1]}-{next(_numbers)}"
+
+
+class RunCgroup(Record):
+    """A run's cgroup.
+
+    Attributes:
+        path: below each hierarchy's mount.
+    """
+
+    cgroup: Cgroup
+    path: str
+
+
+def new_run_cgroup(plan: CgroupPlan, layout: CgroupLayout) -> RunCgroup:
+    """Make one; once a process, what runs that were killed with their callers have left is removed before.
+
+    Raises CgroupError.
+    """
+    global _swept
+    if _swept != os.getpid():
+        _swept = os.getpid()
+        sweep(layout)
+    path = run_path()
+    return RunCgroup(cgroup=Cgroup.create(plan, run_paths(plan, path, layout)), path=path)
 
 
 def run_path() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cycontainer._request import CallKeywords, Outline, Request
     from cycontainer._result import Result
 
+LULL: Final = 0.003  # seconds in which a short program is over
 PATIENCE: Final = 0.1  # seconds until what could not be set up is tried again
 MOST_WARM: Final = 10_000
 
@@ -175,6 +176,8 @@ class Pool:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._used or len(self._ready) < self._size)
+                if not self._used and not self._is_behind():  # who just took one has the machine to himself
+                    self._changed.wait_for(lambda: self._closed or self._used or self._is_behind(), LULL)
                 if self._closed:
                     return
                 used = self._used.popleft() if self._used else None
@@ -188,6 +191,10 @@ class Pool:
                     self._failure = error
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._closed, PATIENCE)
+
+    def _is_behind(self) -> bool:
+        """Whether so few wait that the next may find none."""
+        return len(self._ready) * 2 < self._size
 
     def _set_one_up(self) -> None:
         warm = self._template.waiting()

@@ -47,11 +47,14 @@ class Template:
 
     _warm = False  # its containers wait for a program
 
-    def __init__(self, *, networks: int = 0, reuse: bool = False, **keywords: Unpack[Outline]) -> None:
+    def __init__(
+        self, *, networks: int = 0, cgroups: int = 0, reuse: bool = False, **keywords: Unpack[Outline]
+    ) -> None:
         """Prepare it.
 
         Args:
             networks: how many network namespaces a thread keeps ready.
+            cgroups: how many cgroups it keeps ready, where there are limits; with either it removes what is used, too.
             reuse: they are used again, one container after the other; `Pool` tells what that means.
             keywords: those of `run()` that say what the container is: rootfs, cwd, user, hostname, memory, cpus, pids,
                 network, mounts, read_only, masked_paths, user_namespace, init, config. With `work_size` its containers
@@ -62,6 +65,7 @@ class Template:
             LaunchError: the file tree could not be made; nothing is left.
         """
         check_count("networks", networks, 0)
+        check_count("cgroups", cgroups, 0)
         outline: dict[str, Any] = {**keywords}
         mounts, config = mount_entries(outline.pop("mounts", ())), outline.pop("config", None)
         self._work = outline.pop("work_size", 0)
@@ -80,7 +84,9 @@ class Template:
             options = options.replace(private=private_directories())
         checked, style = configured(options, PLACEHOLDER, mounts, config, host)
         self._layout, self._closed = host.cgroups, False
-        self._stock = Stock(checked, host, style.replace(warm=self._warm), networks=networks, reuse=reuse)
+        self._stock = Stock(
+            checked, host, style.replace(warm=self._warm), networks=networks, cgroups=cgroups, reuse=reuse
+        )
 
     @property
     def shared(self) -> bool:

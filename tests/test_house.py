@@ -85,9 +85,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "errands",
             "execution",
             "launch_pad",
-            "networks",
             "starting",
             "stock",
+            "supplies",
             "streams",
             "updating",
         ),
@@ -142,6 +142,7 @@ OWN_SUBJECT = {  # by a module's first or last name
     "executor": {"concurrent", "threading"},
     "facts": {"re"},
     "pool": {"threading"},
+    "supplies": {"threading"},
 }
 
 NOTHING_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}

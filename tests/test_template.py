@@ -197,9 +197,9 @@ with Template(rootfs=sys.argv[1], networks=2) as template:
     pid = os.fork()
     if pid == 0:
         seen = {read() for _ in range(4)}
-        os._exit(0 if len(seen) == 4 and template._stock.take_network() == -1 else 1)
+        os._exit(0 if len(seen) == 4 and template._stock.take()[0] == -1 else 1)
     assert os.waitpid(pid, 0)[1] == 0
-    assert template.fill() and template._stock.take_network() >= 0
+    assert template.fill() and template._stock.take()[0] >= 0
 """
 
 
