@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from cycontainer.errors import RunError as RunError
     from cycontainer.errors import StatusUnknown as StatusUnknown
     from cycontainer.errors import WaitTimeout as WaitTimeout
+    from cycontainer.executor import ContainerExecutor as ContainerExecutor
+    from cycontainer.executor import Limits as Limits
+    from cycontainer.executor import Opaque as Opaque
+    from cycontainer.executor import RemoteTraceback as RemoteTraceback
+    from cycontainer.executor import TaskError as TaskError
     from cycontainer.lifecycle import Container as Container
     from cycontainer.pool import Acquired as Acquired
     from cycontainer.pool import Pool as Pool
@@ -42,6 +47,10 @@ _HOME = {
     **dict.fromkeys(("Spawned", "spawn"), "cycontainer._spawned"),
     **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
+    **dict.fromkeys(
+        ("ContainerExecutor", "Limits", "Opaque", "RemoteTraceback", "TaskError"),
+        "cycontainer.executor",
+    ),
     "Snapshot": "cycontainer.criu.snapshot",
     **dict.fromkeys(("Acquired", "Pool"), "cycontainer.pool"),
     "Template": "cycontainer.template",

@@ -1,0 +1,271 @@
+"""Functions in containers: their results and exceptions come back, and nothing that they answer runs here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import decline
+from ordinary import OrdinaryUser
+
+from cycontainer import ConfigError, ContainerExecutor, Limits, Opaque, TaskError
+
+PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture(autouse=True)
+def cloudpickle_is_there() -> None:
+    if importlib.util.find_spec("cloudpickle") is None:
+        decline("cloudpickle is not installed: pip install .[test]")
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def executor() -> Iterator[ContainerExecutor]:
+    with ContainerExecutor(2, timeout=60) as made:
+        yield made
+
+
+VALUES = [
+    None, True, -5, 1 << 100, -(1 << 100), 1.5, float("inf"), 2 + 3j, "ä\0\n", b"\0\xff", bytearray(b"x"), [1, [2, ()]],
+    (1, "a"), {1, 2}, frozenset({(1, 2)}), {"a": 1, "b": {}}, {1: 2, (3, 4): b"5"}, {"!": "int", "v": "0x10"},
+]  # fmt: skip
+
+
+def test_results_are_what_was_returned(executor: ContainerExecutor) -> None:
+    result = executor.submit(lambda: VALUES).result()
+    assert result == VALUES
+    assert [type(value) for value in result] == [type(value) for value in VALUES]
+
+
+def test_it_runs_in_a_container_of_its_own(executor: ContainerExecutor) -> None:
+    def look(mark: str) -> tuple[int, list[str], bool]:
+        print("this goes elsewhere")
+        seen = os.listdir("/tmp")
+        Path("/tmp/left").write_text(mark)
+        return os.getpid(), seen, os.path.exists("/proc/3")
+
+    assert executor.submit(look, mark="1").result() == (2, [".cycontainer"], False)
+    assert executor.submit(look, "2").result()[1] == [".cycontainer"]
+
+
+def test_what_it_raises_is_raised_with_its_traceback(executor: ContainerExecutor) -> None:
+    def fail() -> None:
+        raise KeyError("key", 5)
+
+    with pytest.raises(KeyError) as failure:
+        executor.submit(fail).result()
+    assert failure.value.args == ("key", 5)
+    assert "in fail" in str(failure.value.__cause__)
+
+
+def test_other_peoples_exceptions_are_told(executor: ContainerExecutor) -> None:
+    class Own(Exception):
+        pass
+
+    def fail() -> None:
+        raise Own("it\x1b[31m failed")
+
+    with pytest.raises(TaskError) as failure:
+        executor.submit(fail).result()
+    assert failure.value.kind.endswith("Own") and failure.value.text == "it\\x1b[31m failed"
+    assert "in fail" in failure.value.traceback
+    with pytest.raises(TaskError, match="SystemExit"):
+        executor.submit(exit, 3).result()
+    with pytest.raises(TaskError, match="status 3"):
+        executor.submit(os._exit, 3).result()
+    with pytest.raises(TaskError, match="signal 6"):
+        executor.submit(os.abort).result()
+
+
+def test_an_ordinary_user_has_them_too(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user(powers) == [0, 1, 4]
+
+
+def powers() -> list[int]:
+    with ContainerExecutor(2) as executor:
+        return list(executor.map(pow, range(3), [2] * 3))
+
+
+# --- hostile answers
+
+
+class Evil:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.mark,)
+
+
+ANSWERS = {
+    "a pickle": pickle.dumps(Evil("/tmp/mark-of-a-pickle")),
+    "nothing": b"",
+    "no object": b"[1]",
+    "no answers": b'{"answers": 5}',
+    "too many": b'{"answers": [{"result": 1}, {"result": 2}]}',
+    "no such tag": b'{"answers": [{"result": {"!": "eval", "v": "1"}}]}',
+    "a tag that is none": b'{"answers": [{"result": {"!": ["x"], "v": "1"}}]}',
+    "half a tag": b'{"answers": [{"result": {"!": "int"}}]}',
+    "no base64": b'{"answers": [{"result": {"!": "bytes", "v": "\xc3\xa4"}}]}',
+    "a deep one": b'{"answers": [{"result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}",
+    "a deep set": b'{"answers": [{"result": ' + b'{"!":"tuple","v":[' * 600 + b"]}" * 600 + b"}]}",
+    "unhashable": b'{"answers": [{"result": {"!": "set", "v": [[]]}}]}',
+    "many digits": b'{"answers": [{"result": ' + b"9" * 100_000 + b"}]}",
+    "half an error": b'{"answers": [{"error": {"type": 5}}]}',
+    "an error of ours": b'{"answers": [{"error": {"type": "os.system", "args": ["x"], "text": "", "traceback": ""}}]}',
+    "a function": b'{"answers": [{"error": {"type": "builtins.eval", "args": ["1"], "text": "", "traceback": ""}}]}',
+    "an exit": b'{"answers": [{"error": {"type": "builtins.SystemExit", "args": [1], "text": "", "traceback": ""}}]}',
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_a_hostile_answer_is_an_error_and_runs_nothing(executor: ContainerExecutor, answer: bytes) -> None:
+    def hostile() -> None:
+        for fd in range(3, 20):
+            try:
+                os.write(fd, answer)
+                os._exit(0)
+            except OSError:
+                continue
+
+    with pytest.raises(TaskError):
+        executor.submit(hostile).result()
+    assert not os.path.exists("/tmp/mark-of-a-pickle")
+
+
+def test_an_object_is_no_result_unless_it_stays_closed(executor: ContainerExecutor, tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    with pytest.raises(TypeError, match="plain data"):
+        executor.submit(lambda: Evil(mark)).result()
+    with ContainerExecutor(1, opaque=True) as opaque:
+        evil = opaque.submit(lambda: Evil(mark)).result()
+        assert isinstance(evil, Opaque) and not os.path.exists(mark)
+        number, path = opaque.submit(lambda: (1, Path("/x"))).result()
+        assert number == 1 and isinstance(path, Opaque)
+        assert opaque.submit(lambda one: str(one / "y"), path).result() == "/x/y"
+    assert not os.path.exists(mark)
+
+
+def test_a_flood_is_ended(executor: ContainerExecutor) -> None:
+    def flood() -> None:
+        while True:
+            os.write(3, bytes(1 << 20))
+
+    with pytest.raises(TaskError, match="bytes"):
+        executor.submit(flood).result()
+
+
+# --- limits
+
+
+def test_limits_are_the_executors_or_the_calls() -> None:
+    def forever() -> None:
+        while True:
+            pass
+
+    with ContainerExecutor(2, timeout=1) as executor:
+        with pytest.raises(TaskError, match="timeout"):
+            executor.submit(forever).result()
+        with pytest.raises(TaskError, match="timeout"):
+            executor.submit_with(Limits(timeout=0.3), forever).result()
+        assert executor.submit_with(Limits(timeout=60), pow, 2, 3).result() == 8
+
+
+@pytest.mark.root
+def test_memory_is_limited_for_one_call() -> None:
+    with ContainerExecutor(1, memory=1 << 30) as executor:
+        assert executor.submit(lambda: len(bytearray(100 << 20))).result() == 100 << 20
+        with pytest.raises((TaskError, MemoryError)):
+            executor.submit_with(Limits(memory=50 << 20), lambda: len(bytearray(100 << 20))).result()
+
+
+# --- many
+
+
+def test_a_map_keeps_its_order_and_tells_its_progress(executor: ContainerExecutor) -> None:
+    told: list[tuple[int, int]] = []
+    results = executor.map(lambda a, b: a * b, range(20), range(20), chunksize=3, progress=lambda *of: told.append(of))
+    assert list(results) == [number * number for number in range(20)]
+    assert told[-1] == (20, 20) and len(told) == 7 and told == sorted(told)
+
+
+@pytest.mark.slow
+def test_a_map_over_a_thousand() -> None:
+    told: list[int] = []
+    with ContainerExecutor(2, warm=2) as executor:
+        results = list(executor.map(lambda n: n + 1, range(1000), progress=lambda done, _: told.append(done)))
+    assert results == list(range(1, 1001)) and told == list(range(1, 1001))
+
+
+def test_one_failure_among_many_is_its_own(executor: ContainerExecutor) -> None:
+    results = executor.map(lambda n: 1 // n, [1, 0, 1], chunksize=3)
+    assert next(results) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(TimeoutError):
+        list(executor.map(pow, [2] * 50, [2] * 50, timeout=0))
+
+
+def test_warm_containers_serve_it() -> None:
+    with ContainerExecutor(2, warm=2) as executor:
+        assert list(executor.map(abs, range(-5, 0))) == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_dask_takes_it_as_its_executor() -> None:
+    if importlib.util.find_spec("dask") is None:
+        decline("dask is not installed: pip install .[test]")
+    from dask.delayed import __file__ as place
+    from dask.delayed import delayed
+
+    site = os.path.dirname(os.path.dirname(place))
+    with ContainerExecutor(2, paths=[site]) as executor:
+        add = delayed(lambda a, b: a + b)
+        total = add(add(1, 2), add(3, 4))
+        assert total.compute(scheduler=executor) == 10
+        broken = delayed(lambda: 1 // 0)()
+        with pytest.raises(ZeroDivisionError):
+            broken.compute(scheduler=executor)
+
+
+# --- as an executor
+
+
+def test_it_is_shut_down(executor: ContainerExecutor) -> None:
+    executor.shutdown()
+    with pytest.raises(RuntimeError):
+        executor.submit(pow, 2, 2)
+
+
+def test_what_has_not_begun_can_be_cancelled() -> None:
+    gate = threading.Event()
+    with ContainerExecutor(1) as executor:
+        executor._threads.submit(gate.wait, 20)
+        futures: list[Future[int]] = [executor.submit(pow, 2, number) for number in range(3)]
+        assert futures[1].cancel()
+        executor.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        assert all(future.cancelled() for future in futures)
+
+
+def test_what_cannot_be_pickled_or_meant_is_refused(executor: ContainerExecutor) -> None:
+    with pytest.raises(TypeError):
+        executor.submit(lambda lock: None, threading.Lock())
+    for keywords in ({"max_workers": -1}, {"warm": -1}, {"timeout": "a"}, {"paths": "/usr"}):
+        with pytest.raises(ConfigError):
+            ContainerExecutor(**keywords)
+    with pytest.raises(TypeError):
+        ContainerExecutor(no_such_keyword=1)
