@@ -26,6 +26,7 @@ import workload
 ROOT = os.path.dirname(workload.HERE)
 WHOLE = ["--ns", "all", "--mounts", "spec", "--nofail", "--clone", "vfork", "--hop", "tiny"]
 WHOLE += ["--caps", "--seccomp", "tree", "--stdio", "pipe"]
+PAUSE_MS = 5
 FLOOR, FLOOR_TASKS, ZERO = "C floor", "C floor, entering by tasks", "C floor, no isolation"
 RUN, RUN_DIRECT, COMMAND = "cycontainer.run()", "cycontainer.run(init=False)", "cycontainer run"
 LADDER = {
@@ -240,6 +241,42 @@ def rest(bench: Bench) -> Part:
     return title, against(seen, FLOOR_TASKS, "runc run"), seen
 
 
+READY = {  # spawn_loop.py's names
+    "Template.run(init=False)": "template-direct",
+    "Template.run()": "template",
+    "Template.run(init=False), networks ready": "template-net-direct",
+    "Template.run(), networks ready": "template-net",
+    "Pool.run()": "pool",
+    "Pool.run(), reset": "pool-reset",
+}
+
+
+def ready(bench: Bench) -> Part:
+    """With a pause, in which the threads that keep things ready catch up: this is about latency."""
+    pause = ["--rest", str(PAUSE_MS)]
+    cases = {
+        ZERO: bench.floor("--stdio", "pipe", *pause),
+        FLOOR: bench.floor(*WHOLE, "--cgroup", "v1", *pause),
+        RUN_DIRECT: bench.loop("run-direct", *pause),
+        **{name: bench.loop(call, *pause) for name, call in READY.items()},
+    }
+    seen = bench.rounds(cases, bench.asked.rounds)
+    return f"From what is ready, with {PAUSE_MS} ms between two", against(seen, FLOOR, RUN_DIRECT), seen
+
+
+def sustained(bench: Bench) -> Part:
+    seconds = str(bench.asked.seconds)
+    try:
+        report = bench.loop("template-net", "--threads", "2", "--seconds", seconds)()
+    except Failed as error:
+        bench.missing["sustained"] = str(error)
+        return "Sustained", "", None
+    blocks: list[Figures] = report["blocks"]  # type: ignore[assignment]  # the one report that has a list
+    rows = [[str(at), *(f"{value:.2f}" for value in block.values())] for at, block in enumerate(blocks, 1)]
+    title = f"Two threads for {seconds} s, by tenths: Template.run() with networks ready"
+    return title, table("|".join(["tenth", *blocks[0]]), rows), blocks
+
+
 def memory(bench: Bench) -> Part:
     floor, n = [*WHOLE, "--cgroup", "v1"], bench.asked.n * 4
     cases = {
@@ -305,6 +342,8 @@ def ladder(bench: Bench) -> Part:
 PARTS = {
     "spawn": spawn,
     "rest": rest,
+    "ready": ready,
+    "sustained": sustained,
     "memory": memory,
     "threads": threads,
     "import": imports,
@@ -332,6 +371,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--rest", type=int, default=100, metavar="MS", help="idle time before each spawn of part rest")
     parser.add_argument("--n", type=int, default=25, help="spawns of a loop in a round")
     parser.add_argument("--soak-runs", type=int, default=10000)
+    parser.add_argument("--seconds", type=float, default=60, help="of part sustained")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by commas: %(default)s")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6, help="of the random order")
     parser.add_argument("--json", metavar="FILE", help="all figures of all rounds")

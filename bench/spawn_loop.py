@@ -144,6 +144,41 @@ def soak(call: Call, count: int) -> list[dict[str, float]]:
     return blocks
 
 
+def networks() -> int:
+    """How many network namespaces the machine has, those too that the kernel has not yet taken apart."""
+    with open("/proc/slabinfo") as file:
+        lines = [line.split() for line in file if line.startswith("net_namespace ")]
+    return int(lines[0][1]) if lines else 0
+
+
+def sustain(call: Call, seconds: float, threads: int) -> list[dict[str, float]]:
+    """Ten blocks of so many seconds of runs, one after the other in each thread: throughput, latency, the backlog."""
+    took: list[tuple[float, float]] = []
+    counts = []
+    begin = time.perf_counter()
+
+    def work() -> None:
+        while (start := time.perf_counter()) < begin + seconds:
+            call()
+            end = time.perf_counter()
+            took.append((end - begin, (end - start) * 1e3))
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for block in range(1, 11):
+        time.sleep(max(0.0, begin + seconds * block / 10 - time.perf_counter()))
+        counts.append(networks())
+    for worker in workers:
+        worker.join()
+    blocks = []
+    for block, count in enumerate(counts):
+        times = sorted(ms for at, ms in took if int(at / seconds * 10) == block)
+        figures = {f"p{percent}": percentile(times, percent) for percent in (10, 50, 99)}
+        blocks.append({"per_s": len(times) / seconds * 10, **figures, "networks": count})
+    return blocks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="")
@@ -154,6 +189,7 @@ def main() -> None:
     parser.add_argument("--rest", type=float, default=0, metavar="MS")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--ballast", type=int, default=0, metavar="MB")
+    parser.add_argument("--seconds", type=float, default=0, help="report ten blocks of runs for so long in all")
     parser.add_argument("--soak", action="store_true", help="report twenty blocks of --n runs in all")
     asked = parser.parse_args()
     if asked.call not in RUNS:
@@ -166,6 +202,9 @@ def main() -> None:
     spawn(call, asked.warm, 0)
     if asked.soak:
         print(json.dumps({"n": asked.n, "blocks": soak(call, asked.n)}))
+        return
+    if asked.seconds:
+        print(json.dumps({"blocks": sustain(call, asked.seconds, asked.threads)}))
         return
     start = time.perf_counter()
     if asked.threads == 1:

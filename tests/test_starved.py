@@ -1,0 +1,96 @@
+"""Where a process, a thread or an interpreter cannot be what a run needs: it is told at once, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from ordinary import OrdinaryUser
+
+from cycontainer import LaunchError, run, spawn
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+SECOND = """
+import cycontainer
+assert cycontainer.run(["echo", "1"]).stdout == b"1\\n"
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+script = '''
+import cycontainer
+try:
+    cycontainer.run(["true"])
+except ImportError as error:
+    assert "interpreter" in str(error), error
+else:
+    raise AssertionError("it was let in")
+'''
+failure = interpreters.run_string(interpreters.create(), script)
+assert failure is None, failure
+assert cycontainer.run(["echo", "1"]).stdout == b"1\\n"
+"""
+
+
+def test_a_second_interpreter_is_refused_and_the_first_goes_on() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", SECOND], check=True, cwd=PROJECT, timeout=60)
+
+
+def test_where_no_process_may_be_made_it_is_told(ordinary_user: OrdinaryUser) -> None:
+    assert "EAGAIN" in ordinary_user(starved_of_processes)
+
+
+def starved_of_processes() -> str:
+    before = os.listdir("/proc/self/fd")
+    limits = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, limits[1]))
+    for call in (run, spawn):
+        with pytest.raises(LaunchError) as failure:
+            call(["true"])
+    resource.setrlimit(resource.RLIMIT_NPROC, limits)
+    assert len(os.listdir("/proc/self/fd")) <= len(before) + 2  # the init's file, and the launcher's view of the mounts
+    assert run(["true"]).returncode == 0
+    return str(failure.value)
+
+
+FULL = """
+import ctypes, os
+LIBC = ctypes.CDLL(None, use_errno=True)
+assert LIBC.unshare(0x20000) == 0 and LIBC.mount(None, b"/", None, 16384 | 1 << 18, None) == 0
+assert LIBC.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, b"size=4k,nr_inodes=2") == 0
+with open("/tmp/full", "wb") as file:
+    file.write(bytes(4096))
+import cycontainer
+with cycontainer.Template(work_size=1 << 20) as template:
+    result = template.run(["cp", "in", "out"], files={"in": b"1"}, collect=["out"])
+assert result.files == {"out": b"1"}, result
+assert cycontainer.run(["sh", "-c", "echo 1 > /tmp/x; cat /tmp/x"]).stdout == b"1\\n"
+"""
+
+
+@pytest.mark.root
+def test_a_full_tmp_is_no_obstacle() -> None:
+    subprocess.run([sys.executable, "-c", FULL], check=True, cwd=PROJECT, timeout=60)
+
+
+FORKED = """
+import os, asyncio
+import cycontainer
+from cycontainer import aio
+assert cycontainer.run(["true"]).returncode == 0
+pid = os.fork()
+if pid == 0:
+    assert cycontainer.run(["echo", "1"]).stdout == b"1\\n"
+    assert asyncio.run(aio.run(["echo", "1"])).stdout == b"1\\n"
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert cycontainer.run(["echo", "1"]).stdout == b"1\\n"
+"""
+
+
+def test_a_fork_after_the_import_has_runs_of_its_own() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, cwd=PROJECT, timeout=60)
