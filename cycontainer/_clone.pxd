@@ -3,7 +3,9 @@
 cdef class Child:
     cdef readonly int pid, pidfd, socket
     cdef public int terminal, program, gate, listener    # what its init has sent; whoever takes one sets -1
+    cdef public int heard       # the last step that its init waited for us with
     cdef int second             # a pidfd: the process that the init went on in, until it is adopted
+    cdef int loose              # the last message's descriptor, until it is taken
     cdef bint introduced        # the second has been told of
     cdef void *stack            # what the child runs on until it executes the init
 

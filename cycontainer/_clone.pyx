@@ -173,11 +173,12 @@ cdef class Child:
         program: a pidfd of the process that will execute the program, when its filter notifies.
         gate: the end of a full pipe that this process waits at; the same.
         listener: its seccomp listener, once it is known; who takes it over sets -1.
+        heard: the last step of its plan that its init waited for us with; -1 when it has not.
     """
 
     def __cinit__(self):
-        self.pid = self.pidfd = self.socket = self.second = -1
-        self.terminal = self.program = self.gate = self.listener = -1
+        self.pid = self.pidfd = self.socket = self.second = self.loose = -1
+        self.terminal = self.program = self.gate = self.listener = self.heard = -1
         self.stack, self.introduced = NULL, False
 
     def __dealloc__(self):
@@ -195,9 +196,10 @@ cdef class Child:
         shut(self.program)
         shut(self.gate)
         shut(self.listener)
+        shut(self.loose)
         shut(self.second)             # it ends when the socket does
         self.pidfd = self.socket = self.terminal = -1
-        self.program = self.gate = self.listener = self.second = -1
+        self.program = self.gate = self.listener = self.loose = self.second = -1
 
     cdef void settle(self) noexcept:
         """The child has said something, or is dead: it no longer uses our memory."""
@@ -222,8 +224,6 @@ cdef class Child:
                 message = self.receive()
             except OSError:
                 break                 # no more can be heard
-            if message and message[7] >= 0:
-                close(message[7])
         if self.second >= 0:
             with nogil:
                 end(self.second)
@@ -290,21 +290,30 @@ cdef class Child:
                 raise OSError(errno, "poll")
             PyErr_CheckSignals()
 
+    def take_descriptor(self):
+        """The descriptor that came with the last message, the caller's from now on; -1 when none came."""
+        fd, self.loose = self.loose, -1
+        return fd
+
     def receive(self):
-        """One message of the init that is there: (kind, step, errno, tasks, user_us, system_us, peak_kb, fd), all int;
-        fd is -1 or a new descriptor; that of MESSAGE_CLONED is kept for `adopt`. None when there is none yet, () at the
-        end of the stream. Raises OSError."""
+        """One message of the init that is there: (kind, step, errno, tasks, user_us, system_us, peak_kb), all int. None
+        when there is none yet, () at the end of the stream. Raises OSError.
+
+        What came with it is for `take_descriptor` until the next, or, of MESSAGE_CLONED, for `adopt`. A program may
+        have got hold of the socket (CAP_SYS_PTRACE): what it sends may be anything, and nothing of it stays open.
+        """
         cdef Message message
         cdef char control[64]
         cdef iovec vector
         cdef msghdr header
         cdef ssize_t got
-        cdef int fd = -1
         cdef cmsghdr *rights
         vector.iov_base, vector.iov_len = &message, sizeof(message)
         header.msg_name, header.msg_namelen, header.msg_flags = NULL, 0, 0
         header.msg_iov, header.msg_iovlen = &vector, 1
-        header.msg_control, header.msg_controllen = control, sizeof(control)
+        header.msg_control, header.msg_controllen = control, CMSG_LEN(sizeof(int))    # the room decides how many
+        shut(self.loose)
+        self.loose = -1
         with nogil:
             got = recvmsg(self.socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
             # ECONNRESET, told once: it died with an answer of ours unread, and its last words come next
@@ -314,20 +323,19 @@ cdef class Child:
             return None
         if got < 0:
             raise OSError(errno, "recvmsg")
+        rights = CMSG_FIRSTHDR(&header)
+        if rights is not NULL and rights.cmsg_type == SCM_RIGHTS and rights.cmsg_len == CMSG_LEN(sizeof(int)):
+            self.loose = (<int *> CMSG_DATA(rights))[0]
         if got != sizeof(message):
             return ()
         if message.kind != MESSAGE_FAILED or message.step >= 0:
             self.settle()             # else it may be the child that says so, before it has left our memory
-        rights = CMSG_FIRSTHDR(&header)
-        if rights is not NULL and rights.cmsg_type == SCM_RIGHTS and rights.cmsg_len == CMSG_LEN(sizeof(int)):
-            fd = (<int *> CMSG_DATA(rights))[0]
         if message.kind == MESSAGE_CLONED and self.introduced:
-            shut(fd)                  # both processes tell of the second
-            return self.receive()
+            return self.receive()     # both processes tell of the second
         if message.kind == MESSAGE_CLONED:
-            self.second, fd, self.introduced = fd, -1, True
+            self.second, self.loose, self.introduced = self.loose, -1, True
         return (message.kind, message.step, message.error, message.tasks, message.user_us, message.system_us,
-                message.peak_kb, fd)
+                message.peak_kb)
 
     def answer(self, int error, tuple descriptors not None):
         """Let a waiting init go on with up to 253 descriptors, or fail its step with `error`. Raises OSError."""

@@ -183,7 +183,7 @@ class Running:
         if self.stopped and message[0] in (FAILED, SYNC, LISTENER):
             return  # it gets no further: we have hung up
         if message[0] == MOUNT and self.work is not None:
-            self.work.take(message[7])
+            self.work.take(self.child.take_descriptor())
             return
         duties = {"listener": self._supervise, "work": self._fill, "unit": self._enter_unit}
         attend(self._plan_of(message), self.child, message, duties)
@@ -231,7 +231,8 @@ class Running:
             self._peak, kills = self.cgroup.memory_report()
             self._oom_killed = bool(kills)
         if self.work is not None:
-            self._files, self._refused = self.work.collect()
+            with HeldSignals():  # for no longer than it takes to read `work_size` bytes
+                self._files, self._refused = self.work.collect()
 
     def close(self) -> None:
         """Close and remove all that is ours; what has not been settled is killed first.

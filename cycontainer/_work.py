@@ -106,7 +106,8 @@ class Work:
 
     def take(self, mount: int) -> None:
         """The init has made it; the descriptor is this object's."""
-        self._mount = mount
+        before, self._mount = self._mount, mount
+        _fd.close_all((before,) if before >= 0 else ())
 
     def fill(self) -> int | None:
         """Write the files. Returns a mount for the init, a descriptor that is the caller's, unless the init made it.

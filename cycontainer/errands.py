@@ -75,9 +75,9 @@ def _mount_of(errand: Errand, child: Child) -> int:
         if not message:
             code = errno.ETIMEDOUT if event == _wait.DEADLINE else errno.ESRCH
             raise LaunchError("make a mount in another namespace", code, 0, steps)
-        kind, step, code, *_, fd = message
-        if kind == _clone.MOUNT and fd >= 0:
-            return fd
+        kind, step, code, *_ = message
+        if kind == _clone.MOUNT and (mount := child.take_descriptor()) >= 0:
+            return mount
         if kind == _clone.FAILED:
             attempt = errand.attempts[step] if step >= 0 else "execute the init"
             raise LaunchError(f"{attempt} (for a mount)", code, step + 1, steps)

@@ -166,6 +166,7 @@ def send_program(
     file = _plan_descriptor(plan, len(descriptors), args, plan.env if env is None else env, None)
     try:
         child.answer(0, (file, *descriptors))
+        child.heard = -1
     finally:
         os.close(file)
 
@@ -208,26 +209,39 @@ def attend(
     Raises:
         LaunchError: it says that a step failed, or our part of one did.
     """
-    kind, step, code, *_, fd = message
+    kind, step, code, *_ = message
+    _check_message(plan, child, kind, step)
     if kind == _clone.FAILED:
         raise failure(plan, step, code)
     if kind == _clone.CLONED:
         adopt_second(child)
-    elif kind == _clone.TERMINAL and fd >= 0:
-        child.terminal = fd
-    elif kind == _clone.PROGRAM and fd >= 0:
-        child.program = fd
-    elif kind == _clone.GATE and fd >= 0:
-        child.gate = fd
+    elif kind == _clone.TERMINAL:
+        child.terminal = child.take_descriptor()
+    elif kind == _clone.PROGRAM:
+        child.program = child.take_descriptor()
+    elif kind == _clone.GATE:
+        child.gate = child.take_descriptor()
     elif kind == _clone.LISTENER:
         _take_listener(plan, child, step, code, duties or {})
     elif kind == _clone.SYNC:
         _do_duty(plan, child, step, duties or {})
 
 
+def _check_message(plan: Plan, child: Child, kind: int, step: int) -> None:
+    """Refuse what an init of this plan does not say. Who may trace it may speak in its place."""
+    once = {_clone.TERMINAL: child.terminal, _clone.PROGRAM: child.program, _clone.GATE: child.gate}
+    if (
+        not -1 <= step < len(plan.attempts)
+        or (kind == _clone.SYNC and (step not in plan.syncs or step <= child.heard))
+        or (kind == _clone.CLONED and plan.processes < 2)
+        or once.get(kind, -1) >= 0
+    ):
+        raise LaunchError("hear the init, which says what it cannot", errno.EBADMSG, 0, len(plan.attempts))
+
+
 def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[[Child], int | None]]) -> None:
     """What the init waits for, and the answer."""
-    duty = plan.syncs[step]
+    duty, child.heard = plan.syncs[step], step
     trees: tuple[int, ...] = ()
     try:
         if duty in ("maps", "mount"):

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
 import cycontainer
-from cycontainer import LaunchError, run
+from cycontainer import DEVNULL, LaunchError, run
 from cycontainer.spec import default_config
 
 IN_TIME = 10.0  # seconds: far more than anything here takes, far less than what it would wait for
@@ -85,6 +86,44 @@ print("refused")
 """
     result = run(["/usr/bin/python3", "-c", script], text=True)
     assert (result.stdout, result.stderr) == ("refused\n", "")
+
+
+# With CAP_SYS_PTRACE it takes the socket of pid 1, and says all that an init can say, with descriptors and without.
+SPEAK = """
+import ctypes, os, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+pidfd = libc.syscall(434, 1, 0)
+taken = [fd for fd in (libc.syscall(438, pidfd, number, 0) for number in range(16)) if fd >= 0]
+(line,) = [fd for fd in taken if os.readlink(f"/proc/self/fd/{fd}").startswith("socket")]
+line = socket.socket(fileno=line)
+print("speaks", flush=True)
+for attempt in range(1000):
+    for kind in KINDS:
+        for step in (-5, -1, 0, 30, 150, 1 << 20):
+            message = struct.pack("<4i3q", kind, step, attempt, 0, 0, 0, 0)
+            many = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("<9i", *[0] * 9))]
+            for data, rights in ((message, []), (message, many), (message[:7], many)):
+                line.sendmsg([data], rights)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in range(12)), tuple(range(12))], ids=str)
+def test_who_speaks_in_pid_1s_place_is_not_believed(kinds: tuple[int, ...]) -> None:
+    config = default_config()
+    config["root"]["path"] = "/"
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] == "/proc"]
+    config["process"]["args"] = ["/usr/bin/python3", "-I", "-S", "-c", SPEAK.replace("KINDS", repr(kinds))]
+    sets = ("bounding", "effective", "permitted")
+    config["process"]["capabilities"] = {kind: ["CAP_SYS_PTRACE"] for kind in sets}
+    reader, writer = os.pipe()
+    before = len(os.listdir("/proc/self/fd"))
+    with suppress(LaunchError):  # it may be refused, or only say that the program has ended
+        run(config["process"]["args"], config=config, stdout=writer, stderr=DEVNULL, timeout=IN_TIME)
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(writer)
+    with open(reader) as said:
+        assert said.read() == "speaks\n"
 
 
 @pytest.mark.root
