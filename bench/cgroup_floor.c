@@ -45,6 +45,14 @@ static void put(int directory, const char *file, const char *value) {
     close(fd);
 }
 
+static void look(int directory, const char *file) {
+    char text[512];
+    int fd = openat(directory, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    while (read(fd, text, sizeof(text)) > 0)
+        continue;
+    close(fd);
+}
+
 static void make(struct hierarchy *each, const char *name) {
     struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
                            .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS};
@@ -53,6 +61,8 @@ static void make(struct hierarchy *each, const char *name) {
     if (each->root < 0 || fstatfs(each->root, &status) < 0 || mkdirat(each->root, name, 0755) < 0)
         die(name);
     each->directory = (int)syscall(SYS_openat2, each->root, name, &how, sizeof(how));
+    if (strcmp(each->procs, "cgroup.procs") == 0)
+        look(each->directory, "cgroup.controllers"); /* what it was given */
     for (int index = 0; index < each->writes; index++)
         put(each->directory, each->file[index], each->value[index]);
 }

@@ -373,12 +373,12 @@ def test_of_a_damaged_state_the_unit_is_found(tmp_path: Path, busybox_rootfs: st
 def test_a_saved_container_comes_back_into_a_scope(tmp_path: Path, busybox_rootfs: str) -> None:
     config = config_of(busybox_rootfs, "sh", "-c", "while :; do sleep 1; done", **LIMITS)
     images = f"{tmp_path}/images"
-    with container_of(tmp_path / "states", config) as container:
+    where: dict[str, Any] = {"root": f"{tmp_path}/states", "stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    with Container.create("one", config, cgroup_manager="systemd", **where) as container:
         container.start()
         container.checkpoint(images)
     assert not is_known("cycontainer-one.scope")
-    root = str(tmp_path / "states")
-    with Container.restore("one", config, images, root=root, stdin=DEVNULL, cgroup_manager="systemd") as container:
+    with Container.restore("one", config, images, cgroup_manager="systemd", **where) as container:
         assert {path.rpartition("/")[2] for path in cgroups_of(container.pid)} == {"cycontainer-one.scope"}
         assert limits(container)[:2] == (str(64 * MIB), "33")
         assert container.status == "running"
