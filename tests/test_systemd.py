@@ -19,9 +19,11 @@ from cycontainer import run
 from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
+from cycontainer.read_config import read_config
 from cycontainer.spec import default_config
 from cycontainer.state import load
 from cycontainer.streams import DEVNULL, PIPE
+from cycontainer.systemd import CgroupUnit
 
 ORDINARY = os.geteuid() != 0 or not current().initial_user_namespace
 TOP = "user.slice" if ORDINARY else "system.slice"
@@ -42,6 +44,13 @@ def test_a_manager_that_is_none_is_refused(tmp_path: Path, busybox_rootfs: str) 
             "one", config_of(busybox_rootfs, "true"), root=str(tmp_path), cgroup_manager="x", stdin=DEVNULL
         )
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.cgroup1
+def test_an_ordinary_user_s_systemd_sets_no_limits_on_cgroup_v1(busybox_rootfs: str) -> None:
+    config = read_config(config_of(busybox_rootfs, "true"), bundle="/")
+    with pytest.raises(HostError, match="sets no limits on cgroup v1: --systemd-cgroup needs cgroup v2"):
+        CgroupUnit(config, "one", current().replace(uid=1000))
 
 
 # --- a container in a unit

@@ -21,6 +21,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "udev", "kmod", "linux-image-amd64"),
     *("apparmor", "uidmap", "iproute2", "procps", "strace", "busybox-static", "criu", "python3", "runc"),
 )
+MORE = {"trixie": ("passwd",)}  # no longer essential there
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "9pnet_virtio", "9p", "overlay", "virtio_net")
 UNWANTED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/etc/kernel/postinst.d/initramfs-tools")
 DRIVERS = ("sound", "drivers/gpu", "drivers/media", "drivers/staging", "drivers/net/ethernet", "drivers/net/wireless")
@@ -127,7 +128,8 @@ def install_tools() -> None:
 
 def place_of(suite: str) -> Path:
     """Where a suite's image is, or would be."""
-    return CACHE / f"{suite}-{digest(PACKAGES, UNWANTED, DRIVERS, MASKED, FILES, MODULES, INIT, AGENT.read_bytes())}"
+    recipe = (PACKAGES, UNWANTED, DRIVERS, MASKED, FILES, MODULES, INIT, AGENT.read_bytes(), *MORE.get(suite, ()))
+    return CACHE / f"{suite}-{digest(*recipe)}"
 
 
 def image(suite: str) -> Path:
@@ -147,7 +149,11 @@ def build(suite: str, new: Path) -> None:
     root = new / "root"
     drivers = [f"{usr}/lib/modules/*/kernel/{kind}/*" for usr in ("", "/usr") for kind in DRIVERS]
     excluded = [f"--dpkgopt=path-exclude={path}" for path in (*UNWANTED, *drivers)]
-    options = ("--variant=apt", f"--include={','.join(PACKAGES)}", '--aptopt=APT::Install-Recommends "false"')
+    options = (
+        "--variant=apt",
+        f"--include={','.join((*PACKAGES, *MORE.get(suite, ())))}",
+        '--aptopt=APT::Install-Recommends "false"',
+    )
     call("mmdebstrap", *options, *excluded, suite, str(root))
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
