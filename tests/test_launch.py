@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -139,6 +140,8 @@ def test_the_command_runs_a_bundle(busybox_rootfs: str, tmp_path: object) -> Non
     assert (result.returncode, result.stdout, result.stderr) == (7, "hello\n", "")
     steps = subprocess.run([*command, "plan", str(tmp_path)], capture_output=True, text=True, check=True).stdout
     assert "mount proc on /proc" in steps
+    listed = json.loads(subprocess.run([*command, "plan", "--json", str(tmp_path)], capture_output=True).stdout)
+    assert [f"{step['step']:4} {step['attempt']}" for step in listed] == steps.splitlines()
 
 
 @pytest.mark.parametrize("words", [["run"], ["run", "../x"], ["run", ""], ["nothing"], ["run", "--bundle"]])

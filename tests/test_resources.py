@@ -55,6 +55,21 @@ def test_the_order_is_what_the_kernel_wants() -> None:
     ]  # fmt: skip
 
 
+def test_pages_and_network_classes_are_written_where_v1_governs_them() -> None:
+    """cgroup-v1/hugetlb.rst, net_cls.rst, net_prio.rst: machines with these hierarchies have become rare."""
+    limits = Resources(hugepages=(("2MB", 4 << 20),), network_class=0x100001, network_priorities=(("lo", 3),))
+    plan = compile_resources(limits, v1("hugetlb", "net_cls,net_prio"), all_controllers=False)
+    assert [(hierarchy.mount, *hierarchy.writes) for hierarchy in plan.hierarchies] == [
+        (
+            f"{ROOT}/hugetlb",
+            (b"hugetlb.2MB.limit_in_bytes", b"4194304"),
+            (b"hugetlb.2MB.rsvd.limit_in_bytes", b"4194304"),
+            (b"|", b""),  # an alternative to the one before: it may be missing
+        ),
+        (f"{ROOT}/net_cls,net_prio", (b"net_cls.classid", b"1048577"), (b"net_prio.ifpriomap", b"lo 3")),
+    ]
+
+
 MISSING: list[tuple[Resources, CgroupLayout, str]] = [
     (
         Resources(hugepages=(("2MB", 0),)),
