@@ -184,7 +184,7 @@ def against(seen: dict[str, list[Figures]], floor: str, peer: str) -> str:
         ]
         for name in sorted(seen, key=lambda name: median(seen[name]))
     ]
-    return table("way|p10, ms|median, ms|p10 : floor|median : floor|median : runc", rows)
+    return table(f"way|p10, ms|median, ms|p10 : floor|median : floor|median : {peer}", rows)
 
 
 def cases_of_spawn(bench: Bench, rest_ms: int, n: int) -> dict[str, Case]:
