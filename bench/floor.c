@@ -56,6 +56,7 @@ static struct {
     int n, warm, threads, rest_ms, ballast_mb;
     int namespaces; // CLONE_NEW*
     int mounts, nofail, vfork, hop, cgroup, caps, seccomp, stdio;
+    int join; // a pid: the program is started beside it, as by an exec
     const char *label, *rootfs;
     char **program;
 } asked = {.n = 200, .warm = 5, .threads = 1, .vfork = 1, .label = "floor", .rootfs = "rootfs"};
@@ -76,6 +77,8 @@ static const struct {
     {"/sys/fs/cgroup/pids", "pids.max", "100"},
 };
 static int limit_roots[COUNT(LIMITS)];
+static char joined[16][4096]; // `tasks` of the cgroups of the process that is joined
+static int joined_count;
 
 // One thread that spawns, and what it passes to its child.
 struct spawner {
@@ -84,7 +87,8 @@ struct spawner {
     char name[32];              // of its cgroups
     int cgroups[COUNT(LIMITS)]; // open files that take a task, or -1
     int out[2], err[2];
-    double *took; // milliseconds, one for each spawn of all threads
+    int first_process, tasks[COUNT(joined)]; // of the container that is joined: a pidfd, and its cgroups
+    double *took;                            // milliseconds, one for each spawn of all threads
 };
 
 static double now_ms(void) {
@@ -274,7 +278,7 @@ static void change_root(void) {
 
 static void redirect(const struct spawner *spawner) {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int piped = asked.stdio == STDIO_PIPE;
+    int piped = asked.stdio == STDIO_PIPE && spawner;
     if (null < 0 || dup2(null, 0) < 0 || dup2(piped ? spawner->out[1] : null, 1) < 0 ||
         dup2(piped ? spawner->err[1] : null, 2) < 0)
         fail("stdio");
@@ -312,6 +316,28 @@ static int contain(void *argument) {
     if (asked.stdio)
         redirect(spawner);
     execute();
+}
+
+static int beside(void *unused) {
+    (void)unused;
+    confine();
+    if (asked.stdio)
+        redirect(NULL);
+    execute();
+}
+
+// Borrows our memory inside of another pid namespace, which is nothing for a runtime: bench only.
+static int enter(void *argument) {
+    const struct spawner *spawner = argument;
+    int kinds = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP;
+    for (int i = 0; i < joined_count; i++)
+        if (write(spawner->tasks[i], "0", 1) != 1)
+            fail(joined[i]);
+    if (setns(spawner->first_process, kinds))
+        fail("setns");
+    if (clone(beside, spawner->stack + STACK / 2, CLONE_PARENT | CLONE_VM | CLONE_VFORK, NULL) < 0)
+        fail("clone");
+    _exit(0);
 }
 
 // ---- the parent: one spawn -----------------------------------------------------------------------------------------
@@ -357,6 +383,30 @@ static void drain(int out, int err) {
     }
 }
 
+static void ended(int status) {
+    if (status) {
+        dprintf(2, "floor: the program ended with status %#x\n", status);
+        _exit(1);
+    }
+}
+
+static void join(struct spawner *spawner) {
+    int first, second;
+    if ((spawner->first_process = syscall(SYS_pidfd_open, asked.join, 0)) < 0)
+        fail("pidfd_open");
+    for (int i = 0; i < joined_count; i++)
+        if ((spawner->tasks[i] = open(joined[i], O_WRONLY | O_CLOEXEC)) < 0)
+            fail(joined[i]);
+    pid_t pid = clone(enter, spawner->stack + STACK, SIGCHLD | CLONE_VM | CLONE_VFORK, spawner);
+    if (pid < 0 || waitpid(pid, &first, 0) != pid || wait(&second) < 0)
+        fail("clone");
+    for (int i = 0; i < joined_count; i++)
+        close(spawner->tasks[i]);
+    close(spawner->first_process);
+    ended(first);
+    ended(second);
+}
+
 static void spawn(struct spawner *spawner, int round) {
     int status, flags = SIGCHLD | (asked.namespaces & ~CLONE_NEWCGROUP) | (asked.vfork ? CLONE_VM | CLONE_VFORK : 0);
     if (asked.cgroup)
@@ -375,10 +425,7 @@ static void spawn(struct spawner *spawner, int round) {
         fail("waitpid");
     if (asked.cgroup)
         remove_cgroups(spawner);
-    if (status) {
-        dprintf(2, "floor: the program ended with status %#x\n", status);
-        _exit(1);
-    }
+    ended(status);
 }
 
 // ---- the measurement -----------------------------------------------------------------------------------------------
@@ -388,13 +435,13 @@ static pthread_barrier_t gate;
 static void *spawn_all(void *argument) {
     struct spawner *spawner = argument;
     for (int i = 0; i < asked.warm; i++)
-        spawn(spawner, -1 - i);
+        asked.join ? join(spawner) : spawn(spawner, -1 - i);
     pthread_barrier_wait(&gate);
     for (int i = spawner->first; i < spawner->last; i++) {
         if (asked.rest_ms)
             usleep(asked.rest_ms * 1000);
         double start = now_ms();
-        spawn(spawner, i);
+        asked.join ? join(spawner) : spawn(spawner, i);
         spawner->took[i] = now_ms() - start;
     }
     pthread_barrier_wait(&gate);
@@ -458,6 +505,24 @@ static void list_hierarchies(void) {
         snprintf(hierarchies[hierarchy_count].option, 64, "%s%.32s", named ? "none," : "", name);
         snprintf(hierarchies[hierarchy_count].target, 64, "sys/fs/cgroup/%.32s", name + (named ? 5 : 0));
         hierarchy_count++;
+    }
+    if (file)
+        fclose(file);
+}
+
+static void list_cgroups(void) {
+    char path[64], line[4096];
+    snprintf(path, sizeof path, "/proc/%d/cgroup", asked.join);
+    FILE *file = fopen(path, "re");
+    while (file && joined_count < (int)COUNT(joined) && fgets(line, sizeof line, file)) {
+        char *rest = line;
+        strsep(&rest, ":");
+        char *name = strsep(&rest, ":");
+        if (!name || !*name || !strcmp(rest, "/\n"))
+            continue;
+        rest[strcspn(rest, "\n")] = 0;
+        snprintf(joined[joined_count++], sizeof *joined, "/sys/fs/cgroup/%.64s%.3900s/tasks",
+                 strncmp(name, "name=", 5) ? name : name + 5, rest);
     }
     if (file)
         fclose(file);
@@ -536,7 +601,7 @@ static void read_options(int argc, char **argv) {
         {"ballast", 1, 0, 'b'}, {"ns", 1, 0, 'N'},    {"mounts", 1, 0, 'm'},  {"nofail", 0, 0, 'f'},
         {"clone", 1, 0, 'c'},   {"hop", 1, 0, 'h'},   {"cgroup", 1, 0, 'g'},  {"caps", 0, 0, 'C'},
         {"seccomp", 1, 0, 'S'}, {"stdio", 1, 0, 'i'}, {"label", 1, 0, 'l'},   {"rootfs", 1, 0, 'R'},
-        {0, 0, 0, 0},
+        {"join", 1, 0, 'j'},    {0, 0, 0, 0},
     };
     int index = 0;
     for (int letter; (letter = getopt_long(argc, argv, "+", options, &index)) != -1;) {
@@ -559,19 +624,20 @@ static void read_options(int argc, char **argv) {
         case 'i': asked.stdio = choice(name, optarg, STDIO); break;
         case 'l': asked.label = optarg; break;
         case 'R': asked.rootfs = optarg; break;
+        case 'j': asked.join = number(name, optarg, 1); break;
         default: exit(2);
         }
         // clang-format on
     }
     static char *true_program[] = {"/bin/true", NULL};
     asked.program = optind < argc ? argv + optind : true_program;
-    if (!(asked.rootfs = realpath(asked.rootfs, NULL)))
+    if (!(asked.rootfs = asked.join ? "" : realpath(asked.rootfs, NULL))) // beside another, ours is of no account
         fail("rootfs");
     if (asked.mounts && !(asked.namespaces & CLONE_NEWNS)) {
         fprintf(stderr, "floor: --mounts needs --ns mnt: it would rebuild the host's mounts\n");
         exit(2);
     }
-    if (asked.hop && !asked.mounts) {
+    if (asked.hop && !asked.mounts && !asked.join) {
         fprintf(stderr, "floor: --hop needs --mounts: the program is looked up in the new root\n");
         exit(2);
     }
@@ -581,6 +647,8 @@ int main(int argc, char **argv) {
     read_options(argc, argv);
     compile_filter();
     list_hierarchies();
+    if (asked.join)
+        list_cgroups();
     make_tiny_init();
     if (asked.cgroup)
         open_limit_roots();

@@ -80,19 +80,35 @@ class Program(Record):
     process: ProcessConfig | None = None
 
 
+class LastPlan:
+    """What the last program in a container came to: who starts it again need not compile it again. For any thread."""
+
+    def __init__(self) -> None:
+        self._last: tuple[tuple[object, ...], ProcessConfig, Plan] | None = None  # replaced as one
+
+    def of(self, config: Config, state: State, program: Program, entry: Entry) -> tuple[ProcessConfig, Plan]:
+        """The process that a program is, and its plan."""
+        key = config, current(), program, state.cgroups, state.supervised, state.unit, entry.below is None
+        last = self._last
+        if last is None or last[0] != key:  # what is the same object is not compared further
+            process = process_of(config, program)
+            last = self._last = key, process, _compile(config.replace(process=process), state, entry)
+        return last[1:]
+
+
 def execute(
     config: Config,
     state: State,
     program: Program,
     descriptors: tuple[int, ...],
     first: Process | None = None,
+    last: LastPlan | None = None,
 ) -> Process:
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
-    process = process_of(config, program)
     supervisor = supervisor_of(state, first)
     entry = _entry(state, program.cgroup or {})
     try:
-        plan = _compile(config.replace(process=process), state, entry)
+        process, plan = (last or LastPlan()).of(config, state, program, entry)
         duties = _duties(config, state, "running", supervisor, entry)
         env = with_home(plan.env, process.user.uid, config.root.path)
         return _start(plan, state, descriptors, duties, env=env, entry=entry)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from cycontainer.cgroup_events import Event
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import Config, IntelRdt
-    from cycontainer.execution import Program
+    from cycontainer.execution import LastPlan, Program
     from cycontainer.process import Process
     from cycontainer.state import State
     from cycontainer.stats import Stats
@@ -56,6 +56,9 @@ class Container(Saved):
         root: the directory that states are kept in, absolute.
         process: its first process, when this object made it; else None.
     """
+
+    _read: tuple[tuple[bytes, str], Config] | None = None  # the configuration's text and bundle, and what it says
+    _last: LastPlan | None = None
 
     # --- making and finding
 
@@ -176,9 +179,16 @@ class Container(Saved):
     @property
     def config(self) -> Config:
         """Its configuration, as it was when it was created. Raises ContainerNotFound."""
+        return self._configuration(self._state())
+
+    def _configuration(self, state: State) -> Config:
+        """`config`; what has been read is kept, and read again only when there is something else."""
         from cycontainer.read_config import parse, read_config
 
-        return read_config(parse(load_config(self.root, self.id)), bundle=self._state().bundle)
+        document, read = (load_config(self.root, self.id), state.bundle), self._read
+        if read is None or read[0] != document:
+            read = self._read = document, read_config(parse(document[0]), bundle=state.bundle)
+        return read[1]
 
     @property
     def status(self) -> str:
@@ -323,7 +333,7 @@ class Container(Saved):
 
     def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:
         """`exec` with descriptors that stay the caller's; `config`: the container's, when it has been read."""
-        from cycontainer.execution import execute
+        from cycontainer.execution import LastPlan, execute
 
         state = self._state()
         status = status_of(self.root, state)
@@ -331,7 +341,9 @@ class Container(Saved):
             raise ContainerPaused(self.id, "cannot exec in a paused container")
         if status not in ("running", "created", "paused"):
             raise ContainerNotRunning(self.id, "cannot exec in a stopped container: container not running")
-        return execute(config or self.config, state, program, descriptors, self.process)
+        self._last = self._last or LastPlan()
+        config = config or self._configuration(state)
+        return execute(config, state, program, descriptors, self.process, self._last)
 
     def processes(self) -> Sequence[Any]:
         """All its processes, as `psutil.Process` objects."""

@@ -416,8 +416,8 @@ def container_ids(root: str) -> Iterator[str]:
 def start_time_of(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when it has ended. proc(5), /proc/PID/stat."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # one read, and no look at what it is
+            fields = file.read(4096).rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 0 if fields[0].decode() in DEAD else int(fields[19])
@@ -426,8 +426,8 @@ def start_time_of(pid: int) -> int:
 def name_and_state(pid: int) -> tuple[bytes, str]:
     """A process's name, and the letter of its state; empty when it is gone. proc(5), /proc/PID/stat."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            name, _, rest = file.read().partition(b"(")[2].rpartition(b")")
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            name, _, rest = file.read(4096).partition(b"(")[2].rpartition(b")")
     except (FileNotFoundError, ProcessLookupError):
         return b"", ""
     return name, rest.split()[0].decode()
@@ -459,7 +459,7 @@ def is_frozen(state: State) -> bool:
 
 def _first_word(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(64).strip()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: removed while it was open

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +43,18 @@ def test_it_is_created_started_and_deleted(busybox_rootfs: str, root: str) -> No
         assert container.process.communicate()[0] == b"hello\n"
         assert (container.process.returncode, container.status) == (3, "stopped")
     assert os.listdir(root) == []
+
+
+def test_programs_that_several_threads_start_at_once_are_each_its_own(busybox_rootfs: str, root: str) -> None:
+    def told(number: int) -> bytes:
+        with container.exec(["echo", str(number % 3)], stdin=DEVNULL, stdout=PIPE) as process:
+            out: bytes = process.communicate()[0]
+            return out
+
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(told, range(24))) == [b"0\n", b"1\n", b"2\n"] * 8
 
 
 def test_a_second_process_is_in_the_same_namespaces(busybox_rootfs: str, root: str) -> None:
