@@ -80,11 +80,13 @@ def open_first(state: State) -> int:
         pidfd = os.pidfd_open(state.pid) if state.pid > 0 else -1
     except ProcessLookupError:
         pidfd = -1
-    if pidfd >= 0 and start_time_of(state.pid) != state.start_time:
-        os.close(pidfd)
-        pidfd = -1
-    if pidfd < 0:
-        raise ContainerNotRunning(state.id)
+    try:
+        if pidfd < 0 or start_time_of(state.pid) != state.start_time:
+            raise ContainerNotRunning(state.id)
+    except BaseException:
+        if pidfd >= 0:
+            os.close(pidfd)
+        raise
     return pidfd
 
 

@@ -7,13 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from guard import left_since, snapshot
 from inject import AVAILABLE, KILLED, Outcome, Trial
+from oci_command import gone
 
 from cycontainer.cli.__main__ import main
+from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
 
 pytestmark = [
@@ -79,7 +81,9 @@ def started(bundle: Bundle) -> None:
 
 def stopped(bundle: Bundle) -> None:
     started(bundle)
+    first = os.pidfd_open(Container.load(NAME, root=bundle.root).pid)
     assert bundle.command("kill", NAME, "KILL") == 0
+    gone(first)
 
 
 VERBS: dict[str, tuple[Callable[[Bundle], object], Callable[[Bundle], int]]] = {  # what goes before, what is killed
@@ -95,11 +99,24 @@ VERBS: dict[str, tuple[Callable[[Bundle], object], Callable[[Bundle], int]]] = {
 def test_the_command_may_be_killed_or_fail_at_any_system_call(
     verb: str, bundle: Bundle, request: pytest.FixtureRequest
 ) -> None:
-    before_it, do = VERBS[verb]
     every = request.config.getoption("--every-call")
-    before, problems, n = snapshot(), [], 1
+    problems = problems_of(verb, bundle, sorted(set(FAULTS)), 1) if every else problems_of(verb, bundle, FAULTS, SAMPLE)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_command_may_be_killed_at_every_system_call(verb: str, bundle: Bundle) -> None:
+    problems = problems_of(verb, bundle, (KILLED,), 1)
+    assert not problems, "\n".join(problems)
+
+
+def problems_of(verb: str, bundle: Bundle, faults: Sequence[int], distance: int) -> list[str]:
+    """What goes wrong when every `distance`-th call fails: in each way, or, if not every call does, in one in turn."""
+    before_it, do = VERBS[verb]
+    before, problems, n = snapshot(), list[str](), 1
     while True:
-        for fault in sorted(set(FAULTS)) if every else (FAULTS[n // SAMPLE % len(FAULTS)],):
+        for fault in faults if distance == 1 else (faults[n // distance % len(faults)],):
             before_it(bundle)
             outcome = Trial(lambda: do(bundle), 0, n, fault, follow=False).run()
             problem = problem_of(verb, outcome, fault, bundle, before)
@@ -107,8 +124,8 @@ def test_the_command_may_be_killed_or_fail_at_any_system_call(
                 problems.append(f"call {n}, {fault}: {problem}; {outcome}")
         if outcome.call < 0:
             break
-        n += 1 if every else SAMPLE
-    assert not problems, "\n".join(problems)
+        n += distance
+    return problems
 
 
 def reap() -> None:

@@ -101,6 +101,15 @@ def _answer(options: Arguments, rest: list[str], report: Report) -> int:
     return _dispatch(rest[0], rest[1:], options, report)
 
 
+def _told(verb: str, error: Error | OSError) -> str:
+    """An error in the words that engines match; where even these cannot be read, its own."""
+    try:
+        from cycontainer.cli.texts import message_of
+    except OSError:
+        return str(error)
+    return message_of(verb, error)
+
+
 def main(words: list[str]) -> int:
     """The whole command; returns the exit status."""
     _open_standard_descriptors()
@@ -114,9 +123,7 @@ def main(words: list[str]) -> int:
             sys.stdout.flush()
         return status
     except (Error, OSError) as error:
-        from cycontainer.cli.texts import message_of
-
-        message = message_of(verb, error)
+        message = _told(verb, error)
     except KeyboardInterrupt:
         message = "interrupted"
     except Exception as error:  # a defect of ours: still one line, no traceback
