@@ -13,7 +13,7 @@ from test_lifecycle import config_of
 
 from cycontainer.errors import HookError
 from cycontainer.lifecycle import Container
-from cycontainer.streams import DEVNULL
+from cycontainer.streams import DEVNULL, PIPE
 
 pytestmark = pytest.mark.root
 
@@ -145,6 +145,17 @@ def test_the_container_s_mounts_are_there_for_a_create_container_hook(busybox_ro
     config["hooks"] = {"createContainer": [hook(script)]}
     with started(f"{tmp_path}/states", config):
         assert (tmp_path / "where").read_text().split() == [busybox_rootfs, "1"]
+
+
+def test_a_prestart_hook_sees_to_the_containers_network(busybox_rootfs: str, tmp_path: Path) -> None:
+    """As Docker's does (libnetwork-setkey): from the host, by the pid in the state, before the program is there."""
+    config = config_of(busybox_rootfs, "cat", "/sys/class/net/lo/mtu")
+    own = 'read x; pid=$(echo "$x" | sed "s/.*\\"pid\\": *\\([0-9]*\\).*/\\1/")'
+    config["hooks"] = {"prestart": [hook(f"{own}; busybox nsenter -t $pid -n busybox ip link set lo mtu 1234")]}
+    with Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL, stdout=PIPE) as container:
+        container.start()
+        assert container.process is not None
+        assert container.process.communicate()[0] == b"1234\n"
 
 
 def test_a_hook_inside_has_no_more_than_the_program(own_rootfs: str, tmp_path: Path) -> None:
