@@ -332,6 +332,10 @@ cdef class Waiter:
         """The deadline is so many seconds from now; infinity for none."""
         self.deadline = now_us() + <long> (timeout * MILLION) if timeout < 1e12 else -1
 
+    def due(self) -> float:
+        """Seconds until the deadline, which may have passed; infinity for none."""
+        return (self.deadline - now_us()) / 1e6 if self.deadline >= 0 else float("inf")
+
     def close(self):
         """Close the pipes. What came from them is kept."""
         cdef int index

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,22 @@ def test_await_adds_little_to_a_run() -> None:
         pairs = [(took(lambda: cycontainer.run(["true"])), runner.run(timed())) for _ in range(200)]
     plain, awaited = (sorted(column)[20] for column in zip(*pairs, strict=True))
     assert awaited - plain < 300e-6, (plain, awaited)
+
+
+async def run_with_a_stopped_init() -> cycontainer.Result:
+    """Its pid 1 cannot hear that its time is over."""
+    reader, writer = os.pipe()
+    running = asyncio.create_task(aio.run(["sh", "-c", "echo x; sleep 1000"], stdout=writer, timeout=0.5))
+    await asyncio.to_thread(os.read, reader, 1)
+    pids = [pid for task in glob("/proc/self/task/*/children") for pid in Path(task).read_text().split()]
+    for pid in pids:
+        os.kill(int(pid), signal.SIGSTOP)
+    result = await running
+    os.close(reader)
+    os.close(writer)
+    return result
+
+
+def test_a_pid_1_that_does_not_end_its_container_in_time_is_killed(complete: Complete) -> None:
+    result = complete(run_with_a_stopped_init())
+    assert (result.timed_out, result.returncode) == (True, -9)

@@ -60,13 +60,14 @@ async def finish(asked: Request) -> Result:
 
 async def until_end(running: Running) -> None:
     assert running.waiter is not None
-    await heard(running.waiter, running.hear, running.request.timeout)
+    await heard(running.waiter, running.hear)
 
 
-async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool], timeout: float = FOREVER) -> None:
-    """Until `hear` has said so of one of the waiter's events. `timeout`: when the waiter has a deadline."""
+async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool]) -> None:
+    """Until `hear` has said so of one of the waiter's events."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
+    timer: asyncio.TimerHandle | None = None
 
     def look() -> None:
         try:
@@ -75,14 +76,22 @@ async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool], timeout: floa
                 if hear(event):
                     done.set_result(None)
                     return
+                set_timer()  # the deadline may be another now: pid 1's time to end all
                 event = waiter.step()
         except (Error, OSError) as error:
             if not done.done():
                 done.set_exception(error)
 
+    def set_timer() -> None:
+        nonlocal timer
+        if timer is not None:
+            timer.cancel()
+        due = waiter.due()
+        timer = loop.call_later(max(0, due) + 0.001, look) if due != FOREVER else None
+
     descriptor = waiter.descriptor()
     loop.add_reader(descriptor, look)
-    timer = loop.call_later(timeout + 0.001, look) if timeout != FOREVER else None
+    set_timer()
     try:
         await done
     finally:
@@ -117,7 +126,7 @@ class Lines(SyncLines):
         while not self._ready and not self._over:
             assert running.waiter is not None, "lines are used in an `async with`"
             try:
-                await heard(running.waiter, self._tell, running.request.timeout)
+                await heard(running.waiter, self._tell)
             except BaseException as error:
                 self._give_up(error)
                 raise
