@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 from distutils.command.build_scripts import build_scripts  # setuptools' own
+from distutils.command.install_data import install_data
 from glob import glob
 
 from setuptools import Extension, setup
@@ -51,6 +52,14 @@ HOSTED = ["-O2", "-g0", "-fPIC", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=
           "-ffunction-sections", "-fdata-sections", *WARNINGS]  # fmt: skip
 LINK_HOSTED = ["-pie", "-s", "-Wl,--gc-sections", "-Wl,--as-needed", "-Wl,-z,relro", "-Wl,-z,now",
                "-Wl,-z,noexecstack", "-Wl,--build-id=none"]  # fmt: skip
+
+
+SHARED = {  # what a shell and man(1) look for, below an installation's prefix: what prints it
+    "share/man/man1/cycontainer.1": ["manual.py"],
+    "share/bash-completion/completions/cycontainer": ["completions.py", "bash"],
+    "share/zsh/site-functions/_cycontainer": ["completions.py", "zsh"],
+    "share/fish/vendor_completions.d/cycontainer.fish": ["completions.py", "fish"],
+}
 
 
 def extensions(sources: list[str]) -> list[Extension]:
@@ -150,10 +159,21 @@ class BuildScripts(build_scripts):
     editable_mode = False
 
     def get_source_files(self) -> list[str]:
-        return sorted(glob(f"{COMMAND}/*.[ch]") + [f"{COMMAND}/facts.py"])
+        return sorted(glob(f"{COMMAND}/*.[ch]") + glob(f"{COMMAND}/*.py"))
 
     def run(self) -> None:
         build_command(f"{self.build_dir}/cycontainer", os.path.abspath(".") if self.editable_mode else "")
+
+
+class InstallData(install_data):
+    """`install_data`, which makes the manual page and the shells' completions of the verbs' tables."""
+
+    def run(self) -> None:
+        for target, (script, *words) in SHARED.items():
+            os.makedirs(os.path.dirname(f"build/{target}"), exist_ok=True)
+            with open(f"build/{target}", "wb") as file:
+                subprocess.run([sys.executable, f"{COMMAND}/{script}", *words], check=True, stdout=file)
+        super().run()
 
 
 class Build(build_ext):
@@ -219,6 +239,7 @@ if __name__ == "__main__":
     setup(
         ext_modules=extensions(sorted({*glob(f"{PACKAGE}/*.pyx")} - {*PARTS})),
         scripts=["cycontainer"],  # compiled, not copied: BuildScripts
-        cmdclass={"build_ext": Build, "build_scripts": BuildScripts},
+        data_files=[(os.path.dirname(target), [f"build/{target}"]) for target in SHARED],
+        cmdclass={"build_ext": Build, "build_scripts": BuildScripts, "install_data": InstallData},
         options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
     )

@@ -63,6 +63,13 @@ def test_the_wheel_has_what_runs_and_no_sources(wheel: str) -> None:
     assert not [name for name in names if name.startswith("cycontainer/command")]
     (script,) = [info for info in zipfile.ZipFile(wheel).infolist() if info.filename.endswith("/scripts/cycontainer")]
     assert script.file_size < 200 * 1024 and script.external_attr >> 16 & 0o111 == 0o111
+    shared = {name.partition(".data/data/")[2] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {
+        "share/man/man1/cycontainer.1",
+        "share/bash-completion/completions/cycontainer",
+        "share/zsh/site-functions/_cycontainer",
+        "share/fish/vendor_completions.d/cycontainer.fish",
+    } <= shared
     assert "-cp311-abi3-linux" in wheel or "cp311-abi3-manylinux" in wheel
 
 

@@ -33,20 +33,31 @@ VERBS: Final = {  # in the order of a container's life
     "plan": "print what a bundle compiles to",
     "spec": "write a configuration that works",
 }
+MANAGERS: Final = ("cgroupfs", "systemd", "disabled")
+ROOTLESS: Final = {"auto": None, "": None, "true": True, "1": True, "false": False, "0": False}
 GLOBAL: Final = (
     Option(names=("--root",), value="DIR", help="where states are kept"),
     Option(names=("--debug",), help="say more"),
     Option(names=("--log",), value="FILE", help="write errors and warnings there as well"),
-    Option(names=("--log-format",), value="FORMAT", help="text or json"),
+    Option(names=("--log-format",), value="FORMAT", choices=FORMATS, help="text or json"),
     Option(names=("--systemd-cgroup",), help="as --cgroup-manager systemd"),
-    Option(names=("--cgroup-manager",), value="NAME", help="cgroupfs, systemd or disabled"),
-    Option(names=("--rootless",), value="WHEN", help="true: cgroups may be forbidden; false: they may not; or auto"),
+    Option(names=("--cgroup-manager",), value="NAME", choices=MANAGERS, help="cgroupfs, systemd or disabled"),
+    Option(
+        names=("--rootless",),
+        value="WHEN",
+        choices=("auto", "true", "false"),
+        help="true: cgroups may be forbidden; false: they may not; or auto",
+    ),
     Option(names=("--criu",), value="FILE", help="obsolete, and ignored: criu is looked up in PATH"),
     Option(names=("--version", "-v"), help="print the version"),
     Option(names=("--help", "-h"), help="print this"),
 )
-ROOTLESS: Final = {"auto": None, "": None, "true": True, "1": True, "false": False, "0": False}
-MANAGERS: Final = ("cgroupfs", "systemd", "disabled")
+LIFE: Final = (  # what --help teaches; a test does it
+    "mkdir -p bundle/rootfs/bin",
+    "cp /bin/busybox bundle/rootfs/bin/sh   # a static one: Debian's busybox-static",
+    "cycontainer spec --bundle bundle       # writes bundle/config.json",
+    "cycontainer run --bundle bundle web    # sh, in a container; exit ends it",
+)
 FAILED: Final = {"exec": 255}  # and 1 for every other verb
 
 
@@ -55,7 +66,8 @@ def _usage() -> str:
     lines += [f"  {name.ljust(12)} {text}" for name, text in VERBS.items()]
     lines += ["", "options:"]
     lines += [f"  {', '.join(option.names)} {option.value}".rstrip().ljust(26) + f" {option.help}" for option in GLOBAL]
-    return "\n".join([*lines, "", "cycontainer VERB --help prints a verb's options."])
+    lines += ["", "a container's life:", *(f"  {line}" for line in LIFE)]
+    return "\n".join([*lines, "", "cycontainer VERB --help prints a verb's options. man cycontainer tells more."])
 
 
 def _version() -> str:

@@ -9,6 +9,7 @@ from cycontainer.lifecycle import Container
 VERB = Verb(
     usage="ID",
     help="save a container to files, and remove it unless it is left running; restore brings it back",
+    example="cycontainer checkpoint --image-path /var/tmp/web --leave-running web",
     operands=ONE_ID,
     options=(
         *OPTIONS,

@@ -8,6 +8,7 @@ from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 VERB = Verb(
     usage="ID",
     help="create the container of a bundle; its program waits for start",
+    example="cycontainer create --bundle ./bundle web",
     operands=ONE_ID,
     options=OPTIONS,
 )

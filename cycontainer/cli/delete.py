@@ -9,6 +9,7 @@ from cycontainer.lifecycle import Container
 VERB = Verb(
     usage="ID",
     help="remove a container that has ended, or has not been started",
+    example="cycontainer delete --force web",
     operands=(1, 1),
     options=(
         Option(names=("--force", "-f"), help="kill what runs; that there is no such container is no error"),

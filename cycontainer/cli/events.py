@@ -19,6 +19,7 @@ LONGEST: Final = 1e9  # seconds
 VERB = Verb(
     usage="ID",
     help="print what a container uses after each interval, and when it runs out of memory, until it has ended",
+    example="cycontainer events --interval 10s web",
     operands=ONE_ID,
     options=(
         Option(names=("--interval",), value="TIME", help="between two prints: 5s when none is given, 100ms, 1m30s"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 VERB = Verb(
     usage="ID [PROGRAM [ARGUMENT...]]",
     help="start a program in a container, confined as its own is; pass signals on, and return its exit status",
+    example="cycontainer exec --env LANG=C web sh -c 'echo $$'",
     operands=(1, MANY),
     ends_at_operand=True,
     options=(

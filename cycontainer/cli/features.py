@@ -8,7 +8,12 @@ from cycontainer.features import features
 from cycontainer.host import current
 from cycontainer.json_text import to_json
 
-VERB = Verb(usage="", help="print what this program can do, as JSON", operands=(0, 0))
+VERB = Verb(
+    usage="",
+    help="print what this program can do, as JSON",
+    example="cycontainer features",
+    operands=(0, 0),
+)
 
 
 def main(arguments: Arguments) -> int:

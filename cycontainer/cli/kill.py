@@ -9,6 +9,7 @@ from cycontainer.tables import signal_number
 VERB = Verb(
     usage="ID [SIGNAL]",
     help="send SIGNAL (TERM when none is given) to the container's first process",
+    example="cycontainer kill web HUP",
     operands=(1, 2),
     options=(Option(names=("--all", "-a"), help="send it to all processes of the container"),),
 )

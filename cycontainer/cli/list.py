@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+FORMATS = ("table", "json")
 VERB = Verb(
     usage="",
     help="print a line for each container",
+    example="cycontainer list --format json",
     operands=(0, 0),
     options=(
-        Option(names=("--format", "-f"), value="FORMAT", help="table or json"),
+        Option(names=("--format", "-f"), value="FORMAT", choices=FORMATS, help="table or json"),
         Option(names=("--quiet", "-q"), help="print the ids only"),
     ),
 )
@@ -28,7 +30,7 @@ LEAST_WIDTH, GAP = 12, 3  # of a column, in letters
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    form = arguments.choice("--format", ("table", "json"))
+    form = arguments.choice("--format", FORMATS)
     containers = Container.list(root=arguments.root)
     if arguments.given("--quiet"):
         print("".join([f"{container.id}\n" for container in containers]), end="")

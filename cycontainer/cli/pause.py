@@ -5,7 +5,12 @@ from __future__ import annotations
 from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 from cycontainer.lifecycle import Container
 
-VERB = Verb(usage="ID", help="stop all processes of a container where they are, until resume", operands=ONE_ID)
+VERB = Verb(
+    usage="ID",
+    help="stop all processes of a container where they are, until resume",
+    example="cycontainer pause web",
+    operands=ONE_ID,
+)
 
 
 def main(arguments: Arguments) -> int:

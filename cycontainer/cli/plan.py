@@ -11,6 +11,7 @@ from cycontainer.read_config import load_bundle
 VERB = Verb(
     usage="BUNDLE",
     help="print the steps that a bundle's configuration compiles to, in order; nothing is done",
+    example="cycontainer plan ./bundle",
     operands=(1, 1),
     options=(Option(names=("--json",), help="as JSON: a list of objects with step and attempt"),),
 )

@@ -12,19 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FORMATS = ("table", "json")
 VERB = Verb(
     usage="ID [PS-OPTION...]",
     help="print the processes of a container, with ps(1) and its options, which must print a column PID; -ef when none",
+    example="cycontainer ps web -o pid,rss,args",
     operands=(1, MANY),
     ends_at_operand=True,
-    options=(Option(names=("--format", "-f"), value="FORMAT", help="table or json: the pids alone"),),
+    options=(Option(names=("--format", "-f"), value="FORMAT", choices=FORMATS, help="table or json: the pids alone"),),
 )
 DIRECTORIES = "/usr/local/bin:/usr/bin:/bin"  # where there is no PATH
 
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    form = arguments.choice("--format", ("table", "json"))
+    form = arguments.choice("--format", FORMATS)
     container_id, *options = arguments.operands
     pids = [pid for pid in Container.load(container_id, root=arguments.root).pids() if pid]
     if form == "json":

@@ -17,6 +17,7 @@ from cycontainer.read_config import read_bundle
 VERB = Verb(
     usage="ID",
     help="bring a container back from the files of checkpoint, and return its program's exit status",
+    example="cycontainer restore --image-path /var/tmp/web --bundle ./bundle --detach web",
     operands=ONE_ID,
     options=(
         Option(names=("--bundle", "-b"), value="DIR", help="the bundle; the current directory when none is given"),

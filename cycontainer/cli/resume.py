@@ -5,7 +5,12 @@ from __future__ import annotations
 from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 from cycontainer.lifecycle import Container
 
-VERB = Verb(usage="ID", help="let a paused container go on", operands=ONE_ID)
+VERB = Verb(
+    usage="ID",
+    help="let a paused container go on",
+    example="cycontainer resume web",
+    operands=ONE_ID,
+)
 
 
 def main(arguments: Arguments) -> int:

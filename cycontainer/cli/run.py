@@ -12,6 +12,7 @@ from cycontainer.lifecycle import Container
 VERB = Verb(
     usage="ID",
     help="run the container of a bundle, pass signals on, and return its program's exit status",
+    example="cycontainer run --bundle ./bundle web",
     operands=(1, 1),
     options=(
         *OPTIONS,

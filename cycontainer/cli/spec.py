@@ -11,6 +11,7 @@ from cycontainer.spec import default_config
 VERB = Verb(
     usage="",
     help="write a config.json that works as it is",
+    example="cycontainer spec --bundle ./bundle",
     operands=(0, 0),
     options=(
         Option(names=("--bundle", "-b"), value="DIR", help="where to; the current directory when none is given"),

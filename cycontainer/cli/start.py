@@ -7,7 +7,12 @@ import os
 from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 from cycontainer.lifecycle import Container
 
-VERB = Verb(usage="ID", help="let the program of a created container go", operands=ONE_ID)
+VERB = Verb(
+    usage="ID",
+    help="let the program of a created container go",
+    example="cycontainer start web",
+    operands=ONE_ID,
+)
 
 
 def main(arguments: Arguments) -> int:

@@ -7,7 +7,12 @@ from cycontainer.cli.verb import ONE_ID, Arguments, Verb
 from cycontainer.json_text import to_json
 from cycontainer.lifecycle import Container
 
-VERB = Verb(usage="ID", help="print a container's state as JSON", operands=ONE_ID)
+VERB = Verb(
+    usage="ID",
+    help="print a container's state as JSON",
+    example="cycontainer state web",
+    operands=ONE_ID,
+)
 
 
 def main(arguments: Arguments) -> int:

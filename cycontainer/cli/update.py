@@ -36,6 +36,7 @@ UNITS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}  # bits
 VERB = Verb(
     usage="ID",
     help="change limits of a container; those that are not given stay as they are, and all change or none",
+    example="cycontainer update --memory 256M --pids-limit 100 web",
     operands=ONE_ID,
     options=(
         Option(names=("--resources", "-r"), value="FILE", help="JSON as in linux.resources; - is the standard input"),

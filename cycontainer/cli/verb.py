@@ -22,23 +22,26 @@ class UsageError(Error):
 
 
 class Option(Record):
-    """One option: its names, and that of its value ("" for a flag)."""
+    """One option: its names, that of its value ("" for a flag), and all values, if it is one of a few."""
 
     names: tuple[str, ...]
     help: str
     value: str = ""
+    choices: tuple[str, ...] = ()
 
 
 class Verb(Record):
     """A verb's words.
 
     Attributes:
+        example: a call, as one would type it.
         operands: how many there may be, least and most.
         ends_at_operand: what follows the first operand is someone else's, options too.
     """
 
     usage: str
     help: str
+    example: str
     operands: tuple[int, int]
     options: tuple[Option, ...] = ()
     ends_at_operand: bool = False
@@ -187,4 +190,4 @@ def help_text(name: str, verb: Verb) -> str:
         lines += ["", "options:"]
         for option in verb.options:
             lines.append(f"  {', '.join(option.names)} {option.value}".rstrip().ljust(30) + f" {option.help}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "example:", f"  {verb.example}"])
