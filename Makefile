@@ -5,7 +5,7 @@ C_SOURCES = $(wildcard cycontainer/*.h cycontainer/init/*.h cycontainer/command/
 CYTHON_SOURCES = $(wildcard cycontainer/*.pyx cycontainer/*.pxd cycontainer/init/*.pyx cycontainer/init/*.pxd)
 CROSS = aarch64-linux-gnu
 
-.PHONY: build test test-vm check bench cross wheels clean
+.PHONY: build test test-vm check bench docs cross wheels clean
 
 build: # one at a time in a tree: two at once would write the same files
 	@mkdir -p build
@@ -24,6 +24,9 @@ check: build
 	$(BIN)mypy
 	$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
 	$(PYTHON) -m pytest -q tests/test_house.py
+
+docs: build # the site, in build/docs; a warning, and a link that leads nowhere, is an error. Needs the extra `docs`
+	$(PYTHON) -m sphinx -W --keep-going -q -b html docs build/docs
 
 bench: build
 	$(PYTHON) bench/compare.py

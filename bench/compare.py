@@ -334,9 +334,10 @@ def soak(bench: Bench) -> Part:
 
 def ladder(bench: Bench) -> Part:
     cases = {name: bench.floor(*options) for name, options in LADDER.items()}
+    cases.update({RUN_DIRECT: bench.loop("run-direct", n=bench.asked.n), RUN: bench.loop("run", n=bench.asked.n)})
     seen = bench.rounds(cases, bench.asked.rounds)
-    rows = [[name, f"{low(seen[name]):.3f}", f"{median(seen[name]):.3f}"] for name in LADDER if name in seen]
-    return "What the kernel charges, step by step", table("C floor|p10, ms|median, ms", rows), seen
+    rows = [[name, f"{low(seen[name]):.3f}", f"{median(seen[name]):.3f}"] for name in cases if name in seen]
+    return "What the kernel charges, step by step", table("C floor, and run()|p10, ms|median, ms", rows), seen
 
 
 PARTS = {

@@ -9,30 +9,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from documented import StepsDiffer, blocks, text_of
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = f"{ROOT}/README.md"
 
 
-def text_of(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
 def python_blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", text_of(README), re.MULTILINE | re.DOTALL)
+    return [block.text for block in blocks(README, "python")]
 
 
 def commands(first: str) -> list[str]:
     """The lines of README's indented blocks that call `first`, without their comments, in order."""
     return re.findall(rf"^ {{4}}({re.escape(first)} .*?)\s*(?:#.*)?$", text_of(README), re.MULTILINE)
-
-
-class StepsDiffer(doctest.OutputChecker):
-    """How many steps a launch takes depends on the machine; all else is as it is printed."""
-
-    def check_output(self, want: str, got: str, optionflags: int) -> bool:
-        want, got = (re.sub(r"step \d+ of \d+", "step N of N", text) for text in (want, got))
-        return super().check_output(want, got, optionflags)
 
 
 def test_the_python_blocks_give_what_they_show() -> None:
