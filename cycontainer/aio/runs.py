@@ -76,8 +76,8 @@ async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool]) -> None:
                 if hear(event):
                     done.set_result(None)
                     return
-                set_timer()  # the deadline may be another now: pid 1's time to end all
                 event = waiter.step()
+            set_timer()  # again: the deadline may be another now, pid 1's time to end all, or not quite here yet
         except (Error, OSError) as error:
             if not done.done():
                 done.set_exception(error)
