@@ -76,6 +76,7 @@ class Running:
         self.timed_out = self.killed = False  # by us
         self.hung_up = False  # on pid 1, which then ends all
         self.processes = 1  # that the init has gone through
+        self.answered = 0  # of the init's questions
         self.never_ran = False  # the init was ended before it executed the program
         self._end: tuple[int, float, float, int] | None = None
         self._peak: int | None = None
@@ -175,7 +176,19 @@ class Running:
         if message:
             self._attend(message)
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the init needs nothing more of us."""
+        return self.answered >= len(self.plan.syncs) and self.processes >= self.plan.processes
+
+    def set_up(self) -> None:
+        """Wait until the init needs nothing more of us, or has ended. Raises what `wait` does."""
+        assert self.waiter is not None
+        while not self.is_set_up and not self.hear(self.waiter.wait()):
+            continue
+
     def _attend(self, message: tuple[int, ...]) -> None:
+        self.answered += message[0] == SYNC
         assert self.child is not None and self.waiter is not None
         if message[0] == ENDED:
             self.ended = message

@@ -48,6 +48,7 @@ def spawned(asked: Request) -> Spawned:
     running = Running(check_piped(asked), piped=True)
     try:
         running.begin()
+        running.set_up()
         return Spawned(running)
     except BaseException as error:
         running.close()

@@ -136,3 +136,13 @@ def test_what_cannot_be_started_is_told_when_one_waits() -> None:
         program.wait()
     with pytest.raises(ConfigError):
         spawn(["true"], input=b"x")
+
+
+def test_an_ordinary_user_has_programs_beside_it(ordinary_user) -> None:  # type: ignore[no-untyped-def]  # of conftest
+    assert ordinary_user(beside) == b"in"
+
+
+def beside() -> bytes:
+    with spawn(["cat", "in"], files={"in": b"in"}) as program:
+        assert program.stdout is not None
+        return program.stdout.read()

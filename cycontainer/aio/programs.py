@@ -35,6 +35,9 @@ async def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords
     running = Running(check_piped(request(args, **keywords)), piped=True)
     try:
         running.begin()
+        waiter = running.waiter
+        if waiter is not None and not running.is_set_up:
+            await heard(waiter, lambda event: running.hear(event) or running.is_set_up, running.request.timeout)
         program = Spawned(SyncSpawned(running))
     except BaseException as error:
         running.close()
