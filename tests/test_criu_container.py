@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from glob import glob
 
 import pytest
@@ -49,9 +50,11 @@ def test_its_state_is_true(busybox_rootfs: str, top: str) -> None:
         with pytest.raises(ContainerNotRunning, match="stopped"):
             first.container.checkpoint(f"{top}/again")
         assert not os.path.exists(f"{top}/again")
+    before = datetime.now(UTC).isoformat()
     with Obedient.restore("one", config, f"{top}/images", root) as second:
         state = second.container.state()
         assert (state["status"], state["pid"]) == ("running", second.container.pid)
+        assert before < state["created"] < datetime.now(UTC).isoformat()
         with open(f"/proc/{state['pid']}/cgroup") as file:
             assert all(line.rstrip().endswith(("/one", "/")) for line in file)
         assert second.container.pids() == [state["pid"]]

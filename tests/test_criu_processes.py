@@ -102,6 +102,31 @@ def test_file_locks(top: str) -> None:
     assert said[1:] == ["1\n1\n0\n"] * 2
 
 
+def test_names_and_shared_memory(top: str) -> None:
+    config = python_config(f"{top}/root")
+    config.update(hostname="saved", domainname="saved.domain")
+    before = """
+        import ctypes, os, sys
+        libc = ctypes.CDLL(None)
+        libc.shmat.restype = ctypes.c_void_p
+        segment = libc.shmget(4711, 4096, 0o1600)
+        ctypes.memset(libc.shmat(segment, None, 0), ord("s"), 5)
+        semaphores = libc.semget(4712, 1, 0o1600)
+        libc.semctl(semaphores, 0, 16, 42)
+        queue = libc.msgget(4713, 0o1600)
+        libc.msgsnd(queue, b"\\1\\0\\0\\0\\0\\0\\0\\0message", 7, 0)
+    """
+    after = """
+        names = os.uname().nodename, open("/proc/sys/kernel/domainname").read().strip()
+        found = ctypes.create_string_buffer(100)
+        size = libc.msgrcv(libc.msgget(4713, 0), found, 50, 0, 0)
+        print(*names, ctypes.string_at(libc.shmat(libc.shmget(4711, 0, 0), None, 0), 5), found.raw[8 : 8 + size])
+        print(libc.semctl(libc.semget(4712, 0, 0), 0, 12))
+    """
+    said = Round(top, config).run(python(before), python(after))[1]
+    assert said == "saved saved.domain b'sssss' b'message'\n42\n"
+
+
 LOOK = """
     import os, resource
     with open("/proc/self/status") as file:
