@@ -136,7 +136,7 @@ class There:
         return self.received == 3
 
     def _store(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        content = archive.extractfile(member)
+        content = archive.extractfile(member) if member.isfile() else None  # its link to a parent is made here
         if content is not None:
             with content, open(f"{self._images()}/{os.path.basename(member.name)}", "xb") as file:
                 shutil.copyfileobj(content, file)
