@@ -73,7 +73,7 @@ def test_it_runs_on_beside_its_image(oci: Oci) -> None:
 def test_every_option_is_taken(oci: Oci) -> None:
     count_in(oci)
     oci.start()
-    words = (
+    words: tuple[str, ...] = (
         "--tcp-established",
         "--ext-unix-sk",
         "--file-locks",
