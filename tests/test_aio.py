@@ -82,7 +82,12 @@ def test_an_ordinary_user_awaits_too(ordinary_user) -> None:  # type: ignore[no-
 
 
 def awaited() -> bytes:
+    async def beside() -> bytes:
+        async with await aio.spawn(["echo", "1"]) as program:
+            return (await program.communicate())[0]
+
     output: bytes = asyncio.run(aio.run(["echo", "1"])).stdout
+    assert asyncio.run(beside()) == output
     return output
 
 

@@ -37,7 +37,7 @@ async def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords
         running.begin()
         waiter = running.waiter
         if waiter is not None and not running.is_set_up:
-            await heard(waiter, lambda event: running.hear(event) or running.is_set_up, running.request.timeout)
+            await heard(waiter, lambda event: running.hear(event) or running.is_set_up)
         program = Spawned(SyncSpawned(running))
     except BaseException as error:
         running.close()
