@@ -1,10 +1,10 @@
-"""Times each verb of the command beside runc's and crun's, interleaved: wall-clock and CPU milliseconds.
+"""Times each verb of the command beside runc's and crun's, interleaved: wall-clock, CPU milliseconds, peak memory.
 
     python bench/commands.py [--rounds N] [--only state,kill,...]
 
-As root. It goes into a mount namespace without /sys/fs/cgroup/unified, which crun refuses beside v1. The command runs
-as the compiled one executes it: `python3 -I -S`. Each figure is the least and the median of all rounds; "python3" is
-the bare interpreter, which no verb in Python can be below.
+As root. It goes into a mount namespace without /sys/fs/cgroup/unified, which crun refuses beside v1. Each figure is the
+least and the median of all rounds; "python3" is the bare interpreter, which no verb in Python can be below. "life" is
+create, start, state, kill and delete of one container, one after the other; there are ten for `list`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import argparse
 import json
 import os
 import resource
+import select
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,18 +25,25 @@ from collections.abc import Callable
 import workload
 
 ROOT = os.path.dirname(workload.HERE)
-BOOT = f"import sys; sys.path.insert(0, {ROOT!r}); from cycontainer.cli.__main__ import run_command; run_command()"
+OURS = f"{ROOT}/cycontainer/command/cycontainer"
 PYTHON = os.path.realpath(sys.executable)
-VERBS = ("state", "list", "kill", "ps", "create", "start", "exec", "delete", "delete --force", "run")
+VERBS = ("state", "list", "kill", "ps", "create", "start", "exec", "delete", "delete --force", "life", "run")
+LISTED = 10  # containers
+MAKING = ("create", "exec", "run")  # a real-time process cannot enter a container's `cpu` cgroup
+FIRST = "--first" in sys.argv
 QUIET = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
 
 Figures = dict[str, list[tuple[float, float]]]
 
 
-def call(words: list[str]) -> tuple[float, float]:
-    """Wall-clock and CPU milliseconds of one call, that of what it waited for included. It must succeed."""
+def call(words: list[str], *, first: bool = False) -> tuple[float, float]:
+    """Wall-clock and CPU milliseconds of one call, that of what it waited for included. It must succeed.
+
+    `first`: with a real-time priority, before all other work of the machine.
+    """
+    scheduler = (os.SCHED_FIFO, os.sched_param(1)) if first else (os.SCHED_OTHER, os.sched_param(0))
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    pid = os.posix_spawn(words[0], words, os.environ, file_actions=QUIET)
+    pid = os.posix_spawn(words[0], words, os.environ, file_actions=QUIET, scheduler=scheduler)
     status = os.waitpid(pid, 0)[1]
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if status:
@@ -48,14 +57,16 @@ class Runtime:
     def __init__(self, name: str, command: list[str], directory: str, bundle: str) -> None:
         self.name, self.bundle = name, bundle
         self.bench, self.one, self.two, self.three = (f"{name}-{word}" for word in ("bench", "one", "two", "three"))
+        self.others = [f"{name}-{number}" for number in range(LISTED - 1)]
         self.command = [*command, "--root", f"{directory}/{name}"]
         self.times: Figures = {}
 
     def __call__(self, *words: str) -> tuple[float, float]:
-        return call([*self.command, *words])
+        return call([*self.command, *words], first=FIRST and words[0] not in MAKING)
 
     def create(self, container_id: str) -> tuple[float, float]:
-        return self("create", "--bundle", self.bundle, container_id)
+        pid_file = f"{os.path.dirname(self.bundle)}/pid"
+        return self("create", "--bundle", self.bundle, "--pid-file", pid_file, container_id)
 
     def keep(self, verb: str, figures: tuple[float, float]) -> None:
         self.times.setdefault(verb, []).append(figures)
@@ -79,6 +90,25 @@ class Runtime:
         if "delete" in wanted:
             self.create(self.two)
             self.keep("delete", self("delete", self.two))
+        if "life" in wanted:
+            self.keep("life", self.life())
+
+    def life(self) -> tuple[float, float]:
+        """A container's whole life; its death is waited for, which is not counted."""
+        calls = [self.create(self.two), self("start", self.two), self("state", self.two)]
+        with open(f"{os.path.dirname(self.bundle)}/pid") as file:
+            pidfd = os.pidfd_open(int(file.read()))
+        calls.append(self("kill", self.two, "KILL"))
+        watch = select.poll()
+        watch.register(pidfd, select.POLLIN)
+        watch.poll()
+        os.close(pidfd)
+        calls.append(self("delete", self.two))
+        return sum(wall for wall, _ in calls), sum(cpu for _, cpu in calls)
+
+    def peak_kb(self, peak: str, *words: str) -> int:
+        """The largest resident set of a call."""
+        return int(subprocess.run([peak, *self.command, *words], check=True, capture_output=True, text=True).stdout)
 
 
 def make_bundle(path: str, rootfs: str, *args: str) -> str:
@@ -93,7 +123,7 @@ def make_bundle(path: str, rootfs: str, *args: str) -> str:
 
 
 def commands() -> dict[str, list[str]]:
-    found = {"cycontainer": [PYTHON, "-I", "-S", "-c", BOOT]}
+    found = {"cycontainer": [OURS]}
     for name in ("runc", "crun"):
         path = shutil.which(name)
         if path:
@@ -114,10 +144,33 @@ def table(runtimes: list[Runtime], bare: list[tuple[float, float]]) -> str:
     return "\n".join([*lines, f"| python3 -I -S -c pass | {shown(bare)} |" + " |" * (len(runtimes) - 1)])
 
 
+def memory_table(runtimes: list[Runtime], directory: str) -> str:
+    """Peak memory in KB."""
+    peak = f"{directory}/peak"
+    subprocess.run(["cc", "-O2", "-o", peak, f"{workload.HERE}/peak.c"], check=True)
+    lines = ["| peak KB | " + " | ".join(each.name for each in runtimes) + " |", "|---" + "|---:" * len(runtimes) + "|"]
+    calls = {
+        "state": ("state", "bench"), "list": ("list",), "kill": ("kill", "bench", "WINCH"), "start": ("start", "one"),
+        "delete --force": ("delete", "--force", "one"),
+    }  # fmt: skip
+    for each in runtimes:
+        each.create(each.one)
+    for verb, (first, *rest) in calls.items():
+        found = [
+            each.peak_kb(
+                peak, first, *[getattr(each, word, word) if word in ("bench", "one") else word for word in rest]
+            )
+            for each in runtimes
+        ]
+        lines.append(f"| {verb} | " + " | ".join(map(str, found)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", default=",".join(VERBS))
+    parser.add_argument("--first", action="store_true", help="a real-time priority for verbs that make no process")
     options = parser.parse_args()
     wanted = set(options.only.split(","))
     if "CYCONTAINER_BENCH" not in os.environ:
@@ -133,7 +186,8 @@ def main() -> None:
         done = make_bundle(f"{directory}/done", rootfs, "/bin/true")
         runtimes = [Runtime(name, command, directory, sleeping) for name, command in commands().items()]
         for runtime in runtimes:
-            runtime.create(runtime.bench)
+            for container_id in (runtime.bench, *runtime.others):
+                runtime.create(container_id)
             runtime("start", runtime.bench)
         bare = []
         for _ in range(options.rounds):
@@ -143,9 +197,10 @@ def main() -> None:
                 if "run" in wanted:
                     runtime.keep("run", runtime("run", "--bundle", done, runtime.three))
         print(table(runtimes, bare))
+        print(memory_table(runtimes, directory))
     finally:
         for runtime in runtimes:
-            for container_id in (runtime.bench, runtime.one, runtime.two, runtime.three):
+            for container_id in (runtime.bench, runtime.one, runtime.two, runtime.three, *runtime.others):
                 call(["/bin/sh", "-c", '"$@" || true', "sh", *runtime.command, "delete", "--force", container_id])
         shutil.rmtree(directory)
 

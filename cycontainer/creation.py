@@ -18,9 +18,7 @@ from cycontainer.config import Resources
 from cycontainer.confinement import notifies
 from cycontainer.duties import Duties
 from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
-from cycontainer.hooks import run_hooks
 from cycontainer.launch import launch
-from cycontainer.notify import with_socket
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
 from cycontainer.state import CgroupPlace, State, is_frozen
@@ -184,6 +182,8 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         undo.later("remove the state directory", directory.remove)
         check_terminal(config, wishes)
         if wishes.notify:
+            from cycontainer.notify import with_socket
+
             config = with_socket(config, directory.make_subdirectory("notify"))
         with driver_of(wishes.cgroup_manager, config, directory.container_id) as driver:
             if not config.linux.net_devices:
@@ -298,6 +298,8 @@ class _Duties(Duties):
 
     def hooks(self, child: Child) -> None:
         """The hooks before the host's root is left: config.md, "CreateContainer Hooks", and those before."""
+        from cycontainer.hooks import run_hooks  # most containers have none
+
         self.call_hooks(child.pid)
         config = self._config
         run_hooks(

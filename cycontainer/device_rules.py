@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cycontainer import _bpf
 from cycontainer.config import DeviceRule
 from cycontainer.errors import ConfigError
 from cycontainer.limits import Writes
@@ -102,4 +101,6 @@ def device_program(rules: tuple[DeviceRule, ...]) -> bytes:
             for kind, major, minor, access in ALWAYS_ALLOWED
         ]
     )
+    from cycontainer import _bpf  # v2's alone
+
     return _bpf.device_program((*rules, *always))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.console import hand_over
-from cycontainer.hooks import run_hooks, run_poststop
 from cycontainer.process import write_pid_file
 from cycontainer.state import start_time_of
 
@@ -64,6 +62,8 @@ class Duties:
 
     def call_hooks(self, pid: int) -> None:
         """The hooks of the host's side: config.md, "Prestart", "CreateRuntime Hooks". From then on poststop is owed."""
+        from cycontainer.hooks import run_hooks, run_poststop  # most containers have none
+
         self.know(pid)
         config, state, bundle = self._config, self.state, self._wishes.bundle
         if config.hooks.poststop:
@@ -75,6 +75,8 @@ class Duties:
         """Its terminal is there: sent to who asked for it (-1 then), or kept."""
         if not self._wishes.console_socket:
             return master
+        from cycontainer.console import hand_over
+
         hand_over(self._wishes.console_socket, master, "console")
         return -1
 
@@ -82,6 +84,8 @@ class Duties:
         """All is done: who asked hears of it, and the state is kept, so that whoever comes finds it."""
         self.know(pid)
         if self._wishes.pidfd_socket:
+            from cycontainer.console import hand_over
+
             hand_over(self._wishes.pidfd_socket, os.pidfd_open(pid) if pidfd < 0 else os.dup(pidfd), "pidfd")
         if self._wishes.pid_file:
             write_pid_file(self._wishes.pid_file, pid)

@@ -5,8 +5,6 @@ Sources: runtime-spec config.md "User", "POSIX process", "Linux Process"; capabi
 
 from __future__ import annotations
 
-from struct import pack
-
 from cycontainer.tables import RLIMITS
 
 TYPE_CHECKING = False
@@ -32,6 +30,8 @@ def id_mask(numbers: Iterable[int]) -> bytes:
 
 def _scheduler_attributes(scheduler: Scheduler) -> bytes:
     """struct sched_attr of sched_setattr(2), its first version."""
+    from struct import pack  # few containers ask for a scheduler, or for groups
+
     return pack(
         "<IIQiIQQQ", 48, scheduler.policy, scheduler.flags, scheduler.nice, scheduler.priority,
         scheduler.runtime_ns, scheduler.deadline_ns, scheduler.period_ns,
@@ -74,6 +74,8 @@ def add_ids(plan: PlanWriter, process: Process, host: Host, *, keep_groups: bool
     plan.drop_bounding(capabilities.bounding, host.last_capability)
     plan.prctl("keep capabilities over the change of ids", PR_SET_KEEPCAPS, 1)
     if not keep_groups:
+        from struct import pack
+
         plan.set_groups(pack(f"<{len(user.additional_gids)}I", *user.additional_gids))
     plan.set_gid(user.gid)
     plan.set_uid(user.uid)

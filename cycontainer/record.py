@@ -6,7 +6,8 @@ takes 20 ms to import and define, `typing.NamedTuple` 10, this a few tenths.
 
 from __future__ import annotations
 
-from operator import itemgetter
+from _collections import _tuplegetter  # type: ignore[attr-defined]  # what namedtuple has for its fields
+from _operator import itemgetter  # `operator` would be an import
 
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class _RecordType(type):
         fields = tuple(space.get("__annotations__", ()))
         defaults = {field: space.pop(field) for field in fields if field in space}
         space["__slots__"] = ()
-        space.update({field: property(itemgetter(place)) for place, field in enumerate(fields)})
+        space.update({field: _tuplegetter(place, None) for place, field in enumerate(fields)})
         made = super().__new__(cls, name, bases, space)
         made.fields, made.defaults = fields, defaults
         made.pick = itemgetter(*fields) if len(fields) > 1 else None

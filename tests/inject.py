@@ -87,6 +87,7 @@ class Trial:
         fault: an errno, or minus a signal's number, which the process gets in front of the call.
         prepare: called before counting begins.
         follow: trace its children, and wait for their end; else they may live on.
+        program: the path of one that `function` executes, whose calls count, too.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class Trial:
         prepare: Callable[[], object] | None = None,
         *,
         follow: bool = True,
+        program: str = "",
     ) -> None:
+        self.program = program
         self.options = OPTIONS | (FOLLOW if follow else 0)
         self.function, self.role, self.left_to_count, self.fault, self.prepare = function, role, n, fault, prepare
         self.roles: dict[int, int] = {}  # pid: role
@@ -210,13 +213,16 @@ class Trial:
             ptrace(PTRACE_GETEVENTMSG, pid, 0, ctypes.addressof(born))
             self._know(born.value)
         elif event == EXECUTED:
-            if self.roles.get(pid) == self.role and not is_init(pid):
+            if self.roles.get(pid) == self.role and not is_init(pid) and not self._is_program(pid):
                 self.armed = False  # that is the program, and no longer ours
         elif number == SYSCALL_STOP:
             self._at_call(pid)
         elif number not in (signal.SIGSTOP, signal.SIGTRAP):
             return number
         return 0
+
+    def _is_program(self, pid: int) -> bool:
+        return bool(self.program) and os.readlink(f"/proc/{pid}/exe") == self.program
 
     def _at_call(self, pid: int) -> None:
         ptrace(PTRACE_GET_SYSCALL_INFO, pid, ctypes.sizeof(self.info), ctypes.addressof(self.info))

@@ -94,7 +94,16 @@ def test_several_containers_are_listed_in_order(both: Both) -> None:
 # --- words
 
 
-ALONE: list[list[str]] = [["--version"], ["-v"], ["--log", "x", "-v", "frob"], ["--root", "", "-v"], ["list"]]
+ALONE: list[list[str]] = [
+    ["--systemd-cgroup", "list"],
+    ["--cgroup-manager", "disabled", "list"],
+    ["--cgroup-manager=systemd", "list", "-q"],
+    ["--version"],
+    ["-v"],
+    ["--log", "x", "-v", "frob"],
+    ["--root", "", "-v"],
+    ["list"],
+]
 HANDED_ON: list[list[str]] = [
     [],
     ["--help"],
@@ -113,6 +122,8 @@ HANDED_ON: list[list[str]] = [
     ["--log-format=", "list"],
     ["--rootless", "perhaps", "list"],
     ["--version=false", "list"],
+    ["--cgroup-manager", "frob", "list"],
+    ["--systemd-cgroup=true", "list"],
     ["state"],
     ["state", ""],
     ["state", "."],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from guard import left_since, snapshot
 from inject import AVAILABLE, KILLED, Outcome, Trial
-from oci_command import gone
+from oci_command import COMMAND, gone
 
 from cycontainer.cli.__main__ import main
 from cycontainer.lifecycle import Container
@@ -126,6 +126,46 @@ def problems_of(verb: str, bundle: Bundle, faults: Sequence[int], distance: int)
             break
         n += distance
     return problems
+
+
+def paused(bundle: Bundle) -> None:
+    started(bundle)
+    assert bundle.command("pause", NAME) == 0
+
+
+COMPILED: dict[tuple[str, ...], Callable[[Bundle], object]] = {  # what is killed: what goes before
+    ("state",): created,
+    ("list",): started,
+    ("start",): created,
+    ("kill",): started,
+    ("pause",): started,
+    ("resume",): paused,
+    ("delete",): created,
+    ("delete", "--force"): started,
+}
+
+
+@pytest.mark.parametrize("verb", COMPILED, ids=" ".join)
+def test_the_compiled_command_may_be_killed_or_fail_at_any_system_call(
+    verb: tuple[str, ...], bundle: Bundle, request: pytest.FixtureRequest
+) -> None:
+    """Also where it hands on: then the interpreter has to find what it needs."""
+    every = request.config.getoption("--every-call")
+    words = [COMMAND[0], "--root", bundle.root, *verb, *([NAME] if verb != ("list",) else [])]
+    before, problems, n = snapshot(), [], 1
+    while True:
+        for fault in sorted(set(FAULTS)) if every else (FAULTS[n % len(FAULTS)],):
+            COMPILED[verb](bundle)
+            trial = Trial(lambda: os.execv(words[0], words), 0, n, fault, follow=False, program=words[0])
+            outcome = trial.run()
+            problem = "it hangs" if outcome.hung else remains(bundle, before)
+            if problem:
+                problems.append(f"call {n}, {fault}: {problem}; {outcome}")
+        if outcome.call < 0:
+            break
+        n += 1 if every else SAMPLE // 2
+    assert not problems, "\n".join(problems)
+    assert n > SAMPLE // 2  # some calls were its own
 
 
 def reap() -> None:

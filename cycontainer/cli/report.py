@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from cycontainer.json_text import quoted, to_json
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
@@ -69,6 +67,8 @@ class Report:
 def _line(form: str, level: str, text: str) -> str:
     """A line as logrus writes it, whose lines engines parse."""
     import time
+
+    from cycontainer.json_text import quoted, to_json  # a verb that has nothing to say does without
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if form == "json":

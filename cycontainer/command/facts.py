@@ -134,6 +134,7 @@ def messages() -> Iterator[str]:
     yield f"#define INIT_STUCK {form('start', starting.init_is_stuck(), 0)}"
     failed = message_of("start", starting.program_error(0, errno.ENOENT, "%s"))
     yield f"#define PROGRAM_FAILED {c_text(failed.replace(reason(errno.ENOENT), '%s'))}"
+    yield f"static const char *const MANAGERS[] = {texts(command.MANAGERS)};"
     yield f"#define LOG_JSON {c_text(report.FORMATS[1])}"
     yield f"#define LOG_TEXT {c_text(report.FORMATS[0])}"
     yield from log_line("text", "TEXT_LINE")

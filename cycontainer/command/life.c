@@ -132,8 +132,9 @@ static int release(const struct call *call, int directory) {
         return fail(NOT_RUNNING, call->operand[0]);
     }
     signal(SIGPIPE, SIG_IGN);
-    if (write(go, "", 1) < 0)
-        return fail_with_errno(errno);
+    while (write(go, "", 1) < 0)
+        if (errno != EINTR)
+            return fail_with_errno(errno);
     close(go);
     if (read_outcome(outcome, &failed))
         return tell_failure(&failed);

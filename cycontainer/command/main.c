@@ -28,8 +28,16 @@ static const struct verb VERBS[] = {
 
 /* What it can do something with; any other is handed on. */
 static const bool UNDERSTOOD[OPTIONS] = {
-    [OPTION_ROOT] = true,   [OPTION_LOG] = true,   [OPTION_LOG_FORMAT] = true, [OPTION_VERSION] = true,
-    [OPTION_FORMAT] = true, [OPTION_QUIET] = true, [OPTION_ALL] = true,        [OPTION_FORCE] = true,
+    [OPTION_ROOT] = true,
+    [OPTION_LOG] = true,
+    [OPTION_LOG_FORMAT] = true,
+    [OPTION_VERSION] = true,
+    [OPTION_FORMAT] = true,
+    [OPTION_QUIET] = true,
+    [OPTION_ALL] = true,
+    [OPTION_FORCE] = true,
+    [OPTION_SYSTEMD_CGROUP] = true,
+    [OPTION_CGROUP_MANAGER] = true,
 };
 
 static char **every_word;
@@ -122,11 +130,21 @@ static void find_log(const struct call *call) {
     report_to(log && strncmp(log, "file:", 5) == 0 ? log + 5 : log, form);
 }
 
+/* Who makes cgroups is nothing to verbs that find them in the state; but there must be one of that name. */
+static void check_manager(const char *name) {
+    for (size_t index = 0; name && index < sizeof(MANAGERS) / sizeof(MANAGERS[0]); index++)
+        if (strcmp(name, MANAGERS[index]) == 0)
+            return;
+    if (name)
+        hand_on();
+}
+
 static int answer(const struct verb *verb, char **word, struct call *call) {
     read_words(verb, word, call);
     call->verb = verb->name;
     find_root(call);
     find_log(call);
+    check_manager(call->value[OPTION_CGROUP_MANAGER]);
     if (verb->least > 0 && !is_id(call->operand[0]))
         hand_on();
     return verb->answer(call);
