@@ -6,7 +6,7 @@ takes 20 ms to import and define, `typing.NamedTuple` 10, this a few tenths.
 
 from __future__ import annotations
 
-from _collections import _tuplegetter  # type: ignore[attr-defined]  # what namedtuple has for its fields
+from _collections import _tuplegetter  # type: ignore[import-not-found]  # what namedtuple has for its fields
 from _operator import itemgetter  # `operator` would be an import
 
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
