@@ -148,12 +148,34 @@ class Piped:
         finally:
             self.stdin.close()
 
-    async def _exchange(self, data: bytes) -> tuple[bytes, bytes]:
+    async def _let_go(self) -> None:
+        """Close what is ours of it."""
+        try:
+            await self._unwatch()
+        finally:
+            self._process.close()
+            await self._gone()
+
+    async def wait(self, timeout: float | None = None) -> object:
+        """Its end, as each kind of program tells it."""
+        raise NotImplementedError
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal; nothing happens when it has ended. Raises OSError."""
+        self._process.send_signal(number)
+
+    async def communicate(self, input: bytes = b"") -> tuple[bytes, bytes]:
+        """Write `input`, read both pipes to their ends, wait for the end; what came from each."""
+
         async def all_of(reader: asyncio.StreamReader | None) -> bytes:
             return await reader.read() if reader is not None else b""
 
-        _, output, errors = await asyncio.gather(self._feed(data), all_of(self.stdout), all_of(self.stderr))
+        _, output, errors = await asyncio.gather(self._feed(input), all_of(self.stdout), all_of(self.stderr))
+        await self.wait()
         return output, errors
+
+    async def __aenter__(self) -> Self:
+        return self
 
 
 class Spawned(Piped):
@@ -198,30 +220,13 @@ class Spawned(Piped):
             self._process.close()
             raise
 
-    async def communicate(self, input: bytes = b"") -> tuple[bytes, bytes]:
-        """Write `input`, read both pipes to their ends, wait for the end; what came from each."""
-        output = await self._exchange(input)
-        await self.wait()
-        return output
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended. Raises OSError."""
-        self._process.send_signal(number)
-
     def kill(self) -> None:
         """End all its processes."""
         self._process.kill()
 
     async def close(self) -> None:
         """End it, if it has not ended, and close its pipes."""
-        try:
-            await self._unwatch()
-        finally:
-            self._process.close()
-            await self._gone()
-
-    async def __aenter__(self) -> Self:
-        return self
+        await self._let_go()
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -284,30 +289,13 @@ class Process(Piped):
         finally:
             waiter.close()
 
-    async def communicate(self, input: bytes = b"") -> tuple[bytes, bytes]:
-        """Write `input`, read both pipes to their ends, wait for the end; what came from each."""
-        output = await self._exchange(input)
-        await self.wait()
-        return output
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended."""
-        self._process.send_signal(number)
-
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
 
     async def close(self) -> None:
         """Close our descriptors. The process goes on."""
-        try:
-            await self._unwatch()
-        finally:
-            self._process.close()
-            await self._gone()
-
-    async def __aenter__(self) -> Self:
-        return self
+        await self._let_go()
 
     async def __aexit__(self, *_: object) -> None:
         try:
