@@ -161,6 +161,8 @@ def compile_exec(
     privileged = host.privileged and host.uid == 0
     scope = Scope(new={}, joined=kinds, order=(), first_slot=0, privileged=privileged, syncs={}, trees={}, errands=[])
     confinement.check_labels(config, host)
+    if "mount" in kinds and kinds["mount"].path is None:
+        _check_root_is_left(config, scope, style)
     assert config.process is not None
     plan = PlanWriter()
     identity.add_affinity(plan, config.process.cpu_affinity_initial)

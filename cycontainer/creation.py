@@ -211,7 +211,7 @@ def _set_up(
         unit=driver.scope, cgroup=_has_cgroup(config, wishes, driver), rootless=wishes.rootless,
     )  # fmt: skip
     plan = compile_plan(_with_process(config), driver.host, style)
-    state = intend(config, driver, plan, directory.container_id, wishes.bundle)
+    state = intend(config, driver, plan, directory.container_id, wishes.bundle).replace(pivoted=wishes.pivot)
     if calls:
         state = state.replace(supervised=calls, python=(*state.python, "start"))
     tell_warnings(config, plan, wishes)

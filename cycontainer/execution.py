@@ -88,7 +88,7 @@ class LastPlan:
 
     def of(self, config: Config, state: State, program: Program, entry: Entry) -> tuple[ProcessConfig, Plan]:
         """The process that a program is, and its plan."""
-        key = config, current(), program, state.cgroups, state.supervised, state.unit, entry.below is None
+        key = config, current(), program, state, entry.below is None
         last = self._last
         if last is None or last[0] != key:  # what is the same object is not compared further
             process = process_of(config, program)
@@ -122,7 +122,8 @@ def _entry(state: State, below: Mapping[str, str]) -> Entry:
 
 
 def _compile(config: Config, state: State, entry: Entry) -> Plan:
-    style = Style(supervised=state.supervised, unit=state.unit if entry.below is not None else "")
+    unit = state.unit if entry.below is not None else ""
+    style = Style(supervised=state.supervised, unit=unit, pivot=state.pivoted)
     return compile_exec(config, current(), entered(state.cgroups, current().cgroups), style)
 
 

@@ -37,6 +37,7 @@ MOST_LETTERS: Final = 255
 INIT_NAME: Final = b"cycontainer"  # what the init is called until its execve: init/_init.pyx
 DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
 ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR, by that name
+READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # what nobody else's FIFO blocks
 STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
 
 
@@ -70,6 +71,7 @@ class State(Record):
         program: what it executes, as it was asked for.
         python: verbs that need more than this file and the kernel: "start", "delete".
         unit: systemd's, which has made the cgroup; "" is none.
+        pivoted: the host's root was left by pivot_root(2), and is not only covered.
     """
 
     id: str
@@ -88,6 +90,7 @@ class State(Record):
     supervised: tuple[str, ...] = ()
     python: tuple[str, ...] = ()
     unit: str = ""
+    pivoted: bool = True
 
 
 def check_id(container_id: str) -> str:
@@ -128,7 +131,7 @@ def to_text(state: State) -> str:
     lines: list[tuple[str, ...]] = [
         (MAGIC, VERSION),
         *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created", "program")],
-        *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless")],
+        *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless", "pivoted")],
         *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
         *[("annotation", *pair) for pair in state.annotations],
         *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
@@ -181,6 +184,7 @@ def from_text(text: str, container_id: str) -> State:
             supervised=tuple([name for (name,) in many["supervised"]]),
             python=tuple([verb for (verb,) in many["python"]]),
             unit=one.get("unit", ""),
+            pivoted=one.get("pivoted", "1") != "0",
         )
     except (KeyError, ValueError):
         raise StateError(container_id, "the state file is damaged") from None
@@ -341,19 +345,16 @@ def _open_directory(root: str, container_id: str) -> int:
     check_id(container_id)
     try:
         return os.open(f"{root}/{container_id}", os.O_DIRECTORY | os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        raise ContainerNotFound(container_id) from None
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise ContainerNotFound(container_id) from None
         raise StateError(container_id, f"{root}: {error.strerror}") from None
 
 
 def _read(fd: int, name: str) -> bytes:
     """A regular file of at most MOST_BYTES in a directory. Raises OSError."""
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-    with open(file, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+    with open(os.open(name, READING, dir_fd=fd), "rb") as opened:
+        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         return opened.read(MOST_BYTES + 1)
 
@@ -394,8 +395,7 @@ def load_config(root: str, container_id: str) -> bytes:
     """The configuration that a container was made from. Raises ContainerNotFound, StateError."""
     fd = _open_directory(root, container_id)
     try:
-        file = os.open("config.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-        with open(file, "rb") as opened:
+        with open(os.open("config.json", READING, dir_fd=fd), "rb") as opened:
             return opened.read()
     except OSError as error:
         raise StateError(container_id, f"its config.json cannot be read: {error.strerror}") from None

@@ -185,6 +185,23 @@ def test_a_capability_for_one_process_is_not_inheritable(oci: Oci) -> None:
     assert after["CapInh"] == before["CapInh"]  # CVE-2022-29162
 
 
+def test_where_the_hosts_root_is_only_covered_nobody_gets_what_could_uncover_it(oci: Oci, tmp_path: Path) -> None:
+    config, line = oci.config("sleep", "1000"), [{"containerID": 0, "hostID": 100_000, "size": 65_536}]
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"].update(uidMappings=line, gidMappings=line)
+    oci.write(config=config)
+    oci.leaving("create", "--no-pivot", "one")
+    oci.done("start", "one")
+    process = {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+    with open(tmp_path / "process.json", "w") as file:  # the bounding set: what a file's capabilities could give
+        json.dump({**process, "capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}, file)
+    for words in (("--cap", "CAP_SYS_ADMIN", "one", "true"), ("--process", f"{tmp_path}/process.json", "one")):
+        done = oci("exec", *words)
+        assert done.returncode == 255 and "CAP_SYS_ADMIN could uncover the host's root" in done.stderr
+    oci.done("exec", "--cap", "CAP_SYS_PTRACE", "--cap", "CAP_SYS_CHROOT", "one", "true")
+    assert oci.state()["status"] == "running"  # that is told by the compiled command, which reads the same state
+
+
 def test_no_new_privileges_for_one_process(oci: Oci) -> None:
     oci.write("sleep", "1000", noNewPrivileges=False)
     oci.start()

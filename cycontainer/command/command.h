@@ -40,7 +40,7 @@ struct cgroup {
 struct state {
     const char *id, *bundle, *rootfs, *version, *created;
     const char *program, *unit; /* NULL when there is none */
-    long owner, pid, start_time, rootless;
+    long owner, pid, start_time, rootless, pivoted;
     struct cgroup cgroup[MOST_CGROUPS];
     int cgroups;
     const char *annotation[MOST_ANNOTATIONS][2];

@@ -140,11 +140,8 @@ static bool take_single(char **words, int values, struct state *state) {
     struct {
         const char *key;
         long *number;
-    } numbers[] = {{"owner", &state->owner},
-                   {"pid", &state->pid},
-                   {"start_time", &state->start_time},
-                   {"rootless", &state->rootless},
-                   {NULL, NULL}};
+    } numbers[] = {{"owner", &state->owner},       {"pid", &state->pid},         {"start_time", &state->start_time},
+                   {"rootless", &state->rootless}, {"pivoted", &state->pivoted}, {NULL, NULL}};
     if (values != 1)
         return false;
     for (int index = 0; texts[index].key; index++)
@@ -174,7 +171,7 @@ int parse_state(char *text, size_t length, struct state *state) {
     char *words[MOST_WORDS], *line = text, *end;
     int number = 0, count;
     memset(state, 0, sizeof(*state));
-    state->owner = state->pid = state->start_time = state->rootless = -1;
+    state->owner = state->pid = state->start_time = state->rootless = state->pivoted = -1;
     text[length] = 0;
     if (strlen(text) != length)
         return -1;
