@@ -78,16 +78,13 @@ def parse(data: bytes) -> object:
     Raises:
         ConfigError: it is none, is too large or too deep, or names a property twice.
     """
-    from _json import make_scanner
-
     if len(data) > MOST_BYTES:
         raise ConfigError("", f"invalid configuration: larger than {MOST_BYTES} bytes")
     _check_depth(data)
     syntax = _Syntax()
     try:
         text = data.decode("utf-8")
-        scan = make_scanner(syntax)  # type: ignore[arg-type]  # any object with these attributes
-        document, end = scan(text, len(text) - len(text.lstrip(_SPACES)))
+        document, end = _scan(text, syntax)
         rest = len(text) - len(text[end:].lstrip(_SPACES))
         if rest < len(text):
             raise StopIteration(rest)
@@ -99,6 +96,20 @@ def parse(data: bytes) -> object:
     if syntax.twice:
         _refuse_twice(document)
     return document
+
+
+def _scan(text: str, syntax: _Syntax) -> tuple[object, int]:
+    """The first value in a text, and where it ends. Raises StopIteration, JSONDecodeError."""
+    from _json import make_scanner
+
+    scan = make_scanner(syntax)  # type: ignore[arg-type]  # any object with these attributes
+    start = len(text) - len(text.lstrip(_SPACES))
+    try:
+        return scan(text, start)
+    except SystemError:  # it wants to raise an error of this module, and does not import it; later CPythons do
+        import json.decoder  # noqa: F401  # so that it is there
+
+        return scan(text, start)
 
 
 def _check_depth(data: bytes) -> None:

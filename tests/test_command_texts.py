@@ -97,6 +97,15 @@ def test_an_ambient_capability_that_cannot_be_raised_is_a_warning(oci: Oci) -> N
     assert done.returncode == 0 and "can't raise ambient capability CAP_KILL: " in done.stderr
 
 
+@pytest.mark.parametrize("text", ["{", '{"a"', '{"a":1,}', '["a', "[1,", "nul", '"\\u12"', "{}{}", ""])
+def test_what_is_no_json_is_told_in_one_line(oci: Oci, text: str) -> None:
+    with open(f"{oci.bundle}/config.json", "w") as file:
+        file.write(text)
+    done = oci("run", "one")
+    assert done.returncode == 1 and done.stderr.startswith("cycontainer: run failed: invalid configuration: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_proc_is_mounted_on_an_ordinary_directory(oci: Oci, tmp_path: Path) -> None:
     root = tmp_path / "root"
     for name in ("bin", "tmp", "dev", "sys"):
