@@ -437,10 +437,10 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     if style.new_keyring:
         confinement.add_keyring(plan, process)
     identity.add_limits(plan, config)
-    plan.change_directory(process.cwd)
     confinement.add_labels(plan, process, host)
     if process.terminal and not ("mount" in scope.new and style.console):
-        _open_terminal(plan, process)
+        _open_terminal(plan, process)  # looked for from where we are, which is the root
+    plan.change_directory(process.cwd)
     plan.close_slots(style.wait_for_start)
     if not process.no_new_privileges:
         confinement.add_seccomp(plan, linux.seccomp, host, style.supervised)

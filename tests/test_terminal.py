@@ -57,10 +57,11 @@ def test_the_program_has_a_terminal_of_its_own(busybox_rootfs: str, tmp_path: ob
 def test_a_second_process_has_another_one_and_it_is_resized(busybox_rootfs: str, tmp_path: object) -> None:
     with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=f"{tmp_path}/s", stdin=DEVNULL) as one:
         one.start()
-        with one.exec(["sh", "-c", "read x; tty; stty size; echo $x"], terminal=True, size=(10, 20)) as process:
+        words = ["sh", "-c", "read x; tty; stty size; echo $x; pwd"]
+        with one.exec(words, terminal=True, size=(10, 20), cwd="/tmp", user=(5, 6)) as process:
             process.resize(44, 55)
             os.write(process.terminal, b"typed\n")
-            assert read_all(process.terminal).split() == [b"typed", b"/dev/pts/0", b"44", b"55", b"typed"]
+            assert read_all(process.terminal).split() == [b"typed", b"/dev/pts/0", b"44", b"55", b"typed", b"/tmp"]
             assert process.wait(10) == 0
 
 
