@@ -153,8 +153,9 @@ def _duties(
 
 
 def process_of(config: Config, program: Program) -> ProcessConfig:
-    """The container's own process, or `program.process`, with what `program` says instead."""
+    """The container's own process, or `program.process`, with what `program` says instead. Raises ConfigError."""
     own = program.process or config.process or ProcessConfig(args=())
+    _check(program.replace(args=program.args or own.args))
     changes: dict[str, Any] = {"args": program.args or own.args, "terminal": program.terminal}
     changes["console_size"] = program.size or (own.console_size if program.process else None)
     changes["env"] = _merged(own.env, program.env)
@@ -171,6 +172,23 @@ def process_of(config: Config, program: Program) -> ProcessConfig:
         if getattr(program, name):
             changes[name] = getattr(program, name)
     return own.replace(**changes)
+
+
+def _check(program: Program) -> None:
+    """Refuse what a configuration cannot say either."""
+    uid, gid = program.user or (0, 0)
+    rows, columns = program.size or (0, 0)
+    document = {
+        "args": program.args,
+        "env": program.env,
+        "cwd": "/" if program.cwd is None else program.cwd,
+        "user": {"uid": uid, "gid": gid, "additionalGids": program.additional_gids},
+        "terminal": program.terminal,
+        "consoleSize": {"height": rows, "width": columns},
+        "apparmorProfile": program.apparmor_profile,
+        "selinuxLabel": program.selinux_label,
+    }
+    read_process(Node(document, "process"), [])
 
 
 def _merged(env: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:

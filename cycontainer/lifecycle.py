@@ -9,6 +9,7 @@ import os
 
 from cycontainer.criu.verbs import Saved
 from cycontainer.errors import (
+    ConfigError,
     ContainerError,
     ContainerNotFound,
     ContainerNotRunning,
@@ -318,6 +319,7 @@ class Container(Saved):
             keywords: `execution.Program`: env, cwd, user, terminal, capabilities, ...
 
         Raises:
+            ConfigError: a keyword has a value that cannot be; it names which.
             ContainerNotRunning, ContainerPaused: it is not in a state for that.
             ProgramError: there is no such program, or it cannot be executed.
             LaunchError: a step failed; nothing is left.
@@ -325,6 +327,8 @@ class Container(Saved):
         from cycontainer.execution import Program
         from cycontainer.streams import Streams
 
+        if isinstance(args, (str, bytes)):
+            raise ConfigError("args", "must be a list: the program and its arguments")
         program: Program = Program(args=tuple(args), **keywords)
         with Streams.of((stdin, stdout, stderr), terminal=program.terminal) as streams:
             process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)

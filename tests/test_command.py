@@ -138,7 +138,7 @@ def test_exec_returns_the_programs_status_and_255_for_failures_of_ours(oci: Oci)
         ("one", "no-such-program"),
         ("no-such-container", "true"),
         ("--pid-file", "/no/such/directory/pid", "one", "true"),
-        ("--cap", "CAP_NOTHING", "one", "true"),
+        ("--cwd", "tmp", "one", "true"),
         ("--user", "root", "one", "true"),
         ("--frob", "one", "true"),
         ("one",),
@@ -183,6 +183,12 @@ def test_a_capability_for_one_process_is_not_inheritable(oci: Oci) -> None:
     for name in ("CapPrm", "CapEff", "CapBnd"):
         assert int(after[name], 16) == int(before[name], 16) | 1 << 12
     assert after["CapInh"] == before["CapInh"]  # CVE-2022-29162
+
+
+def test_a_capability_that_there_is_not_is_a_warning(oci: Oci) -> None:
+    oci.start()
+    done = oci("exec", "--cap", "CAP_FROB", "one", "true")
+    assert (done.returncode, done.stderr) == (0, "cycontainer: warning: --cap: unknown capability CAP_FROB\n")
 
 
 def test_where_the_hosts_root_is_only_covered_nobody_gets_what_could_uncover_it(oci: Oci, tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cycontainer.errors import ContainerError, ContainerExists, ContainerNotFound, ContainerNotRunning, ProgramError
+from cycontainer.errors import (
+    ConfigError,
+    ContainerError,
+    ContainerExists,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ProgramError,
+)
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
@@ -87,6 +94,33 @@ def test_errors_are_told_apart(busybox_rootfs: str, root: str) -> None:
         assert container.wait(10) == -9
         with pytest.raises(ContainerNotRunning, match="container not running"):
             container.kill()
+
+
+WRONG: list[tuple[dict[str, object], str]] = [  # keywords of exec; where the error stands
+    ({"args": "true"}, "args"),
+    ({"args": ["true", "a\0b"]}, "process.args[1]"),
+    ({"args": ["true", 1]}, "process.args[1]"),
+    ({"args": [""]}, "process.args"),
+    ({"env": ("A",)}, "process.env[0]"),
+    ({"env": ("A=\0",)}, "process.env[0]"),
+    ({"cwd": "tmp"}, "process.cwd"),
+    ({"cwd": ""}, "process.cwd"),
+    ({"user": (0, -1)}, "process.user.gid"),
+    ({"user": (1 << 32, 0)}, "process.user.uid"),
+    ({"additional_gids": (-1,)}, "process.user.additionalGids[0]"),
+    ({"terminal": True, "size": (1 << 16, 1)}, "process.consoleSize.height"),
+    ({"apparmor_profile": "a\nb"}, "process.apparmorProfile"),
+    ({"capabilities": ("CAP_FROB",)}, "capabilities"),
+    ({"cgroup": {"": ".."}}, "cgroup"),
+]
+
+
+def test_what_exec_cannot_do_is_named(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        for keywords, place in WRONG:
+            with pytest.raises(ConfigError) as failure:
+                container.exec(**{"args": ["true"], **keywords})
+            assert failure.value.path == place
 
 
 def test_a_paused_container_is_killed_and_deleted(busybox_rootfs: str, root: str) -> None:

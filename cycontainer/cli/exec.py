@@ -11,7 +11,7 @@ from cycontainer.console import hand_over, size_of
 from cycontainer.execution import Program, read_program
 from cycontainer.lifecycle import Container
 from cycontainer.process import write_pid_file
-from cycontainer.tables import MOST_ID
+from cycontainer.tables import MOST_ID, capability_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _program(arguments: Arguments, own: ProcessConfig | None) -> Program:
         additional_gids=more,
         terminal=arguments.given("--tty") or bool(file and file.terminal),
         size=size_of(0),
-        capabilities=tuple(arguments.values("--cap")),
+        capabilities=_capabilities(arguments),
         no_new_privileges=arguments.given("--no-new-privs") or None,
         apparmor_profile=arguments.value("--apparmor"),
         selinux_label=arguments.value("--process-label"),
@@ -111,6 +111,15 @@ def _read_file(arguments: Arguments, own: ProcessConfig | None) -> ProcessConfig
     from cycontainer.read_config import read_bundle
 
     return read_program(read_bundle("", os.path.abspath(arguments.value("--process"))), own, arguments.warn)
+
+
+def _capabilities(arguments: Arguments) -> tuple[str, ...]:
+    """Those of --cap; an unknown one is warned of, as one in a configuration is."""
+    names = arguments.values("--cap")
+    unknown = capability_mask(names)[1]
+    for name in unknown:
+        arguments.warn(f"--cap: unknown capability {name}")
+    return tuple([name for name in names if name not in unknown])
 
 
 def _variable(text: str) -> str:
