@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 
 from cycontainer._arguments import private_directories
+from cycontainer._clone import HeldSignals
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError
 from cycontainer.host import current
+from cycontainer.launch import not_launched
 from cycontainer.mount_options import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY
+from cycontainer.namespaces import scope_of
 from cycontainer.record import Record
 from cycontainer.sandbox import Options, document, overlay
+from cycontainer.sources import can_use_pad
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +116,7 @@ def plan_for(
     if kept is not None and kept.config == config:
         return kept
     checked, style = configured(options, args, mounts, config, host)
-    plan = compile_plan(checked, host, style)
+    plan = _compiled(checked, host, style)
     if len(_prepared) >= MOST_PREPARED:
         _prepared.pop(next(iter(_prepared)))
     if config is not None:
@@ -121,6 +125,19 @@ def plan_for(
         config = copy.deepcopy(config)
     made = _prepared[key] = Prepared(plan=plan, host=host, config=config)
     return made
+
+
+def _compiled(config: Config, host: Host, style: Style) -> Plan:
+    """The plan; a process's first is compiled while an init makes the launch pad. Raises ConfigError, LaunchError."""
+    if not can_use_pad(config, host, scope_of(config, host, first_slot=0)):
+        return compile_plan(config, host, style)
+    from cycontainer.launch_pad import MadeMeanwhile
+
+    try:
+        with HeldSignals(), MadeMeanwhile():
+            return compile_plan(config, host, style)
+    except OSError as error:
+        raise not_launched(error) from error
 
 
 def unit_wish(

@@ -9,8 +9,7 @@ from cycontainer import _wait
 from cycontainer._clone import CLONED, ENDED, FAILED, LISTENER, MOUNT, SYNC, HeldSignals
 from cycontainer._request import FOREVER
 from cycontainer._result import Result, Usage
-from cycontainer.errors import LaunchError
-from cycontainer.launch import attend, died, end_of, kill, launch
+from cycontainer.launch import attend, died, end_of, kill, launch, not_launched
 from cycontainer.streams import Streams
 
 TYPE_CHECKING = False
@@ -45,12 +44,6 @@ def finish(request: Request) -> Result:
     finally:
         running.close()
     return running.result()
-
-
-def not_launched(error: OSError) -> LaunchError:
-    """What the kernel's refusal of something that the launcher itself does says to the caller."""
-    what = error.filename or ("" if error.strerror == os.strerror(error.errno or 0) else error.strerror)
-    return LaunchError(f"prepare the container ({what})" if what else "prepare the container", error.errno or 0, 0, 0)
 
 
 class Running:

@@ -6,8 +6,9 @@ import os
 
 from cycontainer import _wait
 from cycontainer._request import request
-from cycontainer._running import Running, not_launched
+from cycontainer._running import Running
 from cycontainer.errors import ConfigError, WaitTimeout
+from cycontainer.launch import not_launched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

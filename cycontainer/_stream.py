@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cycontainer._request import request
-from cycontainer._running import Running, not_launched
+from cycontainer._running import Running
 from cycontainer.errors import ConfigError, Error
+from cycontainer.launch import not_launched
 from cycontainer.record import Record
 from cycontainer.streams import PIPE
 

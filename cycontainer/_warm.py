@@ -6,9 +6,9 @@ import time
 
 from cycontainer import _wait
 from cycontainer._clone import SYNC, HeldSignals
-from cycontainer._running import Running, not_launched
+from cycontainer._running import Running
 from cycontainer.errors import LaunchError
-from cycontainer.launch import send_program
+from cycontainer.launch import not_launched, send_program
 from cycontainer.streams import Streams
 
 TYPE_CHECKING = False

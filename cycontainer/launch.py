@@ -144,9 +144,7 @@ def launch(
     except OSError as error:
         code = error.errno or 0
         if code == errno.ENOSYS:
-            raise HostError(
-                "clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp"
-            ) from None
+            raise not_launched(error) from None
         kinds = [kind for kind, (flag, _) in NAMESPACES.items() if plan.clone_flags & flag]
         new = f" in new {', '.join(kinds)} namespaces" if kinds else ""
         raise LaunchError(f"start the first process{new} ({error.strerror})", code, 0, len(plan.attempts)) from None
@@ -288,6 +286,14 @@ def open_gate(pipe: int) -> None:
     data = os.read(pipe, 1 << 16)
     while data and not data.strip(b"\0"):  # at the end of the pipe the init is dead
         data = os.read(pipe, 1 << 16)
+
+
+def not_launched(error: OSError) -> LaunchError | HostError:
+    """What the kernel's refusal of something that the launcher itself does says to the caller."""
+    if error.errno == errno.ENOSYS:
+        return HostError("clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp")
+    what = error.filename or ("" if error.strerror == os.strerror(error.errno or 0) else error.strerror)
+    return LaunchError(f"prepare the container ({what})" if what else "prepare the container", error.errno or 0, 0, 0)
 
 
 # --- the end

@@ -13,9 +13,12 @@ from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from cycontainer._clone import Child
     from cycontainer.plan import Errand
 
+WHAT: Final = "the launch pad"
 _kept: dict[str, tuple[int, int, int]] = {}  # "pad": descriptor, device, inode
 
 
@@ -28,11 +31,21 @@ def pad_descriptor() -> int:
         LaunchError: it could not be made; nothing is left.
         OSError: a descriptor could not be looked at; the same.
     """
+    there = _kept_pad()
+    return _keep(_make()) if there is None else there
+
+
+def _kept_pad() -> int | None:
+    """The descriptor, if there is one and it still is the pad's."""
     kept = _kept.get("pad")
     if kept is not None and _is_open(kept):
         return kept[0]
     _kept.pop("pad", None)
-    fd = _make()
+    return None
+
+
+def _keep(fd: int) -> int:
+    """The pad's descriptor from now on; `fd`, or that of another thread that was faster."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -40,9 +53,35 @@ def pad_descriptor() -> int:
         raise
     ours = (fd, status.st_dev, status.st_ino)
     first = _kept.setdefault("pad", ours)
-    if first != ours:  # another thread was faster
+    if first != ours:
         os.close(fd)
     return first[0]
+
+
+class MadeMeanwhile:
+    """A block beside which the pad is made, when there is none: it takes as long as the first plan's compilation.
+
+    After the block it is there; when the block fails, nothing is left. It is the thread's own work to hold its signals.
+    Raises what `pad_descriptor` does.
+    """
+
+    _child: Child | None = None
+
+    def __enter__(self) -> None:
+        if _kept_pad() is None:
+            from cycontainer.sources import pad_errand
+
+            self._errand = pad_errand()
+            self._child = _started(self._errand, ())
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        if self._child is None:
+            return
+        if failure is not None:
+            abandon(self._child)
+            self._child.close()
+            return
+        _keep(_finished(self._errand, self._child, WHAT))
 
 
 def _is_open(kept: tuple[int, int, int]) -> bool:
@@ -58,7 +97,7 @@ def _is_open(kept: tuple[int, int, int]) -> bool:
 def _make() -> int:
     from cycontainer.sources import pad_errand
 
-    return mount_namespace_of(pad_errand(), (), "the launch pad")
+    return mount_namespace_of(pad_errand(), (), WHAT)
 
 
 def mount_namespace_of(errand: Errand, slots: tuple[int, ...], what: str) -> int:
@@ -67,11 +106,19 @@ def mount_namespace_of(errand: Errand, slots: tuple[int, ...], what: str) -> int
     Raises:
         LaunchError: a step failed; nothing is left.
     """
+    return _finished(errand, _started(errand, slots), what)
+
+
+def _started(errand: Errand, slots: tuple[int, ...]) -> Child:
     file = plan_file(assemble(errand.data, 0, (), (), (), None))
     try:
-        child = _clone.spawn(init_descriptor(), file, (), slots, 0)
+        return _clone.spawn(init_descriptor(), file, (), slots, 0)
     finally:
         os.close(file)
+
+
+def _finished(errand: Errand, child: Child, what: str) -> int:
+    """The namespace that a started errand has made; its process ends."""
     try:
         _await_request(errand, child, what)
         return _nsenter.open_namespace(f"/proc/{child.pid}/ns/mnt".encode(), NAMESPACES["mount"][0])

@@ -127,3 +127,24 @@ def test_it_is_used_only_where_it_can_be(busybox_rootfs: str) -> None:
     assert not padded(user)
     assert not padded({**plain, "hooks": {"createContainer": [{"path": "/bin/true"}]}})
     assert not padded({**plain, "mounts": [bind("/tmp") for _ in range(64)]})
+
+
+REFUSED = """
+import os, sys, psutil, cycontainer
+config = {"ociVersion": "1.3.0", "root": {"path": sys.argv[1]}, "linux": {
+    "namespaces": [{"type": "mount"}, {"type": "pid"}], "sysctl": {"kernel.shmmax": "1"}}}
+try:
+    cycontainer.run(["true"], config=config)
+except cycontainer.ConfigError as error:
+    print(error)
+print(psutil.Process().children())
+print(cycontainer.run(["echo", "next"], rootfs=sys.argv[1]).stdout)
+"""
+
+
+def test_a_first_plan_that_is_refused_leaves_no_half_made_pad(busybox_rootfs: str) -> None:
+    """The pad is made beside a process's first compilation."""
+    argv = [sys.executable, "-c", REFUSED, busybox_rootfs]
+    refusal, children, output = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert refusal.startswith("linux.sysctl")
+    assert (children, output) == ("[]", "b'next\\n'")

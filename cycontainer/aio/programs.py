@@ -6,11 +6,12 @@ import asyncio
 import os
 
 from cycontainer._request import request
-from cycontainer._running import Running, not_launched
+from cycontainer._running import Running
 from cycontainer._spawned import Spawned as SyncSpawned
 from cycontainer._spawned import check_piped
 from cycontainer.aio.runs import FOREVER, heard, outlast, until_end
 from cycontainer.errors import WaitTimeout
+from cycontainer.launch import not_launched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

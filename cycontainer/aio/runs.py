@@ -6,9 +6,10 @@ import asyncio
 
 from cycontainer import _wait
 from cycontainer._request import request
-from cycontainer._running import Running, not_launched
+from cycontainer._running import Running
 from cycontainer._stream import Lines as SyncLines
 from cycontainer.errors import Error
+from cycontainer.launch import not_launched
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
