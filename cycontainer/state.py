@@ -17,7 +17,7 @@ import fcntl
 import os
 import stat
 
-from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError
+from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError, name_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -234,7 +234,7 @@ class Directory:
         except FileExistsError:
             raise ContainerExists(container_id) from None
         except OSError as error:
-            raise ConfigError("", f"{root}: {error.strerror}") from None
+            raise ConfigError("", f"{root}: {name_of(error.errno or 0)}") from None
         try:
             return cls.open(root, container_id)
         except (OSError, StateError):

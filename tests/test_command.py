@@ -76,13 +76,13 @@ def test_a_config_by_another_name_and_a_bundle_by_a_relative_path(oci: Oci, tmp_
 # --- kill and delete
 
 
-@pytest.mark.parametrize("name", ["TERM", "SIGTERM", "term", "15", None])
+@pytest.mark.parametrize("name", ["TERM", "SIGTERM", "term", "15", "", None])
 def test_a_signal_is_named_in_every_way(oci: Oci, name: str | None) -> None:
     oci.write("sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done")
     command = [*COMMAND, "--root", oci.states, "run", "one"]
     with subprocess.Popen(command, cwd=oci.bundle, stdout=subprocess.PIPE) as running:
         assert running.stdout is not None and running.stdout.readline() == b"ready\n"
-        oci.done("kill", "one", *([name] if name else []))
+        oci.done("kill", "one", *([] if name is None else [name]))
         assert running.wait(20) == 3
 
 

@@ -173,6 +173,16 @@ def test_memory_and_swap_change_in_either_direction(oci: Oci, size: int, swap: i
     assert (memory(oci), memory_and_swap(oci)) == (size << 20, swap << 20 if swap > 0 else NO_LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("52428800", 50 << 20), ("50mb", 50 << 20), ("50MiB", 50 << 20), ("0.5g", 1 << 29), ("1.5m", 3 << 19)],
+)
+def test_a_size_is_written_in_several_ways(oci: Oci, text: str, size: int) -> None:
+    oci.start()
+    oci.done("update", "--memory", text, "one")
+    assert memory(oci) == size
+
+
 def test_swap_alone_and_no_limit_at_all(oci: Oci) -> None:
     oci.start()
     oci.done("update", "--memory", "100M", "--memory-swap", "150M", "one")

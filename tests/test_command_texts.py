@@ -118,6 +118,23 @@ def test_proc_is_mounted_on_an_ordinary_directory(oci: Oci, tmp_path: Path) -> N
     assert done.returncode == 1 and "/proc must be mounted on ordinary directory" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "--bundle", "/no/such", "one"],
+        ["create", "--config", "/no/such", "one"],
+        ["create", "--pid-file", "/no/such/file", "one"],
+        ["spec", "--bundle", "/no/such"],
+        ["update", "--resources", "/no/such", "one"],
+        ["list"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_is_told_as_engines_match_it(oci: Oci, words: list[str]) -> None:
+    done = oci(*words)
+    assert done.returncode == 1 and "no such file or directory" in done.stderr
+
+
 # --- containers that are not what a verb needs
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_errors_are_told_apart(busybox_rootfs: str, root: str) -> None:
             container.kill()
 
 
-WRONG: list[tuple[dict[str, object], str]] = [  # keywords of exec; where the error stands
+WRONG: list[tuple[dict[str, Any], str]] = [  # keywords of exec; where the error stands
     ({"args": "true"}, "args"),
     ({"args": ["true", "a\0b"]}, "process.args[1]"),
     ({"args": ["true", 1]}, "process.args[1]"),

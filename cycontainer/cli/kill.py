@@ -18,8 +18,9 @@ VERB = Verb(
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
     container_id, *name = arguments.operands
-    number = 0 if name == ["0"] else signal_number(name[0] if name else "TERM")
+    text = name[0] if name and name[0] else "TERM"
+    number = 0 if text == "0" else signal_number(text)
     if number is None:
-        raise UsageError(f"unknown signal {name[0]!r}")
+        raise UsageError(f"unknown signal {text!r}")
     Container.load(container_id, root=arguments.root).signal(number, all=arguments.given("--all"))
     return 0

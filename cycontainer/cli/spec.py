@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from cycontainer.cli.verb import Arguments, Option, Verb
-from cycontainer.errors import ConfigError
+from cycontainer.errors import ConfigError, name_of
+from cycontainer.json_text import to_json
 from cycontainer.spec import default_config
 
 VERB = Verb(
@@ -22,15 +23,12 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    import json
-
     path = os.path.join(arguments.value("--bundle", "."), "config.json")
     ids = (os.geteuid(), os.getegid()) if arguments.given("--rootless") else None
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise ConfigError("", f"{path}: {error.strerror}") from None
+        raise ConfigError("", f"{path}: {name_of(error.errno or 0)}") from None
     with open(fd, "w") as file:
-        json.dump(default_config(ids), file, indent=4)
-        file.write("\n")
+        file.write(to_json(default_config(ids), indent=4) + "\n")
     return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cycontainer.errors import CgroupError, ConfigError, Error, LaunchError, ProgramError, printable
+from cycontainer.errors import CgroupError, ConfigError, Error, LaunchError, ProgramError, name_of, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,14 @@ def _text(error: Error | OSError, verb: str) -> str:
         return printable(_cgroup(error, verb))
     if isinstance(error, ConfigError):
         return _config(error)
-    return printable(_system(error)) if isinstance(error, OSError) else str(error)
+    return printable(_system(error)) if isinstance(error, OSError) else _in_words(str(error))
+
+
+def _in_words(text: str) -> str:
+    """A text of the library, in which each "ENOENT (No such file or directory)" is as callers match it."""
+    for code in errno.errorcode:
+        text = text.replace(name_of(code), reason(code))
+    return text
 
 
 def _program(error: ProgramError) -> str:
@@ -88,7 +95,7 @@ def _cgroup(error: CgroupError, verb: str) -> str:
 
 
 def _config(error: ConfigError) -> str:
-    text = str(error)
+    text = _in_words(str(error))
     section = error.path.partition(".")[0].partition("[")[0]
     return f"invalid configuration: {text}" if section in SECTIONS else text
 

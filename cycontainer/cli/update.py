@@ -86,12 +86,18 @@ def _from_options(arguments: Arguments) -> dict[str, Any]:
 
 
 def size_in_bytes(text: str, name: str) -> int:
-    """ "50M", "50mb" and "50MiB" are 50 << 20. Raises UsageError."""
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    unit = text[len(digits) :].lower().removesuffix("b").removesuffix("i")
+    """ "50M", "50mb" and "50MiB" are 50 << 20, "0.5g" is half a gigabyte. Raises UsageError."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unit = text[len(number) :].lower().removesuffix("b").removesuffix("i")
     if unit not in UNITS:
         raise UsageError(f"invalid value {text!r} for {name}: a number of bytes, or with k, m, g, t or p")
-    return min(number_in(digits, -1, INT64, name) << UNITS[unit], INT64) if digits != "-1" else -1
+    if number == "-1":
+        return -1
+    whole, point, part = number.partition(".")
+    size = number_in(whole, 0, INT64, name) << UNITS[unit]
+    if point:
+        size += (number_in(part, 0, INT64, name) << UNITS[unit]) // 10 ** len(part)
+    return min(size, INT64)
 
 
 def _intel_rdt(arguments: Arguments) -> IntelRdt | None:
