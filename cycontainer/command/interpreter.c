@@ -12,7 +12,7 @@
 /* No site (-S), nothing of the environment or the working directory (-I): the path is ours. A verb makes too little
    garbage to look for it as often as usual. */
 static const char BOOT[] = "import gc, sys; gc.set_threshold(50000); sys.path += sys.argv[1:3]; del sys.argv[1:3]; "
-                           "from cycontainer.cli.__main__ import run_command; run_command()";
+                           "from cycontainer.cli.gathered import run_command; run_command()";
 static const char INSIDE[] = "/cycontainer/command"; /* where it lies in a source tree */
 static const char MAIN[] = "cycontainer/cli/__main__.py";
 static const char *const LIBRARIES[] = {"lib", "lib64", "local/lib"};

@@ -1,0 +1,122 @@
+"""A verb's imports at once, from one file: to find, check and read fifty takes longer than to execute them. Face.
+
+The compiled command starts here. What a verb has imported is kept beside the interpreter's own caches, as code, and
+lasts as those do: a source that is not as it was ends it. Where the file cannot be written, or is not there yet,
+modules are imported as ever, and always those that it does not have.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _frozen_importlib import ModuleSpec  # importlib.machinery has these, and costs 0.8 ms
+from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
+from marshal import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType
+    from typing import Final, NamedTuple
+
+    class Module(NamedTuple):
+        """In the file a plain tuple."""
+
+        name: str
+        path: str
+        modified: int  # st_mtime_ns of its source
+        size: int
+        code: CodeType | None  # None: it is compiled to machine code
+        package: bool
+
+
+VERBS: Final = ("create", "run", "exec", "restore", "update", "ps", "events", "features")  # that engines call
+VERSION: Final = sys.version.encode()  # in the file's beginning: code is of one interpreter
+_modules: dict[str, Module] = {}
+
+
+class _Kept(SourceFileLoader):
+    """It has a module's code already."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        return _modules[fullname][4]
+
+
+class _Finder:
+    """The first of sys.meta_path."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        if name not in _modules:
+            return None
+        _, path, _, _, code, package = _modules[name]
+        if code is None:
+            return ModuleSpec(name, ExtensionFileLoader(name, path), origin=path)
+        spec = ModuleSpec(name, _Kept(name, path), origin=path, is_package=package)
+        spec.has_location = True
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(os.path.dirname(path))
+        return spec
+
+
+def run_command() -> None:
+    """The whole command."""
+    verb = next((word for word in sys.argv[1:] if word in VERBS), "")
+    kept = bool(verb) and load(verb)
+    from cycontainer.cli.__main__ import main
+
+    status = main(sys.argv[1:])
+    if verb and not kept and status == 0 and not sys.dont_write_bytecode:
+        keep(verb)
+    os._exit(status)  # all is written and closed: the interpreter need not tidy up, 2 ms
+
+
+def load(verb: str) -> bool:
+    """Whether there is such a file, and all as it was; then imports take from it what it has."""
+    try:
+        with open(_place(verb), "rb") as file:
+            data = file.read()
+        modules: list[Module] = loads(memoryview(data)[len(VERSION) :]) if data.startswith(VERSION) else []
+        for _, path, modified, size, _, _ in modules:
+            status = os.stat(path)
+            if (status.st_mtime_ns, status.st_size) != (modified, size):
+                return False
+    except (OSError, EOFError, ValueError, TypeError):  # none, or not whole
+        return False
+    _modules.update((module[0], module) for module in modules)
+    sys.meta_path.insert(0, _Finder)
+    return bool(modules)
+
+
+def keep(verb: str) -> None:
+    """Write down what is imported now. Without it the next start is slower, and nothing else."""
+    package = __name__.partition(".")[0] + "."
+    modules: list[tuple[object, ...]] = []
+    for name, module in list(sys.modules.items()):
+        spec = module.__spec__ if name.startswith(package) else None
+        if spec is None or name == __name__:
+            continue
+        assert spec.origin is not None and spec.loader is not None
+        status = os.stat(spec.origin)
+        code = spec.loader.get_code(name) if isinstance(spec.loader, SourceFileLoader) else None
+        modules.append((name, spec.origin, status.st_mtime_ns, status.st_size, code, hasattr(module, "__path__")))
+    _write(_place(verb), VERSION + dumps(modules))
+
+
+def _place(verb: str) -> str:
+    return f"{os.path.dirname(__spec__.cached or __file__)}/{verb}.{sys.implementation.cache_tag}.gathered"
+
+
+def _write(path: str, data: bytes) -> None:
+    """All of it or nothing, and as readable as this source is."""
+    new = f"{path}.{os.getpid()}"
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # not our directory
+        return
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            os.fchmod(fd, os.stat(__file__).st_mode & 0o666)
+        os.rename(new, path)
+    except OSError:
+        os.unlink(new)

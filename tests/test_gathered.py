@@ -1,0 +1,115 @@
+"""A verb's imports from one file: what it answers is the same with it, without it, and when it is old or damaged."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cycontainer.cli.__main__ import VERBS
+from cycontainer.cli.gathered import VERBS as KEPT
+from cycontainer.cli.gathered import VERSION
+
+ROOT = Path(__file__).parent.parent
+
+
+class Installation:
+    """A copy of the package, and calls of its command as the compiled one makes them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        shutil.copytree(ROOT / "cycontainer", directory / "cycontainer", ignore=shutil.ignore_patterns("*.gathered"))
+        self.package = directory / "cycontainer"
+
+    @property
+    def file(self) -> Path:
+        return self.package / f"cli/__pycache__/features.{sys.implementation.cache_tag}.gathered"
+
+    def features(self, *options: str) -> str:
+        boot = f"import sys; sys.path.insert(0, {str(self.directory)!r}); "
+        boot += "from cycontainer.cli.gathered import run_command; run_command()"
+        argv = [sys.executable, "-I", "-S", *options, "-c", boot, "features"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    def modules(self) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = marshal.loads(self.file.read_bytes()[len(VERSION) :])
+        return found
+
+    def write(self, modules: list[tuple[Any, ...]]) -> None:
+        self.file.write_bytes(VERSION + marshal.dumps(modules))
+
+    def with_version(self, number: str) -> list[tuple[Any, ...]]:
+        """What is kept, but for the code of the module that has the version."""
+        code = compile(f"SPEC, VERSION = '1', '{number}'", "version.py", "exec")
+        name = "cycontainer.version"
+        return [(*one[:4], code, one[5]) if one[0] == name else one for one in self.modules()]
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    return Installation(tmp_path)
+
+
+def test_what_is_kept_is_of_verbs() -> None:
+    assert set(KEPT) <= set(VERBS)
+
+
+def test_the_second_start_takes_from_the_file_what_the_first_has_imported(installation: Installation) -> None:
+    first = installation.features()
+    assert {"cycontainer.features", "cycontainer.cli.__main__"} <= {module[0] for module in installation.modules()}
+    assert installation.features() == first
+    installation.write(installation.with_version("9.8.7"))
+    assert "9.8.7" in installation.features()
+
+
+def test_a_source_that_has_changed_ends_it(installation: Installation) -> None:
+    installation.features()
+    installation.write(installation.with_version("9.8.7"))
+    source = installation.package / "version.py"
+    source.write_text(source.read_text() + "VERSION = '5.5.5'\n")
+    assert "5.5.5" in installation.features()
+    assert "5.5.5" in installation.features()
+    assert "9.8.7" not in str(installation.modules())
+
+
+@pytest.mark.parametrize("left", [0, 10, len(VERSION), len(VERSION) + 5, 3000, -1])
+def test_a_damaged_file_is_none(installation: Installation, left: int) -> None:
+    first = installation.features()
+    data = installation.file.read_bytes()
+    installation.file.write_bytes(data[:left])
+    assert installation.features() == first
+    assert installation.modules()  # made anew
+
+
+def test_another_interpreters_is_none(installation: Installation) -> None:
+    first = installation.features()
+    installation.write(installation.with_version("9.8.7"))
+    data = installation.file.read_bytes()
+    installation.file.write_bytes(b"4" + data[1:])
+    assert installation.features() == first
+
+
+def test_none_is_written_where_no_bytecode_is_to_be(installation: Installation) -> None:
+    installation.features("-B")
+    assert not installation.file.exists()
+
+
+def test_where_it_cannot_be_written_all_goes_on(installation: Installation) -> None:
+    shutil.rmtree(installation.file.parent)
+    installation.file.parent.write_text("no directory")
+    assert installation.features() == installation.features() != ""
+
+
+def test_a_failure_keeps_nothing(installation: Installation) -> None:
+    source = installation.package / "cli/features.py"
+    source.write_text("raise OSError(5, 'broken')\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        installation.features()
+    assert not installation.file.exists()
+    assert not [name for name in os.listdir(installation.file.parent) if "gathered." in name and ".pyc" not in name]
