@@ -93,13 +93,17 @@ class State(Record):
     pivoted: bool = True
 
 
-def check_id(container_id: str) -> str:
-    """A closed alphabet, bounded: an id becomes a name of directories.
+_read_before: dict[bytes, State] = {}  # by their texts
 
-    Raises:
-        ConfigError: it is none.
-    """
-    if not 0 < len(container_id) <= MOST_LETTERS or container_id in (".", "..") or set(container_id) - ID_LETTERS:
+
+def is_id(text: str) -> bool:
+    """Whether it is of a closed alphabet, and bounded: an id becomes a name of directories."""
+    return 0 < len(text) <= MOST_LETTERS and text not in (".", "..") and not set(text) - ID_LETTERS
+
+
+def check_id(container_id: str) -> str:
+    """An id itself. Raises ConfigError: it is none."""
+    if not is_id(container_id):
         raise ConfigError("", f"invalid container ID format: {container_id[:MOST_LETTERS]!r}")
     return container_id
 
@@ -128,13 +132,14 @@ def _plain(word: str) -> str:
 
 def to_text(state: State) -> str:
     """A line for each value: a key and words with single spaces between; \\s, \\n, \\\\ and \\e (empty) are escapes."""
+    group = [str(int(each)) if isinstance(each, bool) else each for each in state.resctrl or ()]
     lines: list[tuple[str, ...]] = [
         (MAGIC, VERSION),
         *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created", "program")],
         *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless", "pivoted")],
         *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
         *[("annotation", *pair) for pair in state.annotations],
-        *([("resctrl", *map(_word, state.resctrl))] if state.resctrl else []),
+        *([("resctrl", *group)] if group else []),
         *[("supervised", name) for name in state.supervised],
         *[("python", verb) for verb in state.python],
         *([("unit", state.unit)] if state.unit else []),
@@ -192,10 +197,6 @@ def from_text(text: str, container_id: str) -> State:
 
 def _place(mount: str, controllers: str, path: str) -> CgroupPlace:
     return CgroupPlace(mount=mount, controllers=tuple(controllers.split(",")) if controllers else (), path=path)
-
-
-def _word(value: str | bool) -> str:
-    return value if isinstance(value, str) else str(int(value))
 
 
 def _group(root: str, name: str, monitor: str, made: str, shared: str) -> Group:
@@ -301,17 +302,15 @@ class Directory:
         for name in ("go", "outcome"):
             os.mkfifo(name, 0o600, dir_fd=self._fd)
         go = os.open("go", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
-        both = -1
         try:
             both = os.open("outcome", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
-            # a writer's end alone, which cannot be opened before there is a reader
-            outcome = os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            try:  # a writer's end alone, which cannot be opened before there is a reader
+                return go, os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+            finally:
+                os.closerange(both, both + 1)
         except BaseException:
             os.closerange(go, go + 1)
             raise
-        finally:
-            os.closerange(both, both + 1)
-        return go, outcome
 
     def make_subdirectory(self, name: str) -> str:
         """Make a directory in it that the container may look into; its path."""
@@ -351,12 +350,13 @@ def _open_directory(root: str, container_id: str) -> int:
         raise StateError(container_id, f"{root}: {error.strerror}") from None
 
 
-def _read(fd: int, name: str) -> bytes:
-    """A regular file of at most MOST_BYTES in a directory. Raises OSError."""
-    with open(os.open(name, READING, dir_fd=fd), "rb") as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+def _read(fd: int, name: str, most: int = MOST_BYTES) -> bytes:
+    """A regular file in a directory, or its first `most` bytes and one. Raises OSError."""
+    with open(os.open(name, READING, dir_fd=fd), "rb", buffering=0) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return opened.read(MOST_BYTES + 1)
+        return file.read(min(found.st_size, most) + 1)
 
 
 def _load(fd: int, container_id: str) -> State | None:
@@ -366,9 +366,13 @@ def _load(fd: int, container_id: str) -> State | None:
         return None
     except OSError as error:
         raise StateError(container_id, f"the state file cannot be read: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise StateError(container_id, "the state file is damaged")
-    state = from_text(data.decode("utf-8", "surrogateescape"), container_id)
+    state = _read_before.get(data)
+    if state is None:
+        if len(data) > MOST_BYTES:
+            raise StateError(container_id, "the state file is damaged")
+        if len(_read_before) == 64:
+            _read_before.clear()
+        state = _read_before[data] = from_text(data.decode("utf-8", "surrogateescape"), container_id)
     if state.id != container_id:
         raise StateError(container_id, "the state file is another container's")
     return state
@@ -395,8 +399,7 @@ def load_config(root: str, container_id: str) -> bytes:
     """The configuration that a container was made from. Raises ContainerNotFound, StateError."""
     fd = _open_directory(root, container_id)
     try:
-        with open(os.open("config.json", READING, dir_fd=fd), "rb") as opened:
-            return opened.read()
+        return _read(fd, "config.json", 16 * MOST_BYTES)  # as much as read_config.py takes
     except OSError as error:
         raise StateError(container_id, f"its config.json cannot be read: {error.strerror}") from None
     finally:
@@ -405,32 +408,32 @@ def load_config(root: str, container_id: str) -> bytes:
 
 def container_ids(root: str) -> Iterator[str]:
     """The names below the root directory that are ids, in order. Raises OSError when there is no such directory."""
-    for name in sorted(os.listdir(root)):
-        if name not in (".", "..") and len(name) <= MOST_LETTERS and not set(name) - ID_LETTERS:
-            yield name
+    yield from filter(is_id, sorted(os.listdir(root)))
 
 
 # --- what the kernel says
 
 
-def start_time_of(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when it has ended. proc(5), /proc/PID/stat."""
+def _stat_of(pid: int) -> tuple[bytes, list[bytes]]:
+    """A process's name, and its fields from its state on; empty when it is gone. proc(5), /proc/PID/stat."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # one read, and no look at what it is
-            fields = file.read(4096).rpartition(b")")[2].split()
+            name, _, rest = file.read(4096).partition(b"(")[2].rpartition(b")")
     except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0].decode() in DEAD else int(fields[19])
+        return b"", []
+    return name, rest.split()
+
+
+def start_time_of(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when it has ended."""
+    fields = _stat_of(pid)[1]
+    return int(fields[19]) if fields and fields[0].decode() not in DEAD else 0
 
 
 def name_and_state(pid: int) -> tuple[bytes, str]:
-    """A process's name, and the letter of its state; empty when it is gone. proc(5), /proc/PID/stat."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            name, _, rest = file.read(4096).partition(b"(")[2].rpartition(b")")
-    except (FileNotFoundError, ProcessLookupError):
-        return b"", ""
-    return name, rest.split()[0].decode()
+    """A process's name, and the letter of its state; empty when it is gone."""
+    name, fields = _stat_of(pid)
+    return name, fields[0].decode() if fields else ""
 
 
 def is_alive(state: State) -> bool:
@@ -480,13 +483,9 @@ def status_of(root: str, state: State) -> str:
 
 def oci_state(state: State, status: str) -> dict[str, object]:
     """The state as the specification has it. Source: runtime-spec runtime.md, "State"."""
-    found: dict[str, object] = {"ociVersion": state.version, "id": state.id, "status": status}
-    if status != "stopped" and state.pid:
-        found["pid"] = state.pid
-    found["bundle"] = state.bundle
-    if state.annotations:
-        found["annotations"] = dict(state.annotations)
-    return found
+    pid = {"pid": state.pid} if status != "stopped" and state.pid else {}
+    annotations = {"annotations": dict(state.annotations)} if state.annotations else {}
+    return {"ociVersion": state.version, "id": state.id, "status": status, **pid, "bundle": state.bundle, **annotations}
 
 
 def _is_locked(root: str, container_id: str) -> bool:

@@ -94,3 +94,44 @@ assert cycontainer.run(["echo", "1"]).stdout == b"1\\n"
 
 def test_a_fork_after_the_import_has_runs_of_its_own() -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], check=True, cwd=PROJECT, timeout=60)
+
+
+FEW = """
+import os, resource, sys
+from cycontainer import Container
+from cycontainer.errors import Error
+from cycontainer.spec import default_config
+from cycontainer.streams import DEVNULL
+
+config = default_config()
+config["root"]["path"] = sys.argv[1]
+config["process"].update(args=["true"], terminal=False)
+
+def make():
+    nothing = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    with Container.create("one", config, root=sys.argv[2], **nothing) as container:
+        container.start()
+
+make()  # what is imported and opened once, is
+before = os.listdir("/proc/self/fd")
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+failures = 0
+for number in range(3, 120):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
+    try:
+        make()
+    except (Error, OSError):
+        failures += 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Container.handle("one", root=sys.argv[2]).delete(force=True)  # without descriptors it could not be undone either
+    assert os.listdir("/proc/self/fd") == before, number
+assert 5 < failures < 117, failures
+print("done")
+"""
+
+
+@pytest.mark.root
+def test_however_few_descriptors_there_are_left_those_of_the_caller_stay(busybox_rootfs: str, tmp_path: object) -> None:
+    words = [sys.executable, "-c", FEW, busybox_rootfs, f"{tmp_path}/states"]
+    result = subprocess.run(words, capture_output=True, text=True, cwd=PROJECT, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
