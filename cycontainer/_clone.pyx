@@ -135,12 +135,12 @@ cdef void end(int pidfd) noexcept nogil:
 
 
 cdef int pid_of(int pidfd) except -1:
-    """The pid of a pidfd in our pid namespace."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as info:
-        for line in info:
-            if line.startswith("Pid:"):
-                return int(line[4:])
-    raise ProcessLookupError(ESRCH, "no pid in fdinfo")
+    """The pid of a pidfd in our pid namespace. Source: proc(5), /proc/PID/fdinfo."""
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb", buffering=0) as info:    # one read: a few short lines
+        found = info.read(1024).partition(b"\nPid:")[2].split()
+    if not found:
+        raise ProcessLookupError(ESRCH, "no pid in fdinfo")
+    return int(found[0])
 
 
 cdef class HeldSignals:
@@ -242,15 +242,19 @@ cdef class Child:
         self.settle()
 
     def adopt(self):
-        """The init went on in a second process: from now on this is that one. The first is reaped.
+        """The init went on in a second process: from now on this is that one, and goes on. The first is reaped.
 
-        Raises OSError: there is none, or it cannot be found.
+        Raises OSError: there is none, or it cannot be found, or has ended (EPIPE).
         """
-        with nogil:
-            end(self.pidfd)           # it has done its part
+        cdef int first = self.pidfd
         self.pid = pid_of(self.second)
-        close(self.pidfd)
         self.pidfd, self.second = self.second, -1
+        try:
+            self.answer(0, ())        # at once: it need not wait for the other's end
+        finally:
+            with nogil:
+                end(first)            # it has done its part
+            close(first)
 
     def take(self, int pidfd):
         """Become the process of `pidfd`, and take that over: our child, but not launched by us. Raises OSError."""

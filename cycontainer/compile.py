@@ -181,7 +181,8 @@ def compile_exec(
     plan.join(0, "container's", sum(NAMESPACES[kind][0] for kind in kinds))
     if "user" in kinds:
         become_root(plan, linux.uid_map, linux.gid_map)
-    plan.set_session()
+    if "pid" not in kinds:  # else the second process makes one: a session is an autogroup of the scheduler's, sched(7)
+        plan.set_session()
     program_step = _add_program(plan, config, host, scope, style.replace(console=False))
     return Plan(
         data=plan.finish(),

@@ -8,7 +8,7 @@ from cycontainer.cgroup_entry import Entry, entered, open_entry
 from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
-from cycontainer.errors import ConfigError, HookError
+from cycontainer.errors import ConfigError, ContainerNotRunning, ContainerPaused, HookError
 from cycontainer.hooks import run_program
 from cycontainer.host import current
 from cycontainer.json_text import to_json
@@ -19,7 +19,7 @@ from cycontainer.read_config import parse
 from cycontainer.read_process import read_process
 from cycontainer.record import Record
 from cycontainer.starting import open_first
-from cycontainer.state import oci_state
+from cycontainer.state import is_frozen, oci_state
 from cycontainer.users import with_home
 
 TYPE_CHECKING = False
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer.config import Config
+    from cycontainer.host import Host
     from cycontainer.plan import Plan
     from cycontainer.state import State
     from cycontainer.supervisor import Supervisor
@@ -86,13 +87,15 @@ class LastPlan:
     def __init__(self) -> None:
         self._last: tuple[tuple[object, ...], ProcessConfig, Plan] | None = None  # replaced as one
 
-    def of(self, config: Config, state: State, program: Program, entry: Entry) -> tuple[ProcessConfig, Plan]:
+    def of(
+        self, config: Config, state: State, program: Program, entry: Entry, host: Host
+    ) -> tuple[ProcessConfig, Plan]:
         """The process that a program is, and its plan."""
-        key = config, current(), program, state, entry.below is None
+        key = config, host, program, state, entry.below is None
         last = self._last
         if last is None or last[0] != key:  # what is the same object is not compared further
             process = process_of(config, program)
-            last = self._last = key, process, _compile(config.replace(process=process), state, entry)
+            last = self._last = key, process, _compile(config.replace(process=process), state, entry, host)
         return last[1:]
 
 
@@ -105,26 +108,46 @@ def execute(
     last: LastPlan | None = None,
 ) -> Process:
     """Start `program` in a container, and return when it has been executed; see `Container.exec`."""
-    supervisor = supervisor_of(state, first)
-    entry = _entry(state, program.cgroup or {})
+    supervisor, host = supervisor_of(state, first), current()
+    pidfd = _open_living(state, paused=program.ignore_paused)
     try:
-        process, plan = (last or LastPlan()).of(config, state, program, entry)
-        duties = _duties(config, state, "running", supervisor, entry)
-        env = with_home(plan.env, process.user.uid, config.root.path)
-        return _start(plan, state, descriptors, duties, env=env, entry=entry)
+        entry = _entry(state, program.cgroup or {}, host)
+        try:
+            process, plan = (last or LastPlan()).of(config, state, program, entry, host)
+            duties = _duties(config, state, "running", supervisor, entry)
+            env = with_home(plan.env, process.user.uid, config.root.path)
+            return _start(plan, pidfd, descriptors, duties, env=env, entry=entry)
+        finally:
+            entry.close()
     finally:
-        entry.close()
+        os.close(pidfd)
 
 
-def _entry(state: State, below: Mapping[str, str]) -> Entry:
+def _open_living(state: State, *, paused: bool) -> int:
+    """A pidfd of the first process, which lives: created, running, or, if it may be, paused."""
+    try:
+        pidfd = open_first(state)
+    except ContainerNotRunning:
+        why = "cannot exec in a stopped container: container not running"
+        raise ContainerNotRunning(state.id, why) from None
+    try:
+        if not paused and is_frozen(state):
+            raise ContainerPaused(state.id, "cannot exec in a paused container")
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return pidfd
+
+
+def _entry(state: State, below: Mapping[str, str], host: Host) -> Entry:
     """The way into the container's cgroup, now. `below`: a part of it, see `cgroup_entry.open_entry`."""
-    return open_entry(state.cgroups, below, state.pid, current().cgroups, unit=state.unit)
+    return open_entry(state.cgroups, below, state.pid, host.cgroups, unit=state.unit)
 
 
-def _compile(config: Config, state: State, entry: Entry) -> Plan:
+def _compile(config: Config, state: State, entry: Entry, host: Host) -> Plan:
     unit = state.unit if entry.below is not None else ""
     style = Style(supervised=state.supervised, unit=unit, pivot=state.pivoted)
-    return compile_exec(config, current(), entered(state.cgroups, current().cgroups), style)
+    return compile_exec(config, host, entered(state.cgroups, host.cgroups), style)
 
 
 def _duties(
@@ -239,18 +262,14 @@ def read_program(data: bytes, own: ProcessConfig | None, warn: Callable[[str], N
 
 def _start(
     plan: Plan,
-    state: State,
+    first: int,
     descriptors: tuple[int, ...],
     duties: Mapping[str, Callable[[Child], None]],
     *,
     env: tuple[str, ...],
     entry: Entry,
 ) -> Process:
-    first = open_first(state)
-    try:
-        child = launch(plan, descriptors=descriptors, env=env, first=(first,), cgroup=entry)
-    finally:
-        os.close(first)
+    child = launch(plan, descriptors=descriptors, env=env, first=(first,), cgroup=entry)
     try:
         settle(plan, child, duties)
     except BaseException:
@@ -271,16 +290,16 @@ def run_start_hooks(config: Config, state: State, first: int, supervisor: Superv
     Raises:
         HookError: the first that failed.
     """
-    own = config.process
+    own, host = config.process, current()
     for number, hook in enumerate(config.hooks.start_container):
         process = ProcessConfig(args=hook.args or (hook.path,), env=hook.env)
         if own is not None:
             process = own.replace(args=process.args, env=hook.env, terminal=False, cwd="/", user=User())
         inner = config.replace(process=process, hooks=Hooks())
         text = to_json(oci_state(state, "created")).encode()
-        entry = _entry(state, {})
+        entry = _entry(state, {}, host)
         try:
-            plan = _compile(inner, state, entry).replace(program=hook.path)
+            plan = _compile(inner, state, entry, host).replace(program=hook.path)
             duties = _duties(config, state, "created", supervisor, entry)
             problem, output = run_program(plan, text, hook.timeout, (first,), duties, entry)
         finally:

@@ -112,7 +112,6 @@ def adopt_second(child: Child) -> None:
     """
     try:
         child.adopt()
-        child.answer(0, ())
     except BrokenPipeError:
         return  # it has ended: why is told next
     except OSError as error:

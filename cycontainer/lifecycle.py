@@ -58,7 +58,7 @@ class Container(Saved):
         process: its first process, when this object made it; else None.
     """
 
-    _read: tuple[tuple[bytes, str], Config] | None = None  # the configuration's text and bundle, and what it says
+    _read: tuple[State, Config] | None = None  # the configuration, and the state it was read beside
     _last: LastPlan | None = None
 
     # --- making and finding
@@ -183,12 +183,13 @@ class Container(Saved):
         return self._configuration(self._state())
 
     def _configuration(self, state: State) -> Config:
-        """`config`; what has been read is kept, and read again only when there is something else."""
+        """`config`; what has been read is kept: that of one container does not change."""
         from cycontainer.read_config import parse, read_config
 
-        document, read = (load_config(self.root, self.id), state.bundle), self._read
-        if read is None or read[0] != document:
-            read = self._read = document, read_config(parse(document[0]), bundle=state.bundle)
+        read = self._read
+        if read is None or read[0] != state:
+            config = read_config(parse(load_config(self.root, self.id)), bundle=state.bundle)
+            read = self._read = state, config
         return read[1]
 
     @property
@@ -340,11 +341,6 @@ class Container(Saved):
         from cycontainer.execution import LastPlan, execute
 
         state = self._state()
-        status = status_of(self.root, state)
-        if status == "paused" and not program.ignore_paused:
-            raise ContainerPaused(self.id, "cannot exec in a paused container")
-        if status not in ("running", "created", "paused"):
-            raise ContainerNotRunning(self.id, "cannot exec in a stopped container: container not running")
         self._last = self._last or LastPlan()
         config = config or self._configuration(state)
         return execute(config, state, program, descriptors, self.process, self._last)

@@ -19,10 +19,6 @@ STDOUT: Final = -2
 DEVNULL: Final = -3
 
 
-def _nothing() -> int:
-    return above_streams(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
-
-
 class Streams:
     """The program's three descriptors, and our ends of its pipes. What is still ours is closed in the end."""
 
@@ -30,6 +26,7 @@ class Streams:
         self.program: list[int] = []
         self.ends: dict[str, int] = {"stdin": -1, "stdout": -1, "stderr": -1}
         self._theirs: list[int] = []
+        self._null = -1  # what stands for all that is nothing
 
     @classmethod
     def of(cls, streams: Iterable[Stream], *, terminal: bool) -> Self:
@@ -57,7 +54,7 @@ class Streams:
         if stream == STDOUT and name == "stderr":
             self.program.append(self.program[1])
         elif stream == DEVNULL:
-            self._keep(_nothing())
+            self._add_nothing()
         elif stream == PIPE:
             reader, writer = (above_streams(fd) for fd in os.pipe2(os.O_CLOEXEC))
             ours, theirs = (writer, reader) if name == "stdin" else (reader, writer)
@@ -79,7 +76,13 @@ class Streams:
         if passed_on:
             self.program.append(fd)
         else:
-            self._keep(_nothing())
+            self._add_nothing()
+
+    def _add_nothing(self) -> None:
+        if self._null < 0:
+            self._null = above_streams(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+            self._theirs.append(self._null)
+        self.program.append(self._null)
 
     def _keep(self, fd: int) -> None:
         self._theirs.append(fd)
