@@ -190,7 +190,7 @@ def test_engines_probe_what_it_can_do(oci: Oci) -> None:
         (("checkpoint", "--lazy-pages", "one"), "lazy-pages: needs page-server"),
         (("checkpoint", "--status-fd", "7", "one"), "status-fd: goes with lazy-pages"),
         (("restore", "one"), "already exists"),
-        (("restore", "two"), "checkpoint: ENOENT"),
+        (("restore", "two"), "checkpoint: no such file or directory"),
     ],
 )
 def test_what_is_wrong_is_one_line(oci: Oci, words: tuple[str, ...], text: str) -> None:

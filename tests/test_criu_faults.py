@@ -9,7 +9,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from glob import glob
 from typing import Any
 
@@ -143,6 +146,25 @@ def test_a_hook_that_fails_undoes_a_restore(busybox_rootfs: str, images: str, to
     fails_to_restore(top, config, images, Exception, "prestart")
 
 
+BESIDE = """
+import os, subprocess, sys
+sys.path.insert(0, sys.argv[1])
+from saved import Obedient, config_of
+from cycontainer.errors import HostError
+child = subprocess.Popen(["sleep", "1000"])
+os.environ["PATH"] = "/no/such/directory"
+try: Obedient.restore("new", config_of(sys.argv[2]), *sys.argv[3:])
+except HostError: print(child.poll())
+child.kill()
+"""
+
+
+def test_another_child_of_ours_lives_on(busybox_rootfs: str, images: str, top: str) -> None:
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]  # there its session has no number: 0
+    words += [sys.executable, "-c", BESIDE, os.path.dirname(__file__), busybox_rootfs, images, f"{top}/states"]
+    assert subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout == b"None\n"
+
+
 def test_a_criu_that_dies_while_it_restores(busybox_rootfs: str, images: str, top: str) -> None:
     config = config_of(busybox_rootfs)
     with open(f"{top}/hook", "w") as file:  # criu is a child of ours, and so is the hook
@@ -175,6 +197,62 @@ def test_a_directory_with_images(one: Obedient, top: str) -> None:
         one.container.checkpoint(f"{top}/images")
     assert sorted(os.listdir(f"{top}/images")) == before
     is_whole(one)
+
+
+def test_of_those_that_save_to_one_directory_one_does(busybox_rootfs: str, top: str) -> None:
+    config, root = config_of(busybox_rootfs), f"{top}/states"
+    os.mkdir(f"{top}/images")
+
+    def save(subject: Obedient) -> str:
+        try:
+            subject.container.checkpoint(f"{top}/images")
+        except ConfigError as error:
+            assert "is not empty" in str(error)
+        return subject.container.status
+
+    with ExitStack() as stack, ThreadPoolExecutor(4) as pool:
+        subjects = [stack.enter_context(Obedient.start(f"one-{number}", config, root)) for number in range(4)]
+        assert sorted(pool.map(save, subjects)) == ["running"] * 3 + ["stopped"]
+    with Obedient.restore("two", config, f"{top}/images", root) as again:
+        assert again.do("echo here") == "here\n"
+
+
+def test_files_of_others_stay_when_it_fails(one: Obedient, top: str) -> None:
+    def fail() -> None:
+        open(f"{top}/images/mine", "w").close()
+        raise ZeroDivisionError
+
+    container = one.container
+    subject = Subject(id="one", pid=container.pid, config=container.config)
+    with pytest.raises(ZeroDivisionError):
+        checkpoint(subject, f"{top}/images", CheckpointOptions(), saved=fail)
+    assert sorted(os.listdir(f"{top}/images")) == ["dump.log", "mine"]
+
+
+def test_what_links_in_the_directory_lead_to_is_not_written(busybox_rootfs: str, one: Obedient, top: str) -> None:
+    os.mkdir(f"{top}/images")
+    with open(f"{top}/outside", "w") as file:
+        file.write("precious")
+    for name in ("dump.log", "stats-dump", "restore.log", "stats-restore"):
+        os.symlink(f"{top}/outside", f"{top}/images/{name}")
+    one.container.checkpoint(f"{top}/images")
+    Obedient.restore("two", config_of(busybox_rootfs), f"{top}/images", f"{top}/states").container.delete(force=True)
+    with open(f"{top}/outside") as file:
+        assert file.read() == "precious"
+    assert [name for name in os.listdir(f"{top}/images") if os.path.islink(f"{top}/images/{name}")] == []
+
+
+def link_to_null(path: str) -> None:
+    os.symlink("/dev/null", path)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_null])
+def test_what_is_no_file_among_the_images(
+    busybox_rootfs: str, images: str, top: str, make: Callable[[str], None]
+) -> None:
+    os.unlink(f"{images}/core-1.img")
+    make(f"{images}/core-1.img")  # criu would wait at a FIFO for ever
+    fails_to_restore(top, config_of(busybox_rootfs), images, ConfigError, "core-1.img is no regular file")
 
 
 @pytest.mark.parametrize("path", ["/proc/images", "/dev/null", "/dev/null/images"])
@@ -248,6 +326,9 @@ def test_an_image_of_another_machine(busybox_rootfs: str, images: str, top: str)
         {"descriptors": [1, 2, 3]},
         {"files": None},
         {"pid": "x"},
+        {"pid": 1.5},
+        {"traits": []},
+        {"traits": {"mounts": "x"}},
         {"network_lock": "x"},
     ],
 )
@@ -261,7 +342,54 @@ def test_another_configuration_is_refused_by_name(busybox_rootfs: str, images: s
     config["mounts"].append({"destination": "/tmp/x", "type": "bind", "source": top, "options": ["bind"]})
     fails_to_restore(top, config, images, ConfigError, "a bind mount at /tmp/x, and the checkpoint has none")
     config = config_of(busybox_rootfs, namespaces=namespaces(("network",)))
-    fails_to_restore(top, config, images, ConfigError, "the checkpoint has a namespace of the kind network")
+    fails_to_restore(top, config, images, ConfigError, "the checkpoint has a new namespace of the kind network")
+
+
+def with_terminal(config: dict[str, Any]) -> None:
+    config["process"]["terminal"] = True
+
+
+def with_joined_network(config: dict[str, Any]) -> None:
+    config["linux"]["namespaces"] = namespaces(network="/proc/self/ns/net")
+
+
+def with_users(config: dict[str, Any], first: int = 100000) -> None:
+    maps = [{"containerID": 0, "hostID": first, "size": 65536}]
+    config["linux"].update(namespaces=[*namespaces(), {"type": "user"}], uidMappings=maps, gidMappings=maps)
+
+
+def with_other_users(config: dict[str, Any]) -> None:
+    with_users(config, 200000)
+
+
+def as_it_is(config: dict[str, Any]) -> None:
+    assert not config["process"]["terminal"]
+
+
+OTHER_KINDS = [
+    (as_it_is, with_terminal, "process.terminal: the configuration has a terminal"),
+    (with_terminal, as_it_is, "process.terminal: the checkpoint has a terminal"),
+    (
+        as_it_is,
+        with_joined_network,
+        "the configuration has a joined namespace of the kind network, and",
+    ),
+    (with_joined_network, as_it_is, "the checkpoint has a joined namespace of the kind network, and"),
+    (with_users, with_other_users, "linux.uidMappings: the checkpoint has a map of 65536 ids from 0 to 100000"),
+]
+
+
+@pytest.mark.parametrize(("saved", "wanted", "match"), OTHER_KINDS)
+def test_a_container_of_another_kind(
+    busybox_rootfs: str, top: str, saved: Callable[..., None], wanted: Callable[..., None], match: str
+) -> None:
+    configs = [config_of(busybox_rootfs, "sleep", "1000") for _ in range(2)]
+    for config, change in zip(configs, (saved, wanted), strict=True):
+        change(config)
+    with Container.create("old", configs[0], root=f"{top}/states", stdin=DEVNULL, stdout=DEVNULL) as container:
+        container.start()
+        container.checkpoint(f"{top}/images")
+    fails_to_restore(top, configs[1], f"{top}/images", ConfigError, match)
 
 
 def test_a_volume_that_is_no_longer_configured(busybox_rootfs: str, top: str) -> None:

@@ -13,13 +13,12 @@ import os
 from cycontainer._fd import effective_capabilities
 from cycontainer.criu.externals import (
     View,
-    binds_of,
     external_mounts,
     has_new_network,
-    kinds_of,
     namespace_words,
     refuse_mapped_mounts,
     standard_files,
+    traits_of,
 )
 from cycontainer.criu.images import ImageDirectory, Note, write_note
 from cycontainer.criu.network import SKIPS, Network, choose_lock, devices_of, unlock
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config
 
 LOG: Final = "dump.log"
+STATISTICS: Final = "stats-dump"  # criu's, beside the log
 LOG_LEVEL: Final = 4
 FREEZE_SECONDS: Final = 10
 END_SECONDS: Final = 30  # for what criu has killed to be gone
@@ -75,7 +75,6 @@ class Subject(Record):
 
 
 def _check(images: ImageDirectory, options: CheckpointOptions) -> None:
-    images.check_empty()
     check_empty_ns(options.empty_ns)
     parent = options.parent_path
     if parent and (parent.startswith("/") or not os.path.isdir(os.path.join(images.path, parent))):
@@ -295,6 +294,8 @@ def checkpoint(
         try:
             with ImageDirectory.open(options.work_path or image_path, "work-path", make=True) as work:
                 _check(images, options)
+                images.reserve()
+                work.clear(LOG, STATISTICS)
                 _save(subject, images, work, options, saved)
         except BaseException as error:
             try:
@@ -364,8 +365,8 @@ def _choose_lock(criu: Criu, subject: Subject, options: CheckpointOptions) -> st
 def _ask(criu: Criu, kind: str, request: dict[str, Any], *, dump: _Dump, subject: Subject, lock: str, log: str) -> None:
     try:
         criu.ask(kind, request, notified=dump.notified, log=log)
-    except CriuError as error:
-        if dump.locked and error.problem.startswith(("killed", "exit status", "hung up")):  # it could not do it itself
+    except CriuError:
+        if dump.locked and criu.died:  # it could not do it itself
             unlock(subject.pid, lock)
         raise
 
@@ -391,8 +392,7 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
         criu=".".join(map(str, criu.version)),
         network_lock=lock,
         mounts=names,
-        binds=binds_of(subject.config),
-        kinds=kinds_of(subject.config),
+        traits=traits_of(subject.config),
         descriptors=keys,
         files=files,
         pre_dump=pre_dump,

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config
+    from cycontainer.config import Config, Namespace
 
 NULL: Final = "/dev/null"
 EXTERNAL_NAMESPACES: Final = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
@@ -137,25 +137,37 @@ def _below(point: str, config: Config, view: View) -> list[str]:
     return [each for each in points if each.startswith(f"{point}/") and each not in covered]
 
 
-def binds_of(config: Config) -> tuple[str, ...]:
-    """Where a configuration has bind mounts."""
-    return tuple(sorted({mount.destination.rstrip("/") for mount in config.mounts if fold_options(mount).bind}))
+def traits_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """What two configurations of one container have alike, by where it stands in one.
+
+    Not the namespace of time, which criu adds by itself; nor whether one is joined that criu can make, or join, anew.
+    """
+    maps = {"linux.uidMappings": config.linux.uid_map, "linux.gidMappings": config.linux.gid_map}
+    terminal = config.process is not None and config.process.terminal
+    return {
+        "mounts": tuple(
+            f"bind mount at {mount.destination.rstrip('/')}" for mount in config.mounts if fold_options(mount).bind
+        ),
+        "linux.namespaces": tuple(_trait(each) for each in config.linux.namespaces if each.type != "time"),
+        **{
+            path: tuple(f"map of {line.size} ids from {line.container} to {line.host}" for line in lines)
+            for path, lines in maps.items()
+        },
+        "process.terminal": ("terminal",) if terminal else (),
+    }
 
 
-def kinds_of(config: Config) -> tuple[str, ...]:
-    """The namespaces that a configuration has, but for the one that criu adds by itself."""
-    return tuple(sorted({namespace.type for namespace in config.linux.namespaces} - {"time"}))
+def _trait(namespace: Namespace) -> str:
+    how = "" if namespace.type not in EXTERNAL_NAMESPACES else "new " if namespace.path is None else "joined "
+    return f"{how}namespace of the kind {namespace.type}"
 
 
-def check_same(config: Config, binds: tuple[str, ...], kinds: tuple[str, ...]) -> None:
-    """Refuse a configuration that is another container's. Raises ConfigError."""
-    for path, what, saved, here in (
-        ("mounts", "bind mount at ", binds, binds_of(config)),
-        ("linux.namespaces", "namespace of the kind ", kinds, kinds_of(config)),
-    ):
-        for name in sorted({*saved} ^ {*here}):
-            one, other = ("checkpoint", "configuration") if name in saved else ("configuration", "checkpoint")
-            raise ConfigError(path, f"the {one} has a {what}{name}, and the {other} has none")
+def check_same(config: Config, saved: dict[str, tuple[str, ...]]) -> None:
+    """Refuse a configuration that is another container's than that with the traits `saved`. Raises ConfigError."""
+    for path, here in traits_of(config).items():
+        for trait in sorted({*saved.get(path, ())} ^ {*here}):
+            one, other = ("configuration", "checkpoint") if trait in here else ("checkpoint", "configuration")
+            raise ConfigError(path, f"the {one} has a {trait}, and the {other} has none")
 
 
 def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[str, str]) -> dict[str, str]:

@@ -26,8 +26,9 @@ VERSION: Final = 1
 NOTE: Final = "cycontainer.json"
 DESCRIPTORS: Final = "descriptors.json"
 YARD: Final = ".criu."  # directories on which criu mounts; one that died leaves them
-OURS: Final = (NOTE, DESCRIPTORS)
+OTHERS: Final = (NOTE, DESCRIPTORS, "parent")  # of a checkpoint, beside *.img; the last is criu's link to older images
 MOST_BYTES: Final = 1 << 20
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Note(Record):
@@ -38,7 +39,7 @@ class Note(Record):
         criu: the version that wrote them.
         network_lock: the one that was taken.
         mounts: the names of the mounts that come from outside.
-        binds, kinds: where the configuration had bind mounts, and which namespaces it had.
+        traits: what the configuration had that one for a restore has to have, too (`externals.traits_of`).
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
         files: where those led to.
         pre_dump: there is nothing but memory.
@@ -49,8 +50,7 @@ class Note(Record):
     criu: str
     network_lock: str
     mounts: tuple[str, ...] = ()
-    binds: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
+    traits: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # nobody changes it
     descriptors: tuple[str, ...] = ("", "", "")
     files: tuple[str, ...] = ("", "", "")
     pre_dump: bool = False
@@ -62,7 +62,7 @@ class ImageDirectory:
 
     def __init__(self, path: str, fd: int, *, made: bool) -> None:
         self.path, self.fd, self._made = path, fd, made
-        self._before = set(os.listdir(fd))
+        self._reserved = False
 
     @classmethod
     def open(cls, path: str, option: str, *, make: bool = False) -> Self:
@@ -93,17 +93,39 @@ class ImageDirectory:
         """The same directory in a process's mount namespace: criu goes there, and mounts. Raises ConfigError."""
         return type(self).open(f"/proc/{pid}/root{os.path.realpath(self.path)}", "work-path")
 
-    def check_empty(self) -> None:
-        """Refuse one that has images: mixed, they could not be restored. Raises ConfigError."""
-        found = sorted(name for name in self._before if name.endswith(".img") or name in OURS)
+    def reserve(self) -> None:
+        """Take it for a new checkpoint, by an empty note; of two that would write here, one does.
+
+        Raises:
+            ConfigError: it cannot be written, or has images: mixed, they could not be restored.
+        """
+        found = sorted(filter(_is_image, os.listdir(self.fd)))
+        if not found:
+            try:
+                os.close(os.open(NOTE, NEW | os.O_EXCL, 0o600, dir_fd=self.fd))
+            except FileExistsError:
+                found = [NOTE]
+            except OSError as error:
+                raise ConfigError("image-path", f"{self.path}/{NOTE}: {name_of(error.errno or 0)}") from None
         if found:
             raise ConfigError("image-path", f"{self.path} is not empty: it has {found[0]} of another checkpoint")
+        self._reserved = True
+
+    def clear(self, *names: str) -> None:
+        """Remove what criu is to write anew: of a link, it would overwrite what that leads to. Raises ConfigError."""
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ConfigError("work-path", f"{self.path}/{name}: {name_of(error.errno or 0)}") from None
 
     def write(self, name: str, value: Any) -> None:
-        """Write JSON to a new file, readable by its owner. Raises ConfigError."""
+        """Write JSON to a file, readable by its owner. Raises ConfigError."""
         data = to_json(value).encode("utf-8", "surrogateescape")
         try:
-            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
+            fd = os.open(name, NEW | os.O_TRUNC, 0o600, dir_fd=self.fd)
             with open(fd, "wb") as file:
                 file.write(data)
         except OSError as error:
@@ -127,11 +149,11 @@ class ImageDirectory:
             raise ConfigError("image-path", f"{self.path}/{name} is damaged") from None
 
     def remove_new(self) -> None:
-        """Remove what has come since it was opened, but logs; and itself, when it was made then. Raises OSError."""
-        for name in set(os.listdir(self.fd)) - self._before:
-            if not name.endswith(".log") and not name.startswith(YARD):
+        """Remove the images of the checkpoint that it is reserved for, and itself, if made then. Raises OSError."""
+        if self._reserved:
+            for name in filter(_is_image, os.listdir(self.fd)):
                 os.unlink(name, dir_fd=self.fd)
-        self.remove_yards()
+            self.remove_yards()
         if self._made and not os.listdir(self.fd):
             os.rmdir(self.path)
 
@@ -161,6 +183,10 @@ class ImageDirectory:
             os.fchmod(self.fd, 0o710)
 
 
+def _is_image(name: str) -> bool:
+    return name.endswith(".img") or name in OTHERS
+
+
 def write_note(directory: ImageDirectory, note: Note) -> None:
     """Raises ConfigError."""
     directory.write(DESCRIPTORS, list(note.files))
@@ -184,6 +210,18 @@ def _places(value: Any) -> tuple[str, ...]:
     return found
 
 
+def _traits(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return {path: _texts(traits) for path, traits in value.items()}
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
 def read_note(directory: ImageDirectory) -> Note | None:
     """The note; None when the images are another runtime's.
 
@@ -202,14 +240,13 @@ def read_note(directory: ImageDirectory) -> Note | None:
             criu=criu,
             network_lock=lock,
             mounts=_places(found["mounts"]),
-            binds=_texts(found["binds"]),
-            kinds=_texts(found["kinds"]),
+            traits=_traits(found["traits"]),
             descriptors=_texts(found["descriptors"], 3),
             files=_texts(found["files"], 3),
             pre_dump=found["pre_dump"] is True,
-            pid=int(found.get("pid", 0)),
+            pid=_number(found["pid"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError):
         raise ConfigError("image-path", f"{directory.path}/{NOTE} is damaged") from None
 
 
@@ -225,10 +262,13 @@ def read_descriptors(directory: ImageDirectory) -> tuple[str, ...]:
 
 
 def check_complete(directory: ImageDirectory) -> None:
-    """Refuse a directory that has no images, or a pre-dump's. Raises ConfigError."""
-    names = os.listdir(directory.fd)
+    """Refuse a directory without images, with a pre-dump's, or with what criu would wait at. Raises ConfigError."""
+    names = [name for name in os.listdir(directory.fd) if name.endswith(".img")]
     if "inventory.img" not in names:
         raise ConfigError("image-path", f"{directory.path} has no checkpoint: inventory.img is missing")
+    for name in names:
+        if not stat.S_ISREG(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
+            raise ConfigError("image-path", f"{directory.path}/{name} is no regular file")
     note = read_note(directory)
     if note is None:
         return

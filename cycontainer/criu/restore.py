@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config
 
 LOG: Final = "restore.log"
+STATISTICS: Final = "stats-restore"  # criu's, beside the log
 SIGKILL: Final = 9
 
 
@@ -245,20 +246,21 @@ def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
         if not options.lazy_pages:
             check_pages(images)
         with ImageDirectory.open(options.work_path or image_path, "work-path", make=True) as work:
+            work.clear(LOG, STATISTICS)
             return _restore(wanted, images, work, options)
 
 
 def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, options: RestoreOptions) -> int:
     note = read_note(images)
     if note is not None:
-        check_same(wanted.config, note.binds, note.kinds)
+        check_same(wanted.config, note.traits)
     request = _options(wanted, options, images, note)
     gid = _root_group(wanted.config)
     if gid:
         images.let_read(gid)
     namespaces = _open_namespaces(wanted.config)
     table = f"CRIU-{note.pid}" if note is not None and note.pid and note.network_lock == "nftables" else ""
-    progress, session = _Progress(wanted, connected=options.tcp_established, table=table), 0
+    progress, criu = _Progress(wanted, connected=options.tcp_established, table=table), None
     try:
         passed = {**namespaces, **inherited(note, read_descriptors(images), wanted.descriptors)}
         request["inherit_fd"] = [{"key": key, "fd": FIRST_INHERITED + place} for place, key in enumerate(passed)]
@@ -272,15 +274,16 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
             terminal=0 if options.shell_job else -1,
             no_new_privileges=wanted.config.process is not None and wanted.config.process.no_new_privileges,
         ) as criu:
-            session = criu.pid
             request["cg_root"] = _cgroup_roots(criu.pid)
             with work.seen_by(criu.pid) as seen:
                 request["work_dir_fd"] = seen.fd
                 log = f"{work.path}/{LOG}"
                 criu.ask("RESTORE", request, notified=progress.notified, silent=progress.wake, log=log)
     except BaseException:
-        progress.abandon(session)
-        work.remove_yards()
+        if criu is not None:
+            progress.abandon(criu.pid)
+        if criu is not None and criu.died:  # else another's, who restores at the same time, would be removed
+            work.remove_yards()
         raise
     finally:
         for fd in namespaces.values():

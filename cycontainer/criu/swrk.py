@@ -105,6 +105,7 @@ class Criu:
     Attributes:
         pid: its pid; it is in the container's cgroup when it was started with one.
         version: (major, minor, sublevel).
+        died: it has ended without an answer, and what it did stays as it was then.
     """
 
     def __init__(self, child: Child, ours: _socket.socket) -> None:
@@ -112,6 +113,7 @@ class Criu:
         self._silent: Callable[[], None] | None = None
         self.pid = child.pid
         self.version = (0, 0, 0)
+        self.died = False
 
     @classmethod
     def start(
@@ -203,6 +205,7 @@ class Criu:
         answer = self._one(kind, {"opts": options}, notified=notified, log=log)
         code = self._end()
         if code and kind != "PRE_DUMP":  # which waits for a dump, and does not like it when none comes
+            self.died = True
             raise _failure(kind, _ended(code), log)
         return answer
 
@@ -213,6 +216,7 @@ class Criu:
             self._socket.send(encode({"type": REQUESTS[kind], **fields}, REQUEST))
             answer = self._converse(notified)
         except (EOFError, ConnectionError):
+            self.died = True
             raise _failure(kind, _ended(self._end()), log) from None
         except Malformed as error:
             raise _failure(kind, f"its answer is none: {error}", log) from None
