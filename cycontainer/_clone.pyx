@@ -168,7 +168,7 @@ cdef class Child:
     Attributes:
         pid: in our pid namespace.
         pidfd: readable when it has ended; -1 once `close` was called.
-        socket: to the init, SOCK_SEQPACKET; -1 once `close` was called.
+        socket: to the init, SOCK_SEQPACKET; -1 once `close` or `close_socket` was called.
         terminal: the master of its terminal, once its init has sent it; who takes it over sets -1.
         program: a pidfd of the process that will execute the program, when its filter notifies.
         gate: the end of a full pipe that this process waits at; the same.
@@ -232,6 +232,8 @@ cdef class Child:
         """Whether there is something to read, from a process that holds the socket's other end: a second that has just
         been made says so at once. One that is held up ends when it finds our end closed."""
         cdef pollfd entry
+        if self.socket < 0:
+            return False
         entry.fd, entry.events, entry.revents = self.socket, POLLIN, 0
         with nogil:
             poll(&entry, 1, 1000)
@@ -240,6 +242,11 @@ cdef class Child:
     def settled(self):
         """The child has been heard, or is dead: what it had of our memory is freed."""
         self.settle()
+
+    def close_socket(self):
+        """The program has been executed, and no init stays: there is nothing more to hear or to say."""
+        shut(self.socket)
+        self.socket = -1
 
     def adopt(self):
         """The init went on in a second process: from now on this is that one, and goes on. The first is reaped.

@@ -251,6 +251,8 @@ class Container(Saved):
             if is_frozen(state):
                 raise ContainerPaused(self.id, PAUSED_START)
             listener = start(directory, state, service_manager, self.process)
+        if self.process is not None:
+            self.process.started()
         if listener is not None:
             listener.relay(in_background=in_background)
 

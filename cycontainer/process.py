@@ -41,6 +41,7 @@ def settle(
         if message == ():
             child.settled()
             _check_executed(child)
+            child.close_socket()
             return
         if message:
             attend(plan, child, message, duties)
@@ -85,6 +86,7 @@ class Process:
         self._plan, self._child = plan, child
         self.args, self.pid, self.returncode = args, child.pid, None
         self.terminal = -1
+        self._watched = False
         self.stdin, self.stdout, self.stderr = None, None, None
         self.supervisor = None
 
@@ -151,6 +153,7 @@ class Process:
 
     def watch(self, timeout: float) -> Waiter:
         """What its end is waited for with; each event goes to `hear`."""
+        self._watched = True
         return _wait.Waiter(self._child, -1, -1, -1, b"", timeout)
 
     def hear(self, event: int) -> bool:
@@ -172,6 +175,7 @@ class Process:
             os.close(entry)
             entry = -1
         limit = FOREVER if timeout is None else timeout
+        self._watched = True
         waiter = _wait.Waiter(self._child, output, errors, entry, input, limit)
         while (event := waiter.wait()) == _wait.MESSAGE:
             self._child.receive()
@@ -191,6 +195,11 @@ class Process:
         setattr(self, name, None)
         os.set_blocking(fd, False)
         return fd
+
+    def started(self) -> None:
+        """`start` has let it go: a descriptor less, unless somebody watches it already."""
+        if not self._watched:
+            self._child.close_socket()
 
     def send_signal(self, number: int) -> None:
         """Send a signal; nothing happens when it has ended."""

@@ -97,6 +97,22 @@ def test_errors_are_told_apart(busybox_rootfs: str, root: str) -> None:
             container.kill()
 
 
+def test_a_process_that_runs_costs_its_caller_one_descriptor(busybox_rootfs: str, root: str) -> None:
+    nothing: dict[str, Any] = {"stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL}
+    config = config_of(busybox_rootfs, "sleep", "100")
+    with Container.create("first", config, root=root, **nothing):  # what is opened once, is
+        before = len(os.listdir("/proc/self/fd"))
+        with Container.create("one", config, root=root, **nothing) as container:
+            container.start()
+            assert len(os.listdir("/proc/self/fd")) == before + 1
+            with container.exec(["sleep", "100"], **nothing) as process:
+                assert len(os.listdir("/proc/self/fd")) == before + 2
+                process.kill()
+                assert process.wait(10) == -9
+            container.kill()
+            assert container.wait(10) == -9
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [  # keywords of exec; where the error stands
     ({"args": "true"}, "args"),
     ({"args": ["true", "a\0b"]}, "process.args[1]"),
