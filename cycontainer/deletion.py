@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 
 from cycontainer.errors import CgroupError, ConfigError, ContainerNotRunning, ContainerRunning, HookError, StateError
 from cycontainer.starting import open_first
@@ -12,12 +13,14 @@ from cycontainer.state import CgroupPlace, State, is_frozen, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from cycontainer.cgroups import Cgroup
     from cycontainer.state import Directory
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
+LISTENING_MS: Final = 20
 SIGKILL: Final = 9
 STILL_RUNS: Final = "cannot delete container that is not stopped: {}"
 
@@ -29,8 +32,11 @@ def open_cgroup(state: State) -> Cgroup:
     return Cgroup.open(state.cgroups, tuple(place.path for place in state.cgroups))
 
 
-def kill_all(state: State) -> None:
+def kill_all(state: State, idle: Callable[[], object] | None = None) -> None:
     """Kill every process and wait until all are gone.
+
+    Args:
+        idle: called now and then meanwhile.
 
     Raises:
         CgroupError: EBUSY when some are left after PATIENCE.
@@ -44,7 +50,7 @@ def kill_all(state: State) -> None:
             _kill_first(first, state)
         if state.cgroups:
             open_cgroup(state).kill(PATIENCE)
-        if first >= 0 and not _ended(first, PATIENCE):
+        if first >= 0 and not _ended(first, PATIENCE, idle):
             raise CgroupError(f"/proc/{state.pid}", errno.EBUSY)
     finally:
         if first >= 0:
@@ -121,15 +127,21 @@ def is_first_of_namespace(pid: int) -> bool:
     return line.split()[-1] == b"1"
 
 
-def _ended(pidfd: int, timeout: float) -> bool:
+def _ended(pidfd: int, timeout: float, idle: Callable[[], object] | None) -> bool:
     import select
 
+    deadline = time.monotonic() + timeout
     watch = select.poll()
     watch.register(pidfd, select.POLLIN)
-    return bool(watch.poll(timeout * 1000))
+    while not watch.poll(LISTENING_MS):
+        if time.monotonic() > deadline:
+            return False
+        if idle is not None:
+            idle()
+    return True
 
 
-def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
+def delete(directory: Directory, root: str, *, force: bool, idle: Callable[[], object]) -> tuple[str, ...]:
     """Remove a container whose directory is locked; see `Container.delete`. Returns what went wrong beside it."""
     problems: tuple[str, ...] = ()
     state = _loaded(directory, force=force)
@@ -139,7 +151,7 @@ def delete(directory: Directory, root: str, *, force: bool) -> tuple[str, ...]:
             raise ContainerRunning(state.id, STILL_RUNS.format(status))
         if state.pid == 0:
             state = _made_of(state)
-        kill_all(state)
+        kill_all(state, idle)
         if state.unit:
             from cycontainer.systemd import stop_unit
 

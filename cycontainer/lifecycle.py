@@ -292,7 +292,7 @@ class Container(Saved):
 
         try:
             with Directory.open(self.root, self.id) as directory:
-                problems = delete(directory, self.root, force=force)
+                problems = delete(directory, self.root, force=force, idle=self.hear_ends)
         except ContainerNotFound:
             if not force:
                 raise
@@ -336,6 +336,8 @@ class Container(Saved):
         with Streams.of((stdin, stdout, stderr), terminal=program.terminal) as streams:
             process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
             streams.taken()
+        self.hear_ends()
+        self._beside[process] = None
         return process
 
     def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 
@@ -70,7 +71,7 @@ def supervisor_of(state: State, process: Process | None) -> Supervisor | None:
 
 
 class Process:
-    """A process of a container. It is our child, and its end is ours to hear.
+    """A process of a container. It is our child, and its end is ours to hear; any threads may wait for it.
 
     Attributes:
         args: the program and its arguments.
@@ -89,6 +90,7 @@ class Process:
         self._watched = False
         self.stdin, self.stdout, self.stderr = None, None, None
         self.supervisor = None
+        self._ending = _thread.allocate_lock()  # the kernel tells its status once
 
     supervisor: Supervisor | None
     returncode: int | None
@@ -119,7 +121,7 @@ class Process:
             watch = select.poll()
             watch.register(self._child.pidfd, select.POLLIN)
             if watch.poll(0):
-                self.returncode = end_of(self._child, None)[0]
+                self._take_status()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -161,7 +163,7 @@ class Process:
         if event == _wait.MESSAGE:
             self._child.receive()
         elif event == _wait.ENDED:
-            self.returncode = end_of(self._child, None)[0]
+            self._take_status()
         return event == _wait.ENDED
 
     def communicate(self, input: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
@@ -181,9 +183,15 @@ class Process:
             self._child.receive()
         if event == _wait.DEADLINE:
             raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
-        self.returncode = end_of(self._child, None)[0]
+        self._take_status()
         self.raise_error()
         return waiter.output()
+
+    def _take_status(self) -> None:
+        """It has ended, and another thread may have heard of it first. Raises StatusUnknown."""
+        with self._ending:
+            if self.returncode is None:
+                self.returncode = end_of(self._child, None)[0]
 
     def _take(self, name: str) -> int:
         """The descriptor of one of our files, to be another's; -1 when there is none."""

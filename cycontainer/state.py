@@ -414,7 +414,7 @@ def container_ids(root: str) -> Iterator[str]:
 # --- what the kernel says
 
 
-def _stat_of(pid: int) -> tuple[bytes, list[bytes]]:
+def stat_of(pid: int) -> tuple[bytes, list[bytes]]:
     """A process's name, and its fields from its state on; empty when it is gone. proc(5), /proc/PID/stat."""
     try:
         with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # one read, and no look at what it is
@@ -426,13 +426,13 @@ def _stat_of(pid: int) -> tuple[bytes, list[bytes]]:
 
 def start_time_of(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when it has ended."""
-    fields = _stat_of(pid)[1]
+    fields = stat_of(pid)[1]
     return int(fields[19]) if fields and fields[0].decode() not in DEAD else 0
 
 
 def name_and_state(pid: int) -> tuple[bytes, str]:
     """A process's name, and the letter of its state; empty when it is gone."""
-    name, fields = _stat_of(pid)
+    name, fields = stat_of(pid)
     return name, fields[0].decode() if fields else ""
 
 

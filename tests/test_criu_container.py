@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from glob import glob
+from typing import Any
 
 import pytest
 from saved import KINDS, Obedient, Round, config_of, namespaces
@@ -101,6 +102,34 @@ def test_processes_that_came_in_by_exec_are_named(busybox_rootfs: str, top: str)
         first.container.checkpoint(f"{top}/images", without_exec=True, leave_running=True)
         assert process.poll() is None
         process.kill()
+
+
+def test_a_process_that_came_in_by_exec_may_be_lost(busybox_rootfs: str, top: str) -> None:
+    config, root = config_of(busybox_rootfs), f"{top}/states"
+    with Obedient.start("one", config, root) as first:
+        process = first.container.exec(["sleep", "100"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+        first.container.checkpoint(f"{top}/images", without_exec=True)
+        assert (process.poll(), first.container.status) == (-9, "stopped")
+        process.close()
+    with Obedient.restore("two", config, f"{top}/images", root) as second:
+        assert second.container.pids() == [second.container.pid]
+
+
+def test_processes_that_came_in_by_exec_are_named_without_a_cgroup(busybox_rootfs: str, top: str) -> None:
+    config = config_of(busybox_rootfs, resources={})
+    streams: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
+    container = Container.create("one", config, root=f"{top}/states", cgroup_manager="disabled", **streams)
+    with Obedient(container) as first:
+        container.start()
+        first.do("sleep 1000 <&- >&- 2>&- &")  # a descendant
+        with container.exec(["sleep", "100"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as process:
+            with pytest.raises(CheckpointError, match=rf"would not be saved: {process.pid} \(sleep 100\);"):
+                container.checkpoint(f"{top}/images")
+            process.kill()
+        container.checkpoint(f"{top}/images")
+    streams["cgroup_manager"] = "disabled"
+    with Obedient(Container.restore("two", config, f"{top}/images", root=f"{top}/states", **streams)) as second:
+        assert second.do("echo here") == "here\n"
 
 
 # --- what it has from outside

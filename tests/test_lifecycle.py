@@ -78,6 +78,28 @@ def test_a_second_process_is_in_the_same_namespaces(busybox_rootfs: str, root: s
             assert seen == os.readlink(f"/proc/{container.pid}/ns/{kind}")
 
 
+def test_it_is_deleted_with_a_second_process_that_nobody_waits_for(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        process = container.exec(["sleep", "100"], stdin=DEVNULL)
+        container.delete(force=True)  # its first process does not end before the second's status is taken
+        assert process.poll() == -9
+        process.close()
+
+
+def test_several_threads_wait_for_one_process(busybox_rootfs: str, root: str) -> None:
+    with (
+        Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        container.start()
+        with container.exec(["sh", "-c", "read line; exit 7"], stdin=PIPE) as process:
+            waiting = [pool.submit(process.wait, 10) for _ in range(4)]
+            assert process.stdin is not None
+            process.stdin.close()
+            assert [each.result() for each in waiting] == [7] * 4
+
+
 def test_errors_are_told_apart(busybox_rootfs: str, root: str) -> None:
     with pytest.raises(ContainerNotFound):
         Container.load("one", root=root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from cycontainer._fd import effective_capabilities
 from cycontainer.criu.externals import (
@@ -30,12 +31,12 @@ from cycontainer.criu.options import (
     network_lock,
     server_address,
 )
-from cycontainer.criu.swrk import Criu
-from cycontainer.deletion import open_cgroup
+from cycontainer.criu.swrk import SILENCE_MS, Criu
+from cycontainer.deletion import is_first_of_namespace, open_cgroup
 from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
-from cycontainer.state import Directory, load, load_config, status_of
+from cycontainer.state import Directory, load, load_config, stat_of, status_of
 from cycontainer.tables import capability_mask
 
 TYPE_CHECKING = False
@@ -63,12 +64,14 @@ class Subject(Record):
         pid: its first process's.
         config: what it was made from.
         cgroup: None when it has none.
+        idle: called now and then while criu works.
     """
 
     id: str
     pid: int
     config: Config
     cgroup: Cgroup | None = None
+    idle: Callable[[], object] | None = None
 
 
 # --- what is refused before anything happens
@@ -108,13 +111,27 @@ def _has_large_pipes() -> bool:
         return int(file.read()) >= LAZY_PIPE
 
 
+def _members(subject: Subject) -> list[int]:
+    """All that may be its processes: those in its cgroup; when it has none, those that would die with its first one."""
+    if subject.cgroup is not None:
+        return subject.cgroup.processes()
+    if not is_first_of_namespace(subject.pid):
+        return [subject.pid]
+    own = _pid_namespace(subject.pid)
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _pid_namespace(pid) == own]
+
+
+def _pid_namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def _parent_of(pid: int) -> int:
     """0 when it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    fields = stat_of(pid)[1]
+    return int(fields[1]) if fields else 0
 
 
 def strangers(pid: int, members: list[int]) -> list[int]:
@@ -141,9 +158,7 @@ def _name_of(pid: int) -> str:
 
 def _refuse_strangers(subject: Subject) -> None:
     """Raises CheckpointError: criu saves the first process's descendants only, and kills and loses the others."""
-    if subject.cgroup is None:
-        return
-    found = strangers(subject.pid, subject.cgroup.processes())
+    found = strangers(subject.pid, _members(subject))
     if found:
         names = ", ".join(f"{pid} ({_name_of(pid)})" for pid in found)
         raise CheckpointError(
@@ -154,7 +169,7 @@ def _refuse_strangers(subject: Subject) -> None:
 
 def _refuse_traced(subject: Subject) -> None:
     """Raises CheckpointError: criu traces processes itself, and would try for ten seconds."""
-    for pid in {subject.pid, *(subject.cgroup.processes() if subject.cgroup is not None else ())}:
+    for pid in {subject.pid, *_members(subject)}:
         tracer = _tracer_of(pid)
         if tracer:
             raise CheckpointError(f"process {pid} ({_name_of(pid)}) is traced by {tracer} ({_name_of(tracer)})")
@@ -364,7 +379,7 @@ def _choose_lock(criu: Criu, subject: Subject, options: CheckpointOptions) -> st
 
 def _ask(criu: Criu, kind: str, request: dict[str, Any], *, dump: _Dump, subject: Subject, lock: str, log: str) -> None:
     try:
-        criu.ask(kind, request, notified=dump.notified, log=log)
+        criu.ask(kind, request, notified=dump.notified, silent=subject.idle, log=log)
     except CriuError:
         if dump.locked and criu.died:  # it could not do it itself
             unlock(subject.pid, lock)
@@ -411,15 +426,26 @@ def _await_end(pidfd: int, subject: Subject) -> None:
 
     watch = select.poll()
     watch.register(pidfd, select.POLLIN)
-    if not watch.poll(END_SECONDS * 1000):
-        raise CheckpointError(f"container {subject.id} was saved, but its first process does not end")
+    deadline = time.monotonic() + END_SECONDS
+    while not watch.poll(SILENCE_MS):
+        if time.monotonic() > deadline:
+            raise CheckpointError(f"container {subject.id} was saved, but its first process does not end")
+        if subject.idle is not None:
+            subject.idle()
 
 
 # --- of a container with a state
 
 
-def checkpoint_container(root: str, container_id: str, image_path: str, options: CheckpointOptions) -> None:
-    """Save a container; see `Container.checkpoint`."""
+def checkpoint_container(
+    root: str,
+    container_id: str,
+    image_path: str,
+    options: CheckpointOptions,
+    *,
+    idle: Callable[[], object] | None = None,
+) -> None:
+    """Save a container; see `Container.checkpoint`. `idle` is called now and then meanwhile."""
     with Directory.open(root, container_id):
         state = load(root, container_id)
         status = status_of(root, state)
@@ -428,4 +454,5 @@ def checkpoint_container(root: str, container_id: str, image_path: str, options:
         config = read_config(parse(load_config(root, container_id)), bundle=state.bundle)
         refuse_mapped_mounts(config)
         cgroup = open_cgroup(state) if state.cgroups else None
-        checkpoint(Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup), image_path, options)
+        subject: Subject = Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup, idle=idle)
+        checkpoint(subject, image_path, options)

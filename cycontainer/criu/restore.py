@@ -35,6 +35,7 @@ from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, name_of
 from cycontainer.host import current
 from cycontainer.record import Record
+from cycontainer.state import stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,14 +215,8 @@ class _Progress:
 def _child_in_session(session: int) -> int:
     """Our child in a session; 0 when there is none."""
     for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if (int(fields[1]), int(fields[3])) == (os.getpid(), session):
+        fields = stat_of(int(name))[1] if name.isdigit() else []
+        if fields and (int(fields[1]), int(fields[3])) == (os.getpid(), session):
             return int(name)
     return 0
 

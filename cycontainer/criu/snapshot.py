@@ -13,6 +13,7 @@ from cycontainer.errors import ConfigError, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Self
 
     from cycontainer.lifecycle import Container
@@ -42,7 +43,15 @@ class Snapshot:
             raise ConfigError("path", f"{self.path} has no snapshot" + (f": {name_of(code)}" if code else "")) from None
 
     @classmethod
-    def take(cls, root: str, container_id: str, path: str | os.PathLike[str] | None, **options: Any) -> Self:
+    def take(
+        cls,
+        root: str,
+        container_id: str,
+        path: str | os.PathLike[str] | None,
+        *,
+        idle: Callable[[], object],
+        **options: Any,
+    ) -> Self:
         """Save a container; see `Container.snapshot`."""
         import shutil
         import tempfile
@@ -66,7 +75,7 @@ class Snapshot:
                 file.write(document)
             with open(f"{place}/bundle", "x", errors="surrogateescape") as text:
                 text.write(f"{state.bundle}\n{state.id}\n")
-            checkpoint_container(root, container_id, f"{place}/images", wanted)
+            checkpoint_container(root, container_id, f"{place}/images", wanted, idle=idle)
         except BaseException:
             shutil.rmtree(place)
             raise

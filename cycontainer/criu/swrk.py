@@ -110,7 +110,7 @@ class Criu:
 
     def __init__(self, child: Child, ours: _socket.socket) -> None:
         self._child, self._socket = child, ours
-        self._silent: Callable[[], None] | None = None
+        self._silent: Callable[[], object] | None = None
         self.pid = child.pid
         self.version = (0, 0, 0)
         self.died = False
@@ -184,7 +184,7 @@ class Criu:
         options: Mapping[str, Any],
         *,
         notified: Notified | None = None,
-        silent: Callable[[], None] | None = None,
+        silent: Callable[[], object] | None = None,
         log: str = "",
     ) -> dict[str, Any]:
         """Send the request, answer criu's notifications, and return its last answer.

@@ -21,6 +21,7 @@ class Saved:
 
     def __init__(self, container_id: str, root: str, process: Process | None = None) -> None:
         self.id, self.root, self.process = container_id, root, process
+        self._beside: dict[Process, None] = {}  # what `exec` started here, until its end is heard
 
     def checkpoint(self, image_path: str | os.PathLike[str], **options: Any) -> None:
         """Save its processes to a directory. Unless `options` let them run on, it is stopped then, and can be deleted.
@@ -40,7 +41,7 @@ class Saved:
         from cycontainer.criu.options import CheckpointOptions
 
         wanted: CheckpointOptions = CheckpointOptions(**options)
-        checkpoint_container(self.root, self.id, os.fspath(image_path), wanted)
+        checkpoint_container(self.root, self.id, os.fspath(image_path), wanted, idle=self.hear_ends)
 
     def pre_dump(self, image_path: str | os.PathLike[str], **options: Any) -> None:
         """`checkpoint` of the memory alone, while it runs on: one with this as its `parent_path` will be shorter."""
@@ -57,7 +58,22 @@ class Saved:
         """
         from cycontainer.criu.snapshot import Snapshot
 
-        return Snapshot.take(self.root, self.id, path, **options)
+        return Snapshot.take(self.root, self.id, path, idle=self.hear_ends, **options)
+
+    def hear_ends(self) -> None:
+        """Take the status of what `exec` has started here and has ended, for its `returncode`.
+
+        Until then it is a zombie, and the first process of its pid namespace does not end: pid_namespaces(7).
+        """
+        from cycontainer.errors import StatusUnknown
+
+        for process in tuple(self._beside):
+            try:
+                heard = process.pidfd < 0 or process.poll() is not None
+            except StatusUnknown:  # as who asks it will be told
+                heard = True
+            if heard:
+                self._beside.pop(process, None)
 
     @classmethod
     def restore(
