@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from errno import EBUSY
+from errno import EBUSY, ENOENT
 
 from cycontainer.errors import CgroupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cycontainer.cgroups import Cgroup, _Plan
 
@@ -86,6 +86,26 @@ def device_steps(wanted: Writes, listed: bytes) -> tuple[Writes, Writes]:
     )
 
 
+def _chosen(wanted: Writes, read: Callable[[bytes], bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """The writes, each with the text that its file has; an alternative ("|file") where the one before has no file.
+
+    Raises:
+        CgroupError: a file cannot be read; it has the value that was to be written.
+    """
+    for index, (file, value) in enumerate(wanted):
+        if file.startswith(b"|"):
+            continue
+        instead = [write for write in wanted[index + 1 : index + 2] if write[0].startswith(b"|")]
+        try:
+            yield file, value, read(file)
+        except CgroupError as error:
+            if error.errno != ENOENT or not instead:
+                raise CgroupError(error.path, error.errno, os.fsdecode(value)) from None
+            other, value = instead[0]
+            if other != b"|":
+                yield other[1:], value, read(other[1:])
+
+
 def steps(wanted: Writes, read: Callable[[bytes], bytes]) -> tuple[Writes, Writes]:
     """What to write for the values `wanted`, and what to write in order to undo it. `read` gives a file's text.
 
@@ -93,8 +113,9 @@ def steps(wanted: Writes, read: Callable[[bytes], bytes]) -> tuple[Writes, Write
         CgroupError: of `read`.
     """
     devices = tuple([write for write in wanted if write[0] in DEVICE_FILES])
-    others = tuple([write for write in wanted if write[0] not in DEVICE_FILES])
-    before = tuple([(file, former_value(file, value, read(file))) for file, value in others])
+    found = list(_chosen(tuple([write for write in wanted if write[0] not in DEVICE_FILES]), read))
+    others = tuple([(file, value) for file, value, _ in found])
+    before = tuple([(file, former_value(file, value, text)) for file, value, text in found])
     if not devices:
         return others, before
     change, back = device_steps(devices, read(b"devices.list"))

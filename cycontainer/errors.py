@@ -155,11 +155,17 @@ _ADVICE = (  # the files that it is about, () is any; the errno; what to do
         errno.EBUSY,
         "more than that is in use: checkBeforeUpdate",
     ),
+    (("cgroup.procs",), errno.EOPNOTSUPP, "it is a threaded cgroup, or lies beside or below one: choose another"),
+    (
+        ("cgroup.procs",),
+        errno.EBUSY,
+        "it gives controllers to cgroups below it, and so takes no process: choose another",
+    ),
     ((), errno.ENOENT, "this kernel, or the cgroup above, does not have it"),
     ((), errno.EROFS, "the cgroup file system is mounted read-only here"),
     ((), errno.EACCES, "that cgroup is not this user's: limits need root, or a delegated cgroup on v2"),
     ((), errno.EDEADLK, "the calling process is in that cgroup itself"),
-    ((), errno.EBUSY, "processes are in that cgroup, or do not leave it"),
+    ((), errno.EBUSY, "processes are in that cgroup, or do not leave it: end them, or choose another"),
     ((), errno.EOPNOTSUPP, "it is no cgroup of the kind that is expected there, or a threaded one"),
     ((), errno.ENOSPC, "the number of cgroups is limited there: cgroup.max.descendants, cgroup.max.depth"),
 )
@@ -172,23 +178,19 @@ class CgroupError(Error):
         path: the file or directory.
         errno: the kernel's answer, positive.
         value: what was to be written, if anything was.
+        advice: what it comes of and what to do, where that is known.
     """
 
     def __init__(self, path: str, code: int, value: str | None = None) -> None:
         super().__init__(path, code, value)
         self.path, self.errno, self.value = path, code, value
+        file = path.rpartition("/")[2]
+        known = [text for names, which, text in _ADVICE if which == code and (not names or file in names)]
+        self.advice = known[0] if known else ""
 
     def __str__(self) -> str:
         what = self.path if self.value is None else f"{self.path}: write {self.value!r}"
-        return printable(f"{what}: {name_of(self.errno)}{self._advice()}")
-
-    def _advice(self) -> str:
-        """What to do, where that is known: by the file's last name, and the errno."""
-        file = self.path.rpartition("/")[2]
-        for names, code, text in _ADVICE:
-            if code == self.errno and (not names or file in names):
-                return f"; {text}"
-        return ""
+        return printable("; ".join([f"{what}: {name_of(self.errno)}", *filter(None, [self.advice])]))
 
 
 class ContainerError(Error):

@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer import _clone, _fd, _nsenter, _plan, _wait
-from cycontainer.errors import ConfigError, HostError, LaunchError, ProgramError, StatusUnknown, name_of
+from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError, ProgramError, StatusUnknown, name_of
 from cycontainer.init_process import abandon as abandon
 from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
@@ -20,13 +20,14 @@ from cycontainer.tables import NAMESPACES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Protocol
+    from typing import Final, Protocol
 
     from cycontainer._clone import Child
     from cycontainer.plan import Plan
 
 CLONE_NEWUSER = NAMESPACES["user"][0]
 SIGSYS = 31
+NO_BIRTH: Final = (errno.EOPNOTSUPP, errno.EBUSY, errno.EACCES)  # what clone3 says of a cgroup
 
 
 def _plan_descriptor(plan: Plan, base: int, args: Sequence[str], env: Sequence[str], cgroup: str | None) -> int:
@@ -114,7 +115,8 @@ def launch(
 
     Raises:
         ConfigError: a namespace's path is none.
-        LaunchError: clone3 refused, or a descriptor could not be had.
+        CgroupError: no process may be born in the cgroup.
+        LaunchError: clone3 refused for another reason, or a descriptor could not be had.
     """
     tasks = cgroup.tasks if cgroup is not None else ()
     namespaces = _open_namespaces(plan) if ready is None else []
@@ -145,6 +147,8 @@ def launch(
         code = error.errno or 0
         if code == errno.ENOSYS:
             raise not_launched(error) from None
+        if error.strerror == "clone3" and code in NO_BIRTH and cgroup is not None and cgroup.birthplace >= 0:
+            raise CgroupError(f"{os.readlink(f'/proc/self/fd/{cgroup.birthplace}')}/cgroup.procs", code) from None
         kinds = [kind for kind, (flag, _) in NAMESPACES.items() if plan.clone_flags & flag]
         new = f" in new {', '.join(kinds)} namespaces" if kinds else ""
         raise LaunchError(f"start the first process{new} ({error.strerror})", code, 0, len(plan.attempts)) from None

@@ -27,6 +27,21 @@ from cycontainer.state import default_root
 CRIU_SECONDS = 300.0  # under emulation criu is ten times slower
 
 
+def go_on_in_a_child() -> None:
+    """The first process of a container is given the orphans of all others, which it has to reap: for tests they would
+    be left behind."""
+    child = os.fork()
+    ended = 0
+    while child and ended != child:
+        ended, status = os.wait()
+    if child:
+        os._exit(os.waitstatus_to_exitcode(status) & 255)
+
+
+if os.getpid() == 1:
+    go_on_in_a_child()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-call", action="store_true", help="let every system call of a launch fail, not a sample")
 
@@ -148,6 +163,11 @@ def decline(reason: str) -> None:
     pytest.skip(reason)
 
 
+def has_limits() -> bool:
+    """Whether cgroups limit anything, whatever their version."""
+    return any(each.controllers for each in current().cgroups.all)
+
+
 def has_controllers() -> bool:
     """Whether a cgroup v2 hierarchy governs anything."""
     for path in ("/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"):
@@ -178,6 +198,7 @@ def has_criu() -> bool:
 
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {  # marker: whether this machine has it, what it is
     "root": (lambda: os.geteuid() == 0, "root"),
+    "cgroups": (has_limits, "cgroups with controllers"),
     "cgroup1": (lambda: bool(glob("/sys/fs/cgroup/*/tasks")), "cgroup v1 hierarchies"),
     "cgroup2": (has_controllers, "a cgroup v2 hierarchy with controllers"),
     "systemd": (lambda: os.path.isdir("/run/systemd/system"), "systemd as the first process"),

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from cycontainer.cgroups import Cgroup
 from cycontainer.config import Resources
-from cycontainer.host import current
-from cycontainer.resources import CgroupPlan, compile_resources
+from cycontainer.host import Hierarchy, current
+from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
 
 TOP = f"/cycontainer-{os.getpid()}"  # not the product's own: others may be running
 PATH = f"{TOP}/test"
@@ -28,9 +30,27 @@ def everywhere(resources: Resources) -> CgroupPlan:
     return compile_resources(resources, current().cgroups, all_controllers=True)
 
 
+def v2() -> Hierarchy:
+    found = current().cgroups.v2
+    if found is None:
+        pytest.skip("needs a cgroup v2 mount")
+    return found
+
+
+def unified_plan(**parts: object) -> CgroupPlan:
+    """A plan for the v2 hierarchy alone, also where v1 has the controllers."""
+    plan = HierarchyPlan(mount=v2().mount, controllers=(), unified=True)
+    return CgroupPlan(hierarchies=(plan.replace(**parts),))
+
+
+def paths_in(plan: CgroupPlan, path: str) -> tuple[str, ...]:
+    """The same path in each of its hierarchies."""
+    return (path,) * len(plan.hierarchies)
+
+
 @contextmanager
 def cgroup_of(plan: CgroupPlan, path: str = PATH) -> Iterator[Cgroup]:
-    cgroup = Cgroup.create(plan, (path,) * len(plan.hierarchies))
+    cgroup = Cgroup.create(plan, paths_in(plan, path))
     try:
         yield cgroup
     finally:

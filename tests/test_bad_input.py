@@ -18,6 +18,7 @@ from launching import copy_rootfs
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, ProgramError, run
+from cycontainer.host import current
 from cycontainer.spec import default_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -193,10 +194,12 @@ def told(prepare: str, statement: str, *namespaces: str) -> str:
 
 
 @pytest.mark.root
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 def test_a_cgroup_that_cannot_be_written_is_named() -> None:
-    said = told("mount -o remount,bind,ro /sys/fs/cgroup/pids", "run(['true'], pids=5)", "--mount")
-    assert said.startswith("CgroupError /sys/fs/cgroup/pids/cycontainer") and "EROFS" in said
+    mount = next(each.mount for each in current().cgroups.all if "pids" in each.controllers)
+    said = told(f"mount -o remount,bind,ro {mount}", "run(['true'], pids=5)", "--mount")
+    assert said.startswith(f"CgroupError {mount}/cycontainer")
+    assert "EROFS (Read-only file system); the cgroup file system is mounted read-only here" in said
 
 
 def test_namespaces_beyond_the_machines_limit_are_named() -> None:

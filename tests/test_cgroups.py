@@ -1,288 +1,99 @@
-"""cgroups.pyx on the real kernel: what is written is there, what is in it dies, and nothing is ever left."""
+"""What a cgroup is good for, in v1's hierarchies and in v2's alike: it is made, holds processes, and is gone."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
-from in_cgroup import PATH, SLEEP, TOP, cgroup_of, everywhere, plan_of, process_in
+from in_cgroup import PATH, SLEEP, TOP, cgroup_of, paths_in, plan_of, process_in, unified_plan
 
 from cycontainer.cgroup_runs import run_name, run_path, sweep
 from cycontainer.cgroups import Cgroup
-from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
+from cycontainer.config import Memory, Resources
 from cycontainer.errors import CgroupError, ConfigError
-from cycontainer.host import current, probe
-from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
+from cycontainer.host import current
+from cycontainer.resources import CgroupPlan, HierarchyPlan
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+pytestmark = pytest.mark.root
 
 LIMITS = Resources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=100)
+DEEPEST = b"cgroup.max.depth"
 
 
-# --- limits
+@pytest.fixture(params=["v1", "v2"])
+def plan(request: pytest.FixtureRequest) -> CgroupPlan:
+    """Limits in the hierarchies of one version; in a v2 that governs nothing, one that each hierarchy of v2 has."""
+    v1 = bool(current().cgroups.v1)
+    if request.param == "v2" and v1:
+        return unified_plan(writes=((DEEPEST, b"1000"),))
+    if request.param == "v1" and not v1:
+        pytest.skip("needs cgroup v1 hierarchies")
+    return plan_of(LIMITS)
 
 
-RESOURCES: list[tuple[Resources, str, bytes]] = [
-    (Resources(memory=Memory(limit=1 << 25)), "memory.limit_in_bytes", b"33554432"),
-    (Resources(memory=Memory(limit=1 << 25, swap=1 << 26)), "memory.memsw.limit_in_bytes", b"67108864"),
-    (Resources(memory=Memory(reservation=1 << 24)), "memory.soft_limit_in_bytes", b"16777216"),
-    (Resources(memory=Memory(kernel_tcp=1 << 24)), "memory.kmem.tcp.limit_in_bytes", b"16777216"),
-    (Resources(memory=Memory(swappiness=7)), "memory.swappiness", b"7"),
-    (Resources(memory=Memory(disable_oom_killer=True)), "memory.oom_control", b"oom_kill_disable 1"),
-    (Resources(cpu=Cpu(shares=512)), "cpu.shares", b"512"),
-    (Resources(cpu=Cpu(quota_us=5000, period_us=20000)), "cpu.cfs_quota_us", b"5000"),
-    (Resources(cpu=Cpu(quota_us=5000, period_us=20000)), "cpu.cfs_period_us", b"20000"),
-    (Resources(cpu=Cpu(quota_us=5000, period_us=20000, burst_us=3000)), "cpu.cfs_burst_us", b"3000"),
-    (Resources(cpu=Cpu(shares=300, idle=1)), "cpu.idle", b"1"),
-    (Resources(cpu=Cpu(cpus="0")), "cpuset.cpus", b"0"),
-    (Resources(cpu=Cpu(mems="0")), "cpuset.mems", b"0"),
-    (Resources(pids=17), "pids.max", b"17"),
-    (Resources(pids=-1), "pids.max", b"max"),
-    (Resources(pids=0), "pids.max", b"0"),
-    (Resources(block_io=BlockIO(weight=300)), "blkio.bfq.weight", b"300"),
-]
-OPTIONAL = ("blkio.bfq.weight", "cpu.rt_runtime_us")  # a kernel may be built without them
-
-
-def need(file: str) -> None:
-    """Skip where this kernel has no such file; those that every kernel has are not asked for."""
-    mount = next(each.mount for each in current().cgroups.v1 if file.partition(".")[0] in each.controllers)
-    if file in OPTIONAL and not os.path.exists(f"{mount}/{file}"):
-        pytest.skip(f"this kernel has no {file}")
-
-
-@pytest.mark.parametrize(("resources", "file", "value"), RESOURCES, ids=[row[1] for row in RESOURCES])
-def test_a_limit_is_written(resources: Resources, file: str, value: bytes) -> None:
-    need(file)
-    with cgroup_of(plan_of(resources)) as cgroup:
-        assert cgroup.read(file).startswith(value + (b"" if file.endswith("control") else b"\n"))
-
-
-def disk() -> tuple[int, int]:
-    for name in sorted(os.listdir("/sys/block")):
-        with open(f"/sys/block/{name}/dev") as file:
-            major, minor = file.read().split(":")
-        if not name.startswith(("loop", "ram", "zram")):
-            return int(major), int(minor)
-    pytest.skip("no disk")
-
-
-@pytest.mark.parametrize("file", ["read_bps", "write_bps", "read_iops", "write_iops"])
-def test_a_disk_is_throttled(file: str) -> None:
-    major, minor = disk()
-    throttle = (Throttle(major=major, minor=minor, rate=1 << 20),)
-    resources = Resources(block_io=BlockIO().replace(**{f"throttle_{file}": throttle}))
-    with cgroup_of(plan_of(resources)) as cgroup:
-        assert cgroup.read(f"blkio.throttle.{file}_device") == f"{major}:{minor} {1 << 20}\n".encode()
-
-
-def test_realtime_is_given_where_the_parents_have_some() -> None:
-    need("cpu.rt_runtime_us")
-    mount = next(each.mount for each in current().cgroups.v1 if "cpu" in each.controllers)
-    with open(f"{mount}/cpu.rt_runtime_us") as file:
-        if int(file.read()) < 1000:
-            pytest.skip("the cgroup that the tests run in was given no realtime")
-    resources = Resources(cpu=Cpu(realtime_period_us=1000000, realtime_runtime_us=1000))
-    with cgroup_of(plan_of(resources), TOP) as cgroup:  # directly below the root, which has all
-        assert cgroup.read("cpu.rt_runtime_us") == b"1000\n"
-
-
-def devices_of(*rules: DeviceRule) -> set[str]:
-    with cgroup_of(plan_of(Resources(devices=rules))) as cgroup:
-        return set(cgroup.read("devices.list").decode().splitlines())
-
-
-def test_devices_are_denied_but_those_that_each_container_has() -> None:
-    always = {"c *:* m", "b *:* m", "c 136:* rwm", "c 1:3 rwm", "c 5:2 rwm"}
-    found = devices_of(DeviceRule(allow=False))
-    assert always <= found and len(found) == 11
-    assert found | {"c 10:200 rwm"} == devices_of(
-        DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200)
-    )
-
-
-def test_an_engine_that_allows_all_devices_gets_all() -> None:
-    assert devices_of(DeviceRule(allow=True)) == {"a *:* rwm"}
-
-
-def is_mounted_anywhere(names: str) -> bool:
-    with open("/proc/self/cgroup") as file:
-        return f":{names}:" in file.read()
-
-
-def goes_away(names: str) -> bool:
-    deadline = time.monotonic() + 1
-    while is_mounted_anywhere(names) and time.monotonic() < deadline:
-        time.sleep(0.01)  # no event tells of it
-    return not is_mounted_anywhere(names)
-
-
-@contextmanager
-def hierarchy_of(names: str) -> Iterator[None]:
-    """Mount controllers that this machine has not mounted, together, at a place that nobody expects."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with tempfile.TemporaryDirectory(prefix="cyc groups") as point:
-        arguments = (b"cgroup", point.encode(), b"cgroup", 0, names.encode())
-        if is_mounted_anywhere(names) or libc.mount(*arguments):
-            pytest.skip(f"{names} cannot be mounted: {os.strerror(ctypes.get_errno())}")
-        try:
-            yield
-        finally:
-            libc.umount2(point.encode(), 2)
-            # the hierarchy goes, a moment later, with an unmount that finds no cgroup in it: one just removed counts
-            while not goes_away(names):
-                libc.mount(*arguments)
-                libc.umount2(point.encode(), 2)
-
-
-def test_network_controllers_are_found_where_they_are_and_written() -> None:
-    with hierarchy_of("net_cls,net_prio"):
-        layout = probe().cgroups
-        resources = Resources(network_class=0x100001, network_priorities=(("lo", 5),))
-        plan = compile_resources(resources, layout, all_controllers=False)
-        assert [set(each.controllers) for each in plan.hierarchies] == [{"net_cls", "net_prio"}]
-        with cgroup_of(plan) as cgroup:
-            assert cgroup.read("net_cls.classid") == b"1048577\n"
-            assert b"lo 5\n" in cgroup.read("net_prio.ifpriomap")
-
-
-def test_a_limit_can_be_raised_and_lowered_later() -> None:
-    with cgroup_of(plan_of(LIMITS)) as cgroup:
-        for size in (128 << 20, 32 << 20):  # up, the file of both has to go first; down, last
-            cgroup.update(plan_of(Resources(memory=Memory(limit=size, swap=size), pids=100)))
-            assert cgroup.read("memory.limit_in_bytes") == cgroup.read("memory.memsw.limit_in_bytes") == b"%d\n" % size
-
-
-def test_an_update_that_is_refused_changes_nothing() -> None:
-    rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200))
-    before = Resources(
-        memory=Memory(limit=64 << 20, swap=80 << 20, swappiness=7, disable_oom_killer=True),
-        cpu=Cpu(shares=512, quota_us=5000, period_us=20000, burst_us=3000, cpus="0", mems="0"),
-        devices=rules,
-    )
-    after = Resources(
-        memory=Memory(limit=128 << 20, swap=128 << 20, swappiness=9, disable_oom_killer=False),
-        cpu=Cpu(shares=100, quota_us=2000, period_us=10000, burst_us=0, idle=1, cpus="4095"),
-        devices=rules[:1],
-    )
-    files = (
-        *("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.swappiness", "memory.oom_control"),
-        *("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us", "cpu.idle", "cpuset.cpus"),
-        "devices.list",
-    )
-    with cgroup_of(plan_of(before)) as cgroup:
-        found = [sorted((text or b"").splitlines()) for text in cgroup.read_all(files)]
-        with pytest.raises(CgroupError) as failure:
-            cgroup.update(plan_of(after))
-        assert failure.value.path.endswith("/cpuset.cpus")
-        assert not hasattr(failure.value, "__notes__")
-        assert [sorted((text or b"").splitlines()) for text in cgroup.read_all(files)] == found
-        cgroup.update(plan_of(after.replace(cpu=after.cpu.replace(cpus="0") if after.cpu else None)))
-        assert cgroup.read("cpu.idle") == b"1\n"
-        assert b"c 10:200 rwm" not in cgroup.read("devices.list").splitlines()
-        cgroup.update(plan_of(Resources(cpu=Cpu(shares=300, idle=0))))  # shares of an idle group are refused
-        assert cgroup.read("cpu.shares") == b"300\n"
-
-
-def test_a_container_keeps_its_devices_while_they_are_updated() -> None:
-    rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200))
-    code = """
-import os
-while True:
-    os.close(os.open("/dev/null", os.O_RDWR))
-    os.write(1, b".")
-"""
-    with cgroup_of(plan_of(Resources(devices=rules))) as cgroup, process_in(cgroup, code) as process:
-        for _ in range(100):
-            cgroup.update(plan_of(Resources(devices=rules[:1])))
-            cgroup.update(plan_of(Resources(devices=rules)))
-        assert process.stdout
-        assert process.stdout.read(1 << 17) == b"." * (1 << 17)
-
-
-def test_only_a_hierarchy_that_the_container_is_in_can_be_updated() -> None:
-    with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
-        with pytest.raises(CgroupError) as failure:
-            cgroup.update(plan_of(LIMITS))
-        assert failure.value.errno == errno.ENOENT
-        assert cgroup.read("pids.max") == b"5\n"
+def freezable(plan: CgroupPlan) -> CgroupPlan:
+    """The same, and in v1's freezer, which v2 has in each cgroup."""
+    mounts = [each.mount for each in plan.hierarchies]
+    freezers = [each for each in current().cgroups.v1 if "freezer" in each.controllers and each.mount not in mounts]
+    if plan.hierarchies[0].unified:
+        return plan
+    more = [HierarchyPlan(mount=each.mount, controllers=each.controllers) for each in freezers]
+    return plan.replace(hierarchies=(*plan.hierarchies, *more))
 
 
 # --- making
 
 
-def test_a_new_cpuset_has_what_its_parents_have() -> None:
-    with (
-        cgroup_of(plan_of(Resources(cpu=Cpu(cpus="0"))), f"{TOP}/a/b") as cgroup,
-        process_in(cgroup, SLEEP) as process,
-    ):
-        assert process.pid in cgroup.processes()
-        parent = os.path.dirname(cgroup.paths[0])
-        with open(f"{parent}/cpuset.cpus") as file, open(f"{os.path.dirname(parent)}/cpuset.mems") as mems:
-            assert file.read().strip() and mems.read().strip()
-
-
-def test_the_file_that_refuses_is_named_and_nothing_is_left() -> None:
-    plan = plan_of(Resources(memory=Memory(limit=1 << 25), pids=5, cpu=Cpu(cpus="4095")))
-    with pytest.raises(CgroupError) as failure:
-        Cgroup.create(plan, (f"{TOP}/deep/er",) * len(plan.hierarchies))
-    assert failure.value.path == f"/sys/fs/cgroup/cpuset{TOP}/deep/er/cpuset.cpus"
-    assert (failure.value.value, failure.value.errno) == ("4095", errno.ERANGE)
-
-
-def test_an_existing_cgroup_is_taken_over_only_when_it_is_empty() -> None:
-    plan = plan_of(LIMITS)
+def test_one_that_exists_is_taken_over_only_when_it_is_empty(plan: CgroupPlan) -> None:
     with cgroup_of(plan) as cgroup, process_in(cgroup, SLEEP):
-        with pytest.raises(CgroupError) as failure, cgroup_of(plan):
+        with pytest.raises(CgroupError, match="processes are in that cgroup") as failure, cgroup_of(plan):
             pass
         assert failure.value.errno == errno.EBUSY
         assert len(cgroup.processes()) == 1, "what was there stays as it was"
         cgroup.kill()
-        with cgroup_of(plan_of(Resources(memory=Memory(limit=1 << 30, swap=1 << 30), pids=7))) as same:
-            assert same.read("memory.limit_in_bytes") == b"1073741824\n"
+        with cgroup_of(plan) as same:
+            assert same.paths == cgroup.paths
 
 
 @pytest.mark.parametrize("path", ["", "/", "/a/../b", "..", "/a//b", "/a/", "/a/./b", "/a\0b", "/" + "a/" * 3000 + "a"])
-def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
+def test_a_path_that_could_lead_elsewhere_is_refused(plan: CgroupPlan, path: str) -> None:
     with pytest.raises(ConfigError, match="cgroupsPath"):
-        Cgroup.create(plan_of(LIMITS), (path, path))
+        Cgroup.create(plan, paths_in(plan, path))
 
 
-def test_what_is_no_cgroup_file_system_is_refused() -> None:
+@pytest.mark.parametrize("unified", [False, True])
+def test_what_is_no_cgroup_file_system_is_refused(unified: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        plan = CgroupPlan(hierarchies=(HierarchyPlan(mount=directory, controllers=("pids",)),))
+        hierarchy = HierarchyPlan(mount=directory, controllers=("pids",), unified=unified)
         with pytest.raises(CgroupError) as failure:
-            Cgroup.create(plan, (PATH,))
+            Cgroup.create(CgroupPlan(hierarchies=(hierarchy,)), (PATH,))
         assert failure.value.errno == errno.EOPNOTSUPP
         assert os.listdir(directory) == []
 
 
-def test_a_process_enters_through_the_tasks_descriptors() -> None:
-    with cgroup_of(everywhere(LIMITS)) as cgroup, process_in(cgroup, SLEEP) as process:
-        with open(f"/proc/{process.pid}/cgroup") as file:
-            places = [line.split(":", 2) for line in file.read().splitlines()]
-        assert {path for _, names, path in places if names} == {PATH}
-        assert not [fd for fd in cgroup.tasks if os.get_inheritable(fd)]
-        cgroup.release_tasks()
-        assert cgroup.tasks == ()
+def test_a_parent_that_was_there_before_stays(plan: CgroupPlan) -> None:
+    made = f"{plan.hierarchies[0].mount}{TOP}"
+    os.mkdir(made)
+    try:
+        with cgroup_of(plan, f"{TOP}/a/b"):
+            pass
+        assert [entry.name for entry in os.scandir(made) if entry.is_dir()] == []
+    finally:
+        os.rmdir(made)
 
 
 # --- many
 
 
-def test_making_and_removing_leaves_nothing() -> None:
-    plan = plan_of(LIMITS)
+def test_making_and_removing_leaves_nothing(plan: CgroupPlan) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(1000):
-        Cgroup.create(plan, (f"/cycontainer/{run_name()}",) * 2).destroy()
+        Cgroup.create(plan, paths_in(plan, f"/cycontainer/{run_name()}")).destroy()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -305,29 +116,51 @@ def in_threads(count: int, work: Callable[[], None]) -> None:
 
 
 @pytest.mark.filterwarnings("default")  # a thread's exception is reported by in_threads
-def test_neighbours_do_not_fight_over_the_parent_that_they_share() -> None:
-    plan = plan_of(Resources(memory=Memory(limit=1 << 25), pids=5, cpu=Cpu(cpus="0")))
-
+def test_neighbours_do_not_fight_over_the_parent_that_they_share(plan: CgroupPlan) -> None:
     def work() -> None:
         for _ in range(20):
-            Cgroup.create(plan, (f"{TOP}/{run_name()}",) * 3).destroy()
+            Cgroup.create(plan, paths_in(plan, f"{TOP}/{run_name()}")).destroy()
 
     in_threads(20, work)
-    assert not os.path.exists(f"/sys/fs/cgroup/pids{TOP}")
+    assert not os.path.exists(f"{plan.hierarchies[0].mount}{TOP}")
 
 
-def test_a_parent_that_was_there_before_stays() -> None:
-    made = f"/sys/fs/cgroup/pids{TOP}"
-    os.mkdir(made)
-    try:
-        with cgroup_of(plan_of(Resources(pids=5)), f"{TOP}/a/b"):
-            pass
-        assert [entry.name for entry in os.scandir(made) if entry.is_dir()] == []
-    finally:
-        os.rmdir(made)
+# --- processes
 
 
-# --- the end
+def test_frozen_is_stopped_and_goes_on_when_thawed(plan: CgroupPlan) -> None:
+    count = "import os\nwhile True: os.write(1, b'.')"
+    with cgroup_of(freezable(plan)) as cgroup, process_in(cgroup, count) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        cgroup.freeze()
+        if plan.hierarchies[0].unified:
+            assert b"frozen 1" in cgroup.read("cgroup.events")
+        else:
+            assert cgroup.read("freezer.state") == b"FROZEN\n"
+        cgroup.thaw()
+        process.stdout.read(1 << 17)  # more than a pipe holds: it goes on
+        cgroup.freeze()
+        cgroup.kill()  # the frozen too
+        assert cgroup.processes() == []
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_no_one_freezes_or_kills_itself(plan: CgroupPlan) -> None:
+    with cgroup_of(freezable(plan)) as cgroup:
+        child = os.fork()
+        if child == 0:
+            for path in cgroup.paths:
+                with open(f"{path}/cgroup.procs", "w") as file:
+                    file.write("0")
+            refused = 0
+            for verb in (cgroup.freeze, cgroup.kill):
+                try:
+                    verb()
+                except CgroupError as failure:
+                    refused += failure.errno == errno.EDEADLK
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 FORK_BOMB = """
@@ -341,37 +174,41 @@ while True:
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["with the freezer", "without"])
 def test_a_fork_bomb_is_killed(frozen: bool) -> None:
-    with cgroup_of((everywhere if frozen else plan_of)(Resources(pids=30))) as cgroup, process_in(cgroup, FORK_BOMB):
+    plan = plan_of(Resources(pids=30))
+    with cgroup_of(freezable(plan) if frozen else plan) as cgroup, process_in(cgroup, FORK_BOMB):
         cgroup.kill()
         assert cgroup.processes() == []
         assert cgroup.read("pids.max") == b"30\n"
 
 
-def test_who_ignores_every_signal_and_hides_below_is_killed() -> None:
-    code = f"""
+def test_who_ignores_every_signal_and_hides_below_is_killed(plan: CgroupPlan) -> None:
+    with cgroup_of(plan) as cgroup:
+        code = f"""
 import os, signal
 for number in range(1, 32):
     if number not in (9, 19): signal.signal(number, signal.SIG_IGN)
-for top in ("memory", "pids"):
-    path = f"/sys/fs/cgroup/{{top}}{PATH}/below"
-    os.mkdir(path)
-    open(path + "/tasks", "w").write("0")
+for path in {cgroup.paths!r}:
+    os.mkdir(path + "/below")
+    open(path + "/below/cgroup.procs", "w").write("0")
 print(flush=True)
 signal.pause()
 """
-    with cgroup_of(plan_of(LIMITS)) as cgroup, process_in(cgroup, code) as process:
-        assert process.stdout
-        process.stdout.readline()
-        assert cgroup.processes() == [process.pid]
-        with pytest.raises(CgroupError) as failure:
-            cgroup.destroy()
-        assert failure.value.errno == errno.EBUSY
-        cgroup.kill()
-        assert process.wait() == -signal.SIGKILL
+        with process_in(cgroup, code) as process:
+            assert process.stdout
+            process.stdout.readline()
+            assert cgroup.processes() == [process.pid]
+            with pytest.raises(CgroupError) as failure:
+                cgroup.destroy()
+            assert failure.value.errno == errno.EBUSY
+            cgroup.kill()
+            assert process.wait() == -signal.SIGKILL
 
 
-def test_what_a_container_made_below_is_removed_however_deep_and_wide() -> None:
-    with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
+# --- the end
+
+
+def test_what_a_container_made_below_is_removed_however_deep_and_wide(plan: CgroupPlan) -> None:
+    with cgroup_of(plan) as cgroup:
         home = os.open(cgroup.paths[0], os.O_RDONLY)
         deep = os.dup(home)
         for name in ["deeper" * 10] * 150:  # longer than any path may be
@@ -386,51 +223,21 @@ def test_what_a_container_made_below_is_removed_however_deep_and_wide() -> None:
         assert cgroup.processes() == []
 
 
-def test_removing_what_is_gone_is_fine() -> None:
-    plan = plan_of(LIMITS)
-    cgroup = Cgroup.create(plan, (PATH, PATH))
+def test_removing_what_is_gone_is_fine(plan: CgroupPlan) -> None:
+    cgroup = Cgroup.create(plan, paths_in(plan, PATH))
     cgroup.destroy()
     cgroup.destroy()
-    gone = Cgroup.open(plan.hierarchies, (PATH, PATH))
+    gone = Cgroup.open(plan.hierarchies, paths_in(plan, PATH))
     gone.kill()
     assert gone.processes() == []
     gone.destroy()
 
 
-def test_another_process_may_remove_what_one_made() -> None:
-    plan = plan_of(LIMITS)
-    Cgroup.create(plan, (f"{TOP}/deep/er",) * 2)
-    Cgroup.open(current().cgroups.v1, (f"{TOP}/deep/er",) * len(current().cgroups.v1)).destroy()
-    assert not os.path.exists(f"/sys/fs/cgroup/pids{TOP}")
-
-
-def test_frozen_is_stopped_and_goes_on_when_thawed() -> None:
-    count = "import os\nwhile True: os.write(1, b'.')"
-    with cgroup_of(everywhere(LIMITS)) as cgroup, process_in(cgroup, count) as process:
-        assert process.stdout
-        process.stdout.read(1)
-        cgroup.freeze()
-        assert cgroup.read("freezer.state") == b"FROZEN\n"
-        cgroup.thaw()
-        process.stdout.read(1 << 17)  # more than a pipe holds: it goes on
-        cgroup.freeze()
-        cgroup.kill()  # the frozen too
-
-
-def test_no_one_freezes_or_kills_itself() -> None:
-    with cgroup_of(everywhere(LIMITS)) as cgroup:
-        child = os.fork()
-        if child == 0:
-            for fd in cgroup.tasks:
-                os.write(fd, b"0")
-            refused = 0
-            for verb in (cgroup.freeze, cgroup.kill):
-                try:
-                    verb()
-                except CgroupError as failure:
-                    refused += failure.errno == errno.EDEADLK
-            os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+def test_another_process_may_remove_what_one_made(plan: CgroupPlan) -> None:
+    Cgroup.create(plan, paths_in(plan, f"{TOP}/deep/er"))
+    everything = current().cgroups.all
+    Cgroup.open(everything, (f"{TOP}/deep/er",) * len(everything)).destroy()
+    assert not os.path.exists(f"{plan.hierarchies[0].mount}{TOP}")
 
 
 # --- what is read
@@ -441,17 +248,18 @@ def test_the_peak_and_the_kills_of_memory_are_told() -> None:
         assert cgroup.memory_report()[1] == 0
         with process_in(cgroup, "b'x' * (200 << 20)") as process:
             assert process.wait() == -signal.SIGKILL
-        assert cgroup.memory_report() == (64 << 20, 1)
+        peak, kills = cgroup.memory_report()
+        assert (peak or 64 << 20, kills) == (64 << 20, 1)  # v2 has a peak since Linux 5.19
 
 
-def test_without_a_memory_hierarchy_nothing_is_told_of_memory() -> None:
+def test_where_no_memory_is_counted_nothing_is_told_of_it() -> None:
     with cgroup_of(plan_of(Resources(pids=5))) as cgroup:
         assert cgroup.memory_report() == (None, None)
 
 
 @pytest.mark.parametrize("file", ["../pids.max", "", ".."])
-def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
-    with cgroup_of(plan_of(LIMITS)) as cgroup:
+def test_only_a_cgroup_s_own_files_are_read_and_written(plan: CgroupPlan, file: str) -> None:
+    with cgroup_of(plan) as cgroup:
         with pytest.raises(ValueError, match="no file of a cgroup"):
             cgroup.read(file)
         with pytest.raises(ValueError, match="no file of a cgroup"):
@@ -462,14 +270,14 @@ def test_only_a_cgroup_s_own_files_are_read_and_written(file: str) -> None:
 
 
 @pytest.mark.parametrize("path_of", [run_path, lambda: f"/cycontainer/{run_name()}"], ids=["at the top", "below ours"])
-def test_what_a_killed_caller_left_is_swept_and_nothing_else(path_of: Callable[[], str]) -> None:
-    plan = plan_of(LIMITS)
-    kept = [Cgroup.create(plan, (path,) * 2) for path in (path_of(), f"{path_of()}-x", "/cycontainer/run-container")]
+def test_what_a_killed_caller_left_is_swept_and_nothing_else(plan: CgroupPlan, path_of: Callable[[], str]) -> None:
+    others = (path_of(), f"{path_of()}-x", "/cycontainer/run-container")
+    kept = [Cgroup.create(plan, paths_in(plan, path)) for path in others]
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         path = path_of()
-        cgroup = Cgroup.create(plan, (path,) * 2)
+        cgroup = Cgroup.create(plan, paths_in(plan, path))
         process_in(cgroup, SLEEP).__enter__()
         os.write(writer, path.encode())
         os.kill(os.getpid(), signal.SIGKILL)
@@ -487,13 +295,3 @@ def test_what_a_killed_caller_left_is_swept_and_nothing_else(path_of: Callable[[
 def test_run_names_are_each_process_s_own_and_never_the_same() -> None:
     assert run_name() != run_name()
     assert run_name().startswith(f"run-{os.getpid()}-")
-
-
-def test_a_weight_is_given_to_a_device_or_the_refusing_file_is_named() -> None:
-    major, minor = disk()
-    resources = Resources(block_io=BlockIO(weight_devices=(WeightDevice(major=major, minor=minor, weight=300),)))
-    try:
-        with cgroup_of(plan_of(resources)) as cgroup:
-            assert f"{major}:{minor} 300".encode() in cgroup.read("blkio.bfq.weight_device")
-    except CgroupError as failure:  # the disk's scheduler is not BFQ
-        assert failure.path.endswith("/blkio.bfq.weight_device")

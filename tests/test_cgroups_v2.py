@@ -7,35 +7,26 @@ import os
 import random
 import signal
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from in_cgroup import PATH, SLEEP, TOP, cgroup_of, plan_of, process_in
+from in_cgroup import PATH, SLEEP, TOP, cgroup_of, plan_of, process_in, unified_plan, v2
+from test_lifecycle import config_of
 
 from cycontainer.cgroups import Cgroup
 from cycontainer.config import Cpu, DeviceRule, Memory, Resources
 from cycontainer.device_rules import device_program
 from cycontainer.errors import CgroupError, ConfigError
-from cycontainer.host import CgroupLayout, Hierarchy, current
-from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
+from cycontainer.host import CgroupLayout, current
+from cycontainer.lifecycle import Container
+from cycontainer.resources import compile_resources
+from cycontainer.streams import DEVNULL
 
 pytestmark = [pytest.mark.root]
-LIMITS = Resources(memory=Memory(limit=64 << 20, swap=64 << 20), pids=100)
-
-
-def v2() -> Hierarchy:
-    found = current().cgroups.v2
-    if found is None:
-        pytest.skip("needs a cgroup v2 mount")
-    return found
-
-
-def unified_plan(**parts: object) -> CgroupPlan:
-    """A plan for the v2 hierarchy alone, also where v1 has the controllers."""
-    plan = HierarchyPlan(mount=v2().mount, controllers=(), unified=True)
-    return CgroupPlan(hierarchies=(plan.replace(**parts),))
 
 
 # --- with the whole machine on v2
@@ -118,17 +109,6 @@ def test_all_are_killed_at_once_also_the_frozen_and_those_below() -> None:
         assert process.wait() == -signal.SIGKILL
 
 
-def test_frozen_is_stopped_and_goes_on_when_thawed() -> None:
-    count = "import os\nwhile True: os.write(1, b'.')"
-    with cgroup_of(unified_plan()) as cgroup, process_in(cgroup, count) as process:
-        assert process.stdout
-        process.stdout.read(1)
-        cgroup.freeze()
-        assert b"frozen 1" in cgroup.read("cgroup.events")
-        cgroup.thaw()
-        process.stdout.read(1 << 17)  # more than a pipe holds: it goes on
-
-
 def test_processes_in_threaded_cgroups_are_found_and_killed() -> None:
     code = f"""
 import os, threading
@@ -147,20 +127,35 @@ threading.Event().wait()
         assert process.wait() == -signal.SIGKILL
 
 
-def test_no_one_freezes_or_kills_itself() -> None:
-    with cgroup_of(unified_plan()) as cgroup:
-        child = os.fork()
-        if child == 0:
-            with open(f"{cgroup.paths[0]}/cgroup.procs", "w") as file:
-                file.write("0")
-            refused = 0
-            for verb in (cgroup.freeze, cgroup.kill):
-                try:
-                    verb()
-                except CgroupError as failure:
-                    refused += failure.errno == errno.EDEADLK
-            os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+@contextmanager
+def beside_threads() -> Iterator[str]:
+    """A path in a domain whose threads are in cgroups of their own: what is made there is "domain invalid"."""
+    with cgroup_of(unified_plan(), f"{TOP}/domain") as domain:
+        os.mkdir(f"{domain.paths[0]}/threads")
+        with open(f"{domain.paths[0]}/threads/cgroup.type", "w") as file:
+            file.write("threaded")
+        yield f"{TOP}/domain/invalid"
+
+
+def test_no_process_can_be_where_threads_are_spread_and_it_says_so() -> None:
+    with beside_threads() as path, cgroup_of(unified_plan(), path) as cgroup, subprocess.Popen(["sleep", "9"]) as other:
+        assert cgroup.read("cgroup.type") == b"domain invalid\n"
+        with pytest.raises(CgroupError, match="it is a threaded cgroup, or lies beside or below one") as failure:
+            cgroup.attach(other.pid)
+        assert (failure.value.path, failure.value.errno) == (f"{cgroup.paths[0]}/cgroup.procs", errno.EOPNOTSUPP)
+        other.kill()
+
+
+@pytest.mark.cgroup2
+def test_a_container_is_not_made_where_threads_are_spread(tmp_path: Path, busybox_rootfs: str) -> None:
+    if current().cgroups.v1:
+        pytest.skip("needs a machine with cgroup v2 alone: a container is in v1's hierarchies then")
+    with beside_threads() as path:
+        config = config_of(busybox_rootfs, "true", cgroupsPath=path)
+        with pytest.raises(CgroupError, match=r"invalid/cgroup\.procs: .* it is a threaded cgroup, or lies beside"):
+            Container.create("one", config, root=str(tmp_path), stdin=DEVNULL)
+        assert os.listdir(tmp_path) == []
+        assert not os.path.exists(f"{v2().mount}{path}")
 
 
 # --- ownership
@@ -273,3 +268,64 @@ def test_an_update_that_is_refused_keeps_the_devices() -> None:
         cgroup.update(unified_plan(devices=device_program(()), writes=((b"cgroup.max.depth", b"4"),)))
         assert verdicts(cgroup, paths) == "00"
         assert cgroup.read("cgroup.max.depth") == b"4\n"
+
+
+# --- an update of everything
+
+
+BEFORE = Resources(
+    memory=Memory(limit=64 << 20, swap=80 << 20, reservation=16 << 20),
+    cpu=Cpu(shares=512, quota_us=5000, period_us=20000, burst_us=3000, cpus="0", mems="0"),
+    pids=50,
+    hugepages=(("2MB", 4 << 20),),
+    unified=(("memory.high", "33554432"), ("memory.oom.group", "1")),
+)
+FILES = (
+    *("memory.max", "memory.swap.max", "memory.low", "memory.high", "memory.oom.group", "hugetlb.2MB.max"),
+    *("cpu.weight", "cpu.idle", "cpu.max", "cpu.max.burst", "cpuset.cpus", "cpuset.mems", "pids.max"),
+)
+REFUSED: list[tuple[dict[str, str], str, int]] = [
+    ({"cpuset.cpus": "4095"}, "cpuset.cpus", errno.ERANGE),
+    ({"memory.high": "much"}, "memory.high", errno.EINVAL),
+    ({"memory.nonsense": "1"}, "memory.nonsense", errno.ENOENT),
+    ({"misc.nonsense": "1"}, "misc.nonsense", errno.ENOENT),
+]
+
+
+@pytest.mark.cgroup2
+@pytest.mark.parametrize(("wrong", "file", "code"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_an_update_that_is_refused_changes_nothing(wrong: dict[str, str], file: str, code: int) -> None:
+    if current().cgroups.v1:
+        pytest.skip("v1 has the controllers here")
+    after = Resources(
+        memory=Memory(limit=128 << 20, swap=128 << 20, reservation=1 << 20),
+        cpu=Cpu(shares=100, quota_us=2000, period_us=10000, burst_us=0, idle=1, cpus=wrong.get("cpuset.cpus", "0-1")),
+        pids=7,
+        hugepages=(("2MB", 0),),
+        unified=(("memory.oom.group", "0"), *[item for item in wrong.items() if item[0] != "cpuset.cpus"]),
+    )
+    with cgroup_of(plan_of(BEFORE)) as cgroup:
+        found = cgroup.read_all(FILES)
+        with pytest.raises(CgroupError) as failure:
+            cgroup.update(plan_of(after))
+        assert (failure.value.path, failure.value.errno) == (f"{cgroup.paths[0]}/{file}", code)
+        assert failure.value.value == wrong[file]
+        assert not hasattr(failure.value, "__notes__"), "all that was written was put back"
+        assert cgroup.read_all(FILES) == found
+
+
+@pytest.mark.cgroup2
+@pytest.mark.parametrize(("wrong", "file", "code"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_a_limit_that_is_refused_leaves_no_cgroup(wrong: dict[str, str], file: str, code: int) -> None:
+    if current().cgroups.v1:
+        pytest.skip("v1 has the controllers here")
+    cpu = Cpu(cpus=wrong.get("cpuset.cpus", "0"))
+    unified = tuple([item for item in wrong.items() if item[0] != "cpuset.cpus"])
+    with (
+        pytest.raises(CgroupError) as failure,
+        cgroup_of(plan_of(Resources(cpu=cpu, pids=7, unified=unified)), f"{TOP}/deep/er"),
+    ):
+        pass
+    assert (failure.value.path.partition(TOP)[2], failure.value.errno) == (f"/deep/er/{file}", code)
+    assert failure.value.value == wrong[file]
+    assert not os.path.exists(f"{v2().mount}{TOP}")

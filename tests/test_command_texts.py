@@ -15,6 +15,7 @@ from oci_command import COMMAND, Done, Oci
 
 from cycontainer.cli.texts import message_of
 from cycontainer.errors import CgroupError, CriuError, Error
+from cycontainer.host import current
 
 pytestmark = pytest.mark.root
 
@@ -63,7 +64,8 @@ TEXTS: list[tuple[str, Change]] = [  # what is said: what the configuration has
     ("invalid memory policy node", linux(memoryPolicy={"mode": "MPOL_BIND", "nodes": "99999"})),
     ("SCMP_ACT_NOTIFY cannot be used for the write syscall", linux(seccomp=seccomp("write"))),
     ("failed to connect with seccomp agent", linux(seccomp=seccomp("mkdir"))),
-    ("unable to apply cgroup configuration", linux(resources={"cpu": {"cpus": "4000"}})),
+    ("unable to apply cgroup configuration: write '4000' to /", linux(resources={"cpu": {"cpus": "4000"}})),
+    ("/cpuset.cpus: numerical result out of range; there is no such", linux(resources={"cpu": {"cpus": "4000"}})),
     (
         "process scheduler can't be used together with AllowedCPUs",
         lambda config: (linux(resources={"cpu": {"cpus": "0"}})(config), process(scheduler=DEADLINE)(config)),
@@ -71,7 +73,7 @@ TEXTS: list[tuple[str, Change]] = [  # what is said: what the configuration has
 ]
 
 
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 @pytest.mark.parametrize(("text", "change"), TEXTS, ids=[text for text, _ in TEXTS])
 def test_a_failure_has_runcs_text_and_leaves_nothing(oci: Oci, text: str, change: Change) -> None:
     os.mkdir(f"{oci.bundle}/tmp")
@@ -172,35 +174,54 @@ def test_ids_that_could_be_paths_or_worse_are_refused(oci: Oci, container_id: st
         assert "\x1b" not in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.cgroup1
+def mount_of(controller: str) -> str:
+    """Where it is: v1's hierarchy, or the one of v2."""
+    layout = current().cgroups
+    return next(
+        (each.mount for each in layout.all if controller in each.controllers), layout.v2.mount if layout.v2 else ""
+    )
+
+
+@pytest.mark.cgroups
 def test_cgroups_that_are_in_use_or_frozen(oci: Oci) -> None:
-    top = "/sys/fs/cgroup"
     config = oci.config("true")
     config["linux"]["cgroupsPath"] = "/cycontainer-taken"
     oci.write(config=config)
-    os.mkdir(f"{top}/freezer/cycontainer-taken")
-    with open(f"{top}/freezer/cycontainer-taken/freezer.state", "w") as file:
-        file.write("FROZEN")
+    freezer, taken = f"{mount_of('freezer')}/cycontainer-taken", f"{mount_of('pids')}/cycontainer-taken"
+    os.mkdir(freezer)  # empty: it is taken over, and removed
+    file, frozen = ("cgroup.freeze", "1") if current().cgroups.mode == "v2" else ("freezer.state", "FROZEN")
+    Path(freezer, file).write_text(frozen)
     assert "container's cgroup unexpectedly frozen" in failing(oci, "run", "one")
-    os.mkdir(f"{top}/pids/cycontainer-taken")
+    os.mkdir(taken)
     with subprocess.Popen(["sleep", "100"]) as other:
-        with open(f"{top}/pids/cycontainer-taken/cgroup.procs", "w") as file:
-            file.write(str(other.pid))
+        Path(taken, "cgroup.procs").write_text(str(other.pid))
         assert "container's cgroup is not empty" in failing(oci, "run", "one")
         other.kill()
-    os.rmdir(f"{top}/pids/cycontainer-taken")
+    os.rmdir(taken)
 
 
 @pytest.mark.cgroup1
-def test_sub_cgroups_of_exec(oci: Oci) -> None:
+def test_sub_cgroups_of_exec_in_each_hierarchy(oci: Oci) -> None:
     oci.start()
-    os.mkdir("/sys/fs/cgroup/pids/cycontainer/one/below")
+    os.mkdir(f"{mount_of('pids')}/cycontainer/one/below")
     assert "unknown controller frob" in failing(oci, "exec", "--cgroup", "frob:below", "one", "true")
     for path in ("..", "../..", "below/../..", "pids:../one"):
         assert "bad sub cgroup path" in failing(oci, "exec", "--cgroup", path, "one", "true")
     assert "no such file or directory" in failing(oci, "exec", "--cgroup", "pids:none", "one", "true")
     lines = oci.done("exec", "--cgroup", "pids:below", "one", "cat", "/proc/self/cgroup").splitlines()
     assert [line for line in lines if line.endswith("/below") and ":pids:" in line]
+
+
+@pytest.mark.cgroup2
+@pytest.mark.skipif(current().cgroups.mode != "v2", reason="needs a machine with cgroup v2 alone")
+def test_a_sub_cgroup_of_exec(oci: Oci) -> None:
+    oci.start()
+    os.mkdir(f"{mount_of('pids')}/cycontainer/one/below")
+    assert "unknown controller frob" in failing(oci, "exec", "--cgroup", "frob:below", "one", "true")
+    for path in ("..", "../..", "below/../.."):
+        assert "bad sub cgroup path" in failing(oci, "exec", "--cgroup", path, "one", "true")
+    assert "no such file or directory" in failing(oci, "exec", "--cgroup", "none", "one", "true")
+    assert oci.done("exec", "--cgroup", "below", "one", "cat", "/proc/self/cgroup") == "0::/below\n"
 
 
 # --- the log

@@ -13,7 +13,9 @@ import pytest
 from both_ways import Both
 from oci_command import Oci, gone
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup1]
+from cycontainer.host import current
+
+pytestmark = [pytest.mark.root, pytest.mark.cgroups]
 
 SCRIPT, UNPRINTABLE = "script", "a\x01b"  # programs that tests put into the root file system
 TRAPS = "trap 'echo usr1 >> /tmp/said' USR1; : > /tmp/ready; while :; do sleep 0.01; done"
@@ -140,11 +142,8 @@ def settled(oci: Oci) -> tuple[str, list[str], set[str]]:
     files = sorted(os.listdir(f"{oci.states}/one")) if os.path.isdir(f"{oci.states}/one") else []
     done = oci("state", "one")
     status = done.stdout.partition('"status": "')[2].partition('"')[0]
-    return status, files, {name for name in os.listdir("/sys/fs/cgroup") if has_cgroup(oci, name)}
-
-
-def has_cgroup(oci: Oci, hierarchy: str) -> bool:
-    return os.path.isdir(f"/sys/fs/cgroup/{hierarchy}/cycontainer/{oci.number}-one")  # type: ignore[attr-defined]  # a Placed
+    name = f"cycontainer/{oci.number}-one"  # type: ignore[attr-defined]  # a Placed
+    return status, files, {each.mount for each in current().cgroups.all if os.path.isdir(f"{each.mount}/{name}")}
 
 
 def await_end(oci: Oci, words: list[str]) -> None:

@@ -31,7 +31,7 @@ def test_a_first_container() -> None:
 
 @pytest.mark.slow
 @pytest.mark.root
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 def test_the_judge_tells_all_verdicts_apart() -> None:
     verdicts = [line.split()[0] for line in printed("code_judge")]
     assert verdicts == ["AC", "WA", "TLE", "MLE", "RE", "OLE", "RE", "CE", "CE"]
@@ -39,7 +39,7 @@ def test_the_judge_tells_all_verdicts_apart() -> None:
 
 @pytest.mark.slow
 @pytest.mark.root
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 def test_the_map_survives_its_hostile_scripts() -> None:
     *failures, last = printed("parallel_map")
     assert last.startswith("96 answers in ")

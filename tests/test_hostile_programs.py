@@ -127,7 +127,7 @@ def test_who_speaks_in_pid_1s_place_is_not_believed(kinds: tuple[int, ...]) -> N
 
 
 @pytest.mark.root
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 @pytest.mark.parametrize("init", [True, False])
 def test_a_fork_bomb_is_ended_by_its_timeout(init: bool) -> None:
     before = time.monotonic()
@@ -137,7 +137,7 @@ def test_a_fork_bomb_is_ended_by_its_timeout(init: bool) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 @pytest.mark.parametrize("init", [True, False])
 def test_filled_memory_ends_the_program_and_is_told(init: bool) -> None:
     result = run(["sh", "-c", "exec tail /dev/zero"], memory=32 << 20, init=init, timeout=60)

@@ -141,7 +141,7 @@ def test_a_failed_start_removes_the_named_group_that_it_is_alone_in(resctrl: Fak
     assert "gold" not in resctrl.nodes
 
 
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 def test_an_update_whose_schemata_are_refused_takes_the_limits_back(resctrl: FakeResctrl) -> None:
     group = assigned(IntelRdt(schemata=("L3:0=f",)), "c1", PID, resctrl.path)
     plan = plan_of(Resources(pids=5))

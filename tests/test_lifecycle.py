@@ -175,13 +175,13 @@ def test_a_paused_container_is_killed_and_deleted(busybox_rootfs: str, root: str
 def intended(root: str, path: str) -> Directory:
     """A container whose creator was killed after it had written down what it would make."""
     directory = Directory.reserve(root, "half")
-    mount = next(each.mount for each in current().cgroups.v1 if "pids" in each.controllers)
+    mount = next(each.mount for each in current().cgroups.all if "pids" in each.controllers)
     place = CgroupPlace(mount=mount, controllers=("pids",), path=path)
     directory.save(State(id="half", bundle="/", version="1.3.0", created="", owner=0, cgroups=(place,)))
     return directory
 
 
-@pytest.mark.cgroup1
+@pytest.mark.cgroups
 def test_half_a_container_is_deleted_and_a_stranger_s_cgroup_left(root: str) -> None:
     """A configuration may name any cgroup: what was only meant to be made there is not ours to kill."""
     with subprocess.Popen(["sleep", "100"]) as stranger:

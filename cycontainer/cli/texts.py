@@ -85,10 +85,11 @@ def _cgroup(error: CgroupError, verb: str) -> str:
         return f"rejecting memory limit {error.value}: more is in use"
     if error.errno == errno.EBUSY and file in ("memory.swap.current", "memory.memsw.usage_in_bytes"):
         return f"rejecting memory+swap limit {error.value}: more is in use"
-    if error.errno == errno.EBUSY and error.value is None and verb in ("create", "run"):
+    if error.errno == errno.EBUSY and file != "cgroup.procs" and error.value is None and verb in ("create", "run"):
         return f"container's cgroup is not empty: {error.path}"
     what = f"write {error.value!r} to {error.path}" if error.value is not None else error.path
     text = f"unable to apply cgroup configuration: {what}: {reason(error.errno)}"
+    text = f"{text}; {error.advice}" if error.advice else text
     if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0:
         return f"rootless needs no limits + no cgrouppath when no permission is granted for cgroups: {text}"
     return text
