@@ -108,9 +108,10 @@ cdef class PlanWriter:
         """Go on in a second process, in the pid and time namespaces that were set for children, and in new `flags`."""
         self._step(OP_CLONE, f"clone into {kinds} namespaces", flags)
 
-    def fork(self):
-        """The program's side goes on; pid 1 stays to reap, to pass signals on and to report."""
-        self._step(OP_FORK, "fork the program from pid 1")
+    def fork(self, bint lingers):
+        """The program's side goes on; pid 1 stays to reap, to pass signals on and to report; if it `lingers`, until
+        the launcher has heard that."""
+        self._step(OP_FORK, "fork the program from pid 1", lingers)
 
     def go_on(self):
         """Wait for another plan and the program's standard streams, and go on with that; this is the last step."""

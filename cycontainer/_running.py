@@ -73,6 +73,7 @@ class Running:
         self.never_ran = False  # the init was ended before it executed the program
         self._end: tuple[int, float, float, int] | None = None
         self._peak: int | None = None
+        self._kills: int | None = None  # for memory
         self._oom_killed = False
         self._files: dict[str, bytes] = {}
         self._refused: dict[str, str] = {}
@@ -155,6 +156,8 @@ class Running:
     def _stop(self) -> None:
         """A pid 1 ends all and reports; what does not end so, or not in time, is killed."""
         assert self.child is not None and self.waiter is not None
+        if self.unit is not None:
+            self._count()
         if self.request.plan.keeps_init and not self.hung_up:
             self.hung_up = True
             self.child.hang_up()
@@ -185,6 +188,9 @@ class Running:
         assert self.child is not None and self.waiter is not None
         if message[0] == ENDED:
             self.ended = message
+            if self.unit is not None:
+                self._count()
+                self.child.hang_up()  # it has waited for that
             return
         if self.stopped and message[0] in (FAILED, SYNC, LISTENER):
             return  # it gets no further: we have hung up
@@ -233,12 +239,19 @@ class Running:
         well = self.request.plan.keeps_init or _wait.exited_with_0(self.child.pidfd)
         self.never_ran = not well and _died_as_init(self.child)
         self._end = end_of(self.child, self.ended)
-        if self.cgroup is not None:
-            self._peak, kills = self.cgroup.memory_report()
-            self._oom_killed = bool(kills)
+        self._count()
+        self._oom_killed = bool(self._kills)
+        if self._kills is None and self.unit is not None:
+            self._oom_killed = self.unit.ran_out_of_memory()
         if self.work is not None:
             with HeldSignals():  # for no longer than it takes to read `work_size` bytes
                 self._files, self._refused = self.work.collect()
+
+    def _count(self) -> None:
+        """Read what its cgroup has counted; one that is gone counts no more."""
+        peak, kills = self.cgroup.memory_report() if self.cgroup is not None else (None, None)
+        if kills is not None:
+            self._peak, self._kills = peak, kills
 
     def close(self) -> None:
         """Close and remove all that is ours; what has not been settled is killed first.

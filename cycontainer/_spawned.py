@@ -86,7 +86,10 @@ class Spawned:
 
     @property
     def pidfd(self) -> int:
-        """Readable when the container has ended; -1 once it is closed. This object's."""
+        """Readable when the container has ended; -1 once it is closed. This object's.
+
+        In a cgroup of systemd's that is a second after the program, unless one is in `wait`.
+        """
         return self._running.child.pidfd if self._running.child is not None else -1
 
     def wait(self, timeout: float | None = None) -> Result:

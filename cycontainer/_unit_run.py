@@ -60,6 +60,10 @@ class UnitRun:
         cgroup.release_tasks()
         return cgroup
 
+    def ran_out_of_memory(self) -> bool:
+        """Whether systemd says so of a scope that has ended, as it does since its version 253. Raises HostError."""
+        return self._unit.result() == "oom-kill"
+
     def close(self) -> None:
         """Forget the scope, whose processes have ended. Raises HostError."""
         self._unit.__exit__()

@@ -5,6 +5,7 @@ Sources: cgroup-v1/memory.rst, "OOM Control", "Memory Pressure"; cgroup-v2.rst, 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -115,10 +116,16 @@ class _Kills(_Source):
 
     def __init__(self, directory: str) -> None:
         super().__init__("oom", os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC), select.POLLPRI)
+        self._seen = 0
         self._seen = self._count()
 
     def _count(self) -> int:
-        words = os.pread(self.descriptor, 4096, 0).split()
+        try:
+            words = os.pread(self.descriptor, 4096, 0).split()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return self._seen  # the cgroup's removal is told in the same way
         return int(words[words.index(b"oom_kill") + 1])
 
     def news(self) -> int:
@@ -132,11 +139,15 @@ class _Pressure(_Source):
     def __init__(self, directory: str) -> None:
         fd = os.open(f"{directory}/memory.pressure", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         super().__init__("pressure", fd, select.POLLPRI)
+        self._file = f"{directory}/memory.pressure"
         try:
             os.write(fd, STALLED + b"\0")
         except BaseException:
             self.close()
             raise
+
+    def news(self) -> int:
+        return int(os.path.exists(self._file))  # the cgroup's removal is told in the same way
 
 
 def _write(path: str, value: bytes) -> None:

@@ -454,7 +454,7 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     if process.terminal:
         plan.take_terminal()
     if style.keep_init:
-        plan.fork()
+        plan.fork(bool(style.unit))  # whose cgroup goes with its last process
     if style.warm:
         scope.syncs[len(plan.attempts)] = "program"
         plan.go_on()

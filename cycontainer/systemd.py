@@ -380,6 +380,15 @@ class CgroupUnit:
         if now != [self.path]:
             raise HostError(f"systemd has put {self.name} into {' '.join(now)}, not into {self.path}")
 
+    def result(self) -> str:
+        """Of the unit that has ended: "success", "oom-kill"; "" of one that systemd has forgotten. Raises HostError."""
+        try:
+            return str(self._systemd.properties(self.name, {"Result"})[0][1][1])
+        except Refused as refused:
+            if refused.name != NO_SUCH_UNIT:
+                raise
+            return ""
+
     def stop(self) -> None:
         """Undo it. Raises HostError."""
         if self._ours:

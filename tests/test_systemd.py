@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 from oci_command import ROOT, Oci, gone
+from pace import SLOWER
 
-from cycontainer import run
+from cycontainer import run, spawn
 from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
@@ -79,6 +81,13 @@ def shown(unit: str, *names: str) -> list[str]:
     """Properties of a unit, as systemctl(1) prints them."""
     lines = dict(line.partition("=")[::2] for line in systemctl("show", unit).splitlines())
     return [lines[name] for name in names]
+
+
+def systemd_version() -> int:
+    """252, of "systemd 252 (252.39-1~deb12u1)"; 0 without systemd."""
+    if not os.path.isdir("/run/systemd/system"):
+        return 0
+    return int(systemctl("--version").split()[1])
 
 
 def is_known(unit: str) -> bool:
@@ -267,6 +276,42 @@ def test_run_has_a_scope_too(busybox_rootfs: str) -> None:
         ["sh", "-c", "(true) & (true) & (true) & wait"], rootfs=busybox_rootfs, pids=2, cgroup_manager="systemd"
     )
     assert b"fork" in small.stderr
+    assert "cycontainer-run" not in systemctl("list-units", "--all")
+
+
+FILLS = "head -c 100m /dev/zero | tail"
+LITTLE: dict[str, Any] = {"memory": 16 * MIB, "cgroup_manager": "systemd"}
+
+
+@pytest.mark.systemd
+@needs_limits
+def test_a_run_that_is_out_of_memory_is_told_of_though_its_scope_goes_at_once(busybox_rootfs: str) -> None:
+    for _ in range(5):
+        result = run(["sh", "-c", FILLS], rootfs=busybox_rootfs, **LITTLE)
+        assert result.oom_killed, result
+        assert result.usage.peak_memory <= 16 * MIB
+    ended = run(["sh", "-c", f"{FILLS}; yes"], rootfs=busybox_rootfs, output_limit=1000, **LITTLE)
+    assert (ended.output_exceeded, ended.oom_killed) == (True, True)
+    assert not run(["true"], rootfs=busybox_rootfs, **LITTLE).oom_killed
+    assert "cycontainer-run" not in systemctl("list-units", "--all")
+
+
+@pytest.mark.systemd
+@needs_limits
+def test_a_spawned_program_ends_though_nobody_hears_it(busybox_rootfs: str) -> None:
+    with spawn(["sh", "-c", FILLS], rootfs=busybox_rootfs, **LITTLE) as spawned:
+        watch = select.poll()
+        watch.register(spawned.pidfd, select.POLLIN)
+        assert watch.poll(20_000 * SLOWER), "it ends though nobody hears it"
+        assert spawned.wait().returncode
+
+
+@pytest.mark.systemd
+@needs_limits
+@pytest.mark.skipif(systemd_version() < 253, reason="systemd does not keep that of a scope before 253")
+def test_without_a_pid_1_of_ours_systemd_tells_of_it(busybox_rootfs: str) -> None:
+    assert run(["sh", "-c", FILLS], rootfs=busybox_rootfs, init=False, **LITTLE).oom_killed
+    assert not run(["true"], rootfs=busybox_rootfs, init=False, **LITTLE).oom_killed
     assert "cycontainer-run" not in systemctl("list-units", "--all")
 
 

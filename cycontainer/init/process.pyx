@@ -290,7 +290,15 @@ cdef long take_signals(int signals, long program) noexcept nogil:
     return unexecuted
 
 
-cdef long stand_by(State *state, long program) noexcept nogil:
+cdef void linger(poll_entry *launcher) noexcept nogil:
+    """Wait a second at most until the launcher hangs up: it has read what our cgroup has counted. Of one that is empty
+    systemd leaves nothing."""
+    cdef long left[2]
+    left[0], left[1] = 1, 0
+    sys5(NR_ppoll, <long> launcher, 1, <long> left, 0, 8)
+
+
+cdef long stand_by(State *state, long program, long lingers) noexcept nogil:
     """Reap, pass signals on, and end when the program or the launcher does; that ends the pid namespace.
 
     Returns the exit status. All signals are blocked, as the launcher left them: so they queue even for a pid 1
@@ -315,6 +323,8 @@ cdef long stand_by(State *state, long program) noexcept nogil:
             return 126
         if result > 0:
             result = report_end(state, status)
+            if result >= 0 and lingers:
+                linger(entries + 1)
             if result >= 0:
                 return 128 + (status & 127) if status & 127 else status >> 8 & 255
     return result
@@ -325,7 +335,7 @@ cdef int program_side(void *state) noexcept nogil:
     return carry_out_from(<State *> state, (<State *> state).at + 1)
 
 
-cdef long fork_program(State *state) noexcept nogil:
+cdef long fork_program(State *state, long lingers) noexcept nogil:
     """The child goes on with the plan; we stay and stand by. Returns only on failure."""
     cdef clone_arguments args
     cdef long program, at = state.at
@@ -338,7 +348,7 @@ cdef long fork_program(State *state) noexcept nogil:
     program = clone_onto_stack(&args, sizeof(args), program_side, state)
     if program < 0:
         return program
-    result = 126 if state.failed else stand_by(state, program)
+    result = 126 if state.failed else stand_by(state, program, lingers)
     state.at = at                                 # until here it said how far the program's side has come
     if result >= 0:
         sys1(NR_exit_group, result)
@@ -421,7 +431,7 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_CLONE:
         return clone_on(state, arg[0])
     if step.op == OP_FORK:
-        return fork_program(state)
+        return fork_program(state, arg[0])
     if step.op == OP_FRESH_SIGNALS:
         return fresh_signals()
     if step.op == OP_CHDIR:
