@@ -169,11 +169,13 @@ def has_limits() -> bool:
 
 
 def has_controllers() -> bool:
-    """Whether a cgroup v2 hierarchy governs anything."""
-    for path in ("/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"):
-        if os.path.exists(path):
-            with open(path) as file:
-                return bool(file.read().strip())
+    """Whether a cgroup v2 hierarchy governs anything, and can hand that on: where the mount shows but a part of it,
+    no process may be in the cgroup at its top."""
+    for top in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        if (top / "cgroup.controllers").exists():
+            is_whole = not (top / "cgroup.type").exists()
+            hands_on = is_whole or not (top / "cgroup.procs").read_text()
+            return hands_on and bool((top / "cgroup.controllers").read_text().strip())
     return False
 
 
