@@ -5,11 +5,11 @@ Source: runtime-spec 1.3, features.md and features-linux.md. "enabled" is about 
 
 from __future__ import annotations
 
-from cycontainer.hooks import KINDS
 from cycontainer.mount_options import KNOWN_OPTIONS
 from cycontainer.tables import (
     CAPABILITIES,
     FILTER_FLAGS,
+    HOOK_KINDS,
     MEMORY_POLICIES,
     MEMORY_POLICY_FLAGS,
     NAMESPACES,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cycontainer.host import Host
 
 OLDEST_SPEC: Final = "1.0.0"
-CGROUP: Final = {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True}
+CGROUP: Final = {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
 ENABLED: Final = {"enabled": True}
 
 
@@ -42,7 +42,7 @@ def features(host: Host, libseccomp: tuple[int, int, int] | None) -> dict[str, A
     return {
         "ociVersionMin": OLDEST_SPEC,
         "ociVersionMax": SPEC,
-        "hooks": list(KINDS),
+        "hooks": list(HOOK_KINDS),
         "mountOptions": sorted(KNOWN_OPTIONS),
         "linux": {
             "namespaces": list(NAMESPACES),

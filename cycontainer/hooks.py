@@ -14,6 +14,7 @@ from cycontainer.hook_plan import compile_hook
 from cycontainer.json_text import to_json
 from cycontainer.launch import abandon, attend, end_of, launch
 from cycontainer.state import oci_state
+from cycontainer.tables import HOOK_KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
     Duties = Mapping[str, Callable[[Child], None]]
 
-KINDS: Final = {  # name in the configuration: name in config.Hooks
-    "prestart": "prestart",
-    "createRuntime": "create_runtime",
-    "createContainer": "create_container",
-    "startContainer": "start_container",
-    "poststart": "poststart",
-    "poststop": "poststop",
-}
 SIGKILL: Final = 9
 MOST_OUTPUT: Final = 4096  # bytes at the end of what a hook says that an error carries
 
@@ -44,7 +37,7 @@ def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: i
     """Run the hooks of one kind, in their order.
 
     Args:
-        kind: a key of KINDS.
+        kind: a key of HOOK_KINDS.
         status: what their state says.
         inside: a pidfd of the container's first process: they join its namespaces; -1 is the host.
         directory: where they begin.
@@ -71,7 +64,7 @@ def run_poststop(config: Config, state: State) -> None:
 
 def _failures(kind: str, config: Config, state: State, status: str, inside: int, directory: str) -> Iterator[HookError]:
     """Run the hooks of one kind, in their order, and tell of each that fails before the next is run."""
-    hooks: tuple[Hook, ...] = getattr(config.hooks, KINDS[kind])
+    hooks: tuple[Hook, ...] = getattr(config.hooks, HOOK_KINDS[kind])
     text = to_json(oci_state(state, status)).encode() if hooks else b""
     for number, hook in enumerate(hooks):
         plan = compile_hook(hook, directory, config if inside >= 0 else None)

@@ -143,6 +143,14 @@ SCHEDULER_FLAGS: Final = {  # linux/sched.h
 DEVICE_MAJOR, DEVICE_MINOR = 4095, (1 << 20) - 1  # the highest numbers: linux/kdev_t.h
 IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}  # linux/ioprio.h
 PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}  # linux/personality.h
+HOOK_KINDS: Final = {  # name in the configuration: name in config.Hooks
+    "prestart": "prestart",
+    "createRuntime": "create_runtime",
+    "createContainer": "create_container",
+    "startContainer": "start_container",
+    "poststart": "poststart",
+    "poststop": "poststop",
+}
 MEMORY_POLICIES: Final = {  # linux/mempolicy.h
     "MPOL_DEFAULT": 0,
     "MPOL_PREFERRED": 1,

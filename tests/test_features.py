@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cycontainer._seccomp import compile_filter, filter_flags, version
+from cycontainer.cli.__main__ import MANAGERS
 from cycontainer.errors import ConfigError
 from cycontainer.features import features
 from cycontainer.host import current
@@ -75,6 +76,12 @@ def test_the_schema_would_say_what_is_wrong() -> None:
 
 def test_without_libseccomp_there_is_no_seccomp() -> None:
     assert features(current(), None)["linux"]["seccomp"] == {"enabled": False}
+
+
+def test_every_cgroup_that_is_made_is_told() -> None:
+    told = features(current(), None)["linux"]["cgroup"]
+    assert told == {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
+    assert "systemd" in MANAGERS  # what it takes for --cgroup-manager
 
 
 def test_every_option_of_a_mount_is_known() -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.cli.bundle import path_of
-from cycontainer.cli.foreground import Foreground
 from cycontainer.cli.saving import OPTIONS, image_path, options_of
 from cycontainer.cli.verb import ONE_ID, Arguments, Option, Verb
-from cycontainer.creation import Wishes
-from cycontainer.criu.container import bring_back_bundle
-from cycontainer.criu.options import RestoreOptions
-from cycontainer.lifecycle import Container
-from cycontainer.read_config import read_bundle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.lifecycle import Container
 
 VERB = Verb(
     usage="ID",
@@ -38,6 +35,8 @@ def main(arguments: Arguments) -> int:
     if arguments.given("--detach"):
         _restore(arguments)
         return 0
+    from cycontainer.cli.foreground import Foreground
+
     with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
         container = _restore(arguments)
         assert container.process is not None  # this call made it
@@ -48,6 +47,13 @@ def main(arguments: Arguments) -> int:
 
 
 def _restore(arguments: Arguments) -> Container:
+    from cycontainer.cli.bundle import path_of  # engines probe this verb by words that are off: that costs little
+    from cycontainer.creation import Wishes
+    from cycontainer.criu.container import bring_back_bundle
+    from cycontainer.criu.options import RestoreOptions
+    from cycontainer.lifecycle import Container
+    from cycontainer.read_config import read_bundle
+
     bundle = os.path.abspath(arguments.value("--bundle", "."))
     container = Container.handle(arguments.operands[0], root=arguments.root)
     wishes = Wishes(
