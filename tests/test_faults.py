@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ from guard import left_since, snapshot
 from inject import AVAILABLE, INTERRUPTED, KILLED, Outcome, Trial
 from ordinary import UID, become
 
-from cycontainer import run
+from cycontainer import _plans, launch_pad, run
 from cycontainer.cgroup_runs import sweep
 from cycontainer.errors import Error, LaunchError
 from cycontainer.host import current
@@ -36,6 +37,12 @@ class Launches:
     def __init__(self, rootfs: str, holder: int) -> None:
         self.rootfs, self.holder = rootfs, holder
 
+    def by_name(self, way: str) -> Callable[[], int]:
+        """One of the ways; what is imported when needed, is, and kept what is kept."""
+        launch: Callable[[], int] = getattr(self, way)
+        assert (self.limited if way == "first" else launch)() == 7
+        return launch
+
     def limited(self) -> int:
         return run(PROGRAM, memory=64 << 20).returncode
 
@@ -59,6 +66,13 @@ class Launches:
 
     def time_namespace(self) -> int:
         return run(PROGRAM, config=self._document("time")).returncode
+
+    def first(self) -> int:
+        """A process's first: the plan is compiled, and the launch pad made beside that."""
+        try:
+            return run(PROGRAM).returncode
+        finally:
+            forget()
 
     def joined(self) -> int:
         return run(PROGRAM, init=False, config=self._document("joined")).returncode
@@ -91,20 +105,38 @@ def launches(busybox_rootfs: str) -> Iterator[Launches]:
             yield Launches(busybox_rootfs, int(children.read()))
 
 
+def forget() -> None:
+    """As if nothing had been launched yet."""
+    _plans._prepared.clear()
+    for descriptor, *_ in launch_pad._kept.values():
+        os.closerange(descriptor, descriptor + 1)
+        os.closerange(descriptor, descriptor + 1)  # the first may have been made to fail
+    launch_pad._kept.clear()
+
+
 def become_ordinary() -> None:
     become(UID, "/")
     current()  # looks names up, in a libc that aborts when that fails
 
 
-WAYS = ("limited", "without_init", "user_namespace", "ordinary", "stopped", "exchange", "time_namespace", "joined")
-PREPARE = {"ordinary": become_ordinary}
+WAYS = (
+    "limited",
+    "without_init",
+    "user_namespace",
+    "ordinary",
+    "stopped",
+    "exchange",
+    "time_namespace",
+    "joined",
+    "first",
+)
+PREPARE = {"ordinary": become_ordinary, "first": forget}
 
 
 @pytest.mark.parametrize("role", range(4))
 @pytest.mark.parametrize("way", WAYS)
 def test_every_system_call_may_fail(way: str, role: int, launches: Launches, request: pytest.FixtureRequest) -> None:
-    launch: Callable[[], int] = getattr(launches, way)
-    assert launch() == 7  # and what is imported when needed, is
+    launch = launches.by_name(way)
     every = request.config.getoption("--every-call")
     before, tried, problems = snapshot(), 0, []
     n = 1 if every else 1 + role
@@ -126,8 +158,7 @@ def test_every_system_call_may_fail(way: str, role: int, launches: Launches, req
 
 @pytest.mark.parametrize("way", WAYS)
 def test_ctrl_c_at_any_system_call_leaves_nothing(way: str, launches: Launches, request: pytest.FixtureRequest) -> None:
-    launch: Callable[[], int] = getattr(launches, way)
-    assert launch() == 7
+    launch = launches.by_name(way)
     before, problems, n = snapshot(), [], 1
     while (outcome := Trial(launch, 0, n, INTERRUPTED, PREPARE.get(way)).run()).call >= 0:
         problem = "it hangs" if outcome.hung else "" if not outcome.left else "left behind"
