@@ -28,6 +28,10 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("--ext-unix-sk", "datagram sockets to the host are saved and restored with --ext-unix-sk (ext_unix_sk)"),
     ("half of stream unix connection", "a stream connection to a process outside of the container cannot be saved"),
     ("Can't lookup mount", "a process holds a file that no mount of the container shows"),
+    (
+        "Too many levels of symbolic links",
+        "a standard descriptor that was opened with O_NOFOLLOW, as Python's tempfile does, cannot be replaced",
+    ),
     ("No mapping for", "the image has a mount that the configuration lacks, or has as another kind"),
     (
         "doesn't have a proper root mount",
