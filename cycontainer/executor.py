@@ -15,6 +15,7 @@ import sys
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from cycontainer._arguments import PRIVATE, check_count, check_number, path_list
+from cycontainer._by_value import dumps
 from cycontainer._task import TAG
 from cycontainer.errors import ConfigError, Error, printable
 from cycontainer.pool import Pool
@@ -185,9 +186,10 @@ class ContainerExecutor(Executor):
             print(executor.submit(pow, 2, 10).result())
 
     Each call runs in a new container, with the Python that runs here. Functions are pickled by cloudpickle (the extra
-    `executor`): those of your program by value, those of installed modules by name, so `paths` must have them. A result
-    must be plain data: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict; exact
-    types, no subclasses. With `opaque` other objects come back as `Opaque`, which may be passed to another call.
+    `executor`): those of your program's own modules by value, those of installed ones by name, so `paths` must have
+    them. A result must be plain data: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set,
+    frozenset, dict; exact types, no subclasses. With `opaque` other objects come back as `Opaque`, which may be passed
+    to another call.
 
     Nothing of a result is unpickled in this process: a hostile function can answer with wrong data, and with an
     exception of Python's own kinds, and no more.
@@ -230,6 +232,7 @@ class ContainerExecutor(Executor):
         self._cloudpickle = _import_cloudpickle()
         self._timeout, self._opaque = timeout, bool(opaque)
         program, mounts = _program(python, paths, self._cloudpickle, own_root=keywords.get("rootfs") is not None)
+        self._paths = [os.path.abspath(path) for path in paths]
         self._args = (program, "-I", "-c", _begin(paths))
         self._outline = {**keywords, "mounts": [*mounts, *keywords.get("mounts", ())]}
         self._warm = warm
@@ -305,9 +308,8 @@ class ContainerExecutor(Executor):
 
     def _pickled(self, calls: Sequence[tuple[object, ...]]) -> bytes:
         """Each call by itself, so that one that cannot be unpickled is the only one to fail."""
-        dumps = self._cloudpickle.dumps
-        pickled: bytes = dumps([dumps((self._opaque, *call)) for call in calls])
-        return pickled
+        pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
+        return dumps(self._cloudpickle, pickled, ())
 
     def _source_of(self, limits: Mapping[str, object]) -> Template | Pool:
         """What has containers with these limits, made when it is first asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pickle
@@ -28,9 +29,6 @@ IN_TMP = {path.split("/")[2] for path in PLACES if path.startswith("/tmp/")}
 def cloudpickle_is_there() -> None:
     if importlib.util.find_spec("cloudpickle") is None:
         decline("cloudpickle is not installed: pip install .[test]")
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
@@ -243,6 +241,37 @@ def test_dask_takes_it_as_its_executor() -> None:
         broken = delayed(lambda: 1 // 0)()
         with pytest.raises(ZeroDivisionError):
             broken.compute(scheduler=executor)
+
+
+PROGRAM = """
+import base64
+import helper_of_program
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def doubled(point):
+    return helper_of_program.twice(point.x), isinstance(point, Point), base64.b64encode(b"x")
+"""
+
+
+def test_the_modules_of_the_callers_program_go_along(
+    executor: ContainerExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cloudpickle
+
+    (tmp_path / "a_program.py").write_text(PROGRAM)
+    (tmp_path / "helper_of_program.py").write_text("def twice(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    program: Any = importlib.import_module("a_program")
+    registered = cloudpickle.list_registry_pickle_by_value()
+    assert executor.submit(program.doubled, program.Point(4)).result() == (8, True, b"eA==")
+    assert cloudpickle.list_registry_pickle_by_value() == registered
+    tmp_path.chmod(0o755)
+    (tmp_path / "helper_of_program.py").write_text("def twice(x):\n    return x + x + x\n")
+    with ContainerExecutor(1, paths=[str(tmp_path)]) as by_name:
+        assert by_name.submit(program.doubled, program.Point(4)).result() == (12, True, b"eA==")
 
 
 # --- as an executor

@@ -97,6 +97,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "__init__",
         "__main__",
         "_arguments",
+        "_by_value",
         "_plans",
         "_request",
         "_unit_run",
@@ -140,6 +141,7 @@ SLOW = {
     *("threading", "traceback", "typing", "unittest", "urllib"),
 }
 OWN_SUBJECT = {  # by a module's first or last name
+    "_by_value": {"threading"},
     "aio": {"asyncio"},
     "executor": {"concurrent", "threading"},
     "facts": {"re"},
