@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cycontainer.cgroup_layout import probe_layout
 from cycontainer.deletion import open_cgroup
 from cycontainer.errors import ConfigError
-from cycontainer.host import current
 from cycontainer.node import Node
 from cycontainer.read_resources import read_resources
 from cycontainer.resources import compile_resources
@@ -26,7 +26,7 @@ def update(state: State, resources: Mapping[str, Any], intel_rdt: IntelRdt | Non
         raise ConfigError("linux.intelRdt", "the container has no group of its own")
     cgroup = open_cgroup(state)
     wanted = read_resources(Node(_completed(resources, cgroup), "linux.resources"))
-    plan = compile_resources(wanted, current().cgroups, all_controllers=False)
+    plan = compile_resources(wanted, probe_layout(), all_controllers=False)
     with Undo() as undo:
         if intel_rdt is None and not state.unit:
             cgroup.update(plan)
