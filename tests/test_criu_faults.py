@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -128,6 +129,18 @@ def test_a_criu_that_dies_leaves_the_network_unlocked(one: Obedient, top: str, l
     is_whole(one)
 
 
+def test_a_criu_that_dies_with_the_container_is_told(one: Obedient, top: str) -> None:
+    def kill() -> None:
+        os.kill(one.container.pid, signal.SIGKILL)
+        kill_criu()
+
+    container = one.container
+    subject = Subject(id="one", pid=container.pid, config=container.config)
+    with pytest.raises(CriuError, match="killed by signal 9") as failure:
+        checkpoint(subject, f"{top}/images", CheckpointOptions(network_lock="nftables"), saved=kill)
+    assert failure.value.__notes__ == ["the container has ended with it"]
+
+
 def test_what_fails_when_all_is_saved_leaves_no_image(one: Obedient, top: str) -> None:
     def refuse() -> None:
         raise ZeroDivisionError
@@ -173,6 +186,9 @@ def test_a_criu_that_dies_while_it_restores(busybox_rootfs: str, images: str, to
     os.chmod(f"{top}/hook", 0o755)
     config["hooks"] = {"prestart": [{"path": f"{top}/hook"}]}
     fails_to_restore(top, config, images, CriuError, "killed by signal 9")
+    with open(f"{images}/restore.log") as file:
+        yards = set(re.findall(r"/tmp/\.criu\.mntns\.\w{6}", file.read()))
+    assert [os.path.exists(yard) for yard in yards] == [False]
 
 
 # --- the image directory

@@ -380,10 +380,24 @@ def _choose_lock(criu: Criu, subject: Subject, options: CheckpointOptions) -> st
 def _ask(criu: Criu, kind: str, request: dict[str, Any], *, dump: _Dump, subject: Subject, lock: str, log: str) -> None:
     try:
         criu.ask(kind, request, notified=dump.notified, silent=subject.idle, log=log)
-    except CriuError:
-        if dump.locked and criu.died:  # it could not do it itself
+    except CriuError as error:
+        if criu.died and _is_ending(subject):
+            error.add_note("the container has ended with it")
+        elif criu.died and dump.locked:  # it could not do it itself
             unlock(subject.pid, lock)
         raise
+
+
+def _is_ending(subject: Subject) -> bool:
+    """Whether its first process goes or has gone: criu died with its code in there, which ends in a SIGTRAP at once."""
+    try:
+        pidfd = os.pidfd_open(subject.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return _ends(pidfd, SILENCE_MS)
+    finally:
+        os.close(pidfd)
 
 
 def _open(subject: Subject) -> int:
@@ -421,17 +435,21 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
 
 
 def _await_end(pidfd: int, subject: Subject) -> None:
-    """What criu has killed is gone: readable when it has ended. Raises CheckpointError."""
-    import select
-
-    watch = select.poll()
-    watch.register(pidfd, select.POLLIN)
+    """What criu has killed is gone. Raises CheckpointError."""
     deadline = time.monotonic() + END_SECONDS
-    while not watch.poll(SILENCE_MS):
+    while not _ends(pidfd, SILENCE_MS):
         if time.monotonic() > deadline:
             raise CheckpointError(f"container {subject.id} was saved, but its first process does not end")
         if subject.idle is not None:
             subject.idle()
+
+
+def _ends(pidfd: int, timeout_ms: int) -> bool:
+    import select
+
+    watch = select.poll()
+    watch.register(pidfd, select.POLLIN)
+    return bool(watch.poll(timeout_ms))
 
 
 # --- of a container with a state

@@ -20,6 +20,7 @@ from cycontainer.criu.externals import (
     refuse_mapped_mounts,
 )
 from cycontainer.criu.images import ImageDirectory, Note, check_complete, read_descriptors, read_note
+from cycontainer.criu.log import lines_of
 from cycontainer.criu.mount_points import make_mount_points
 from cycontainer.criu.network import TABLE, bring_loopback_up, choose_lock, delete_table, hold_traffic
 from cycontainer.criu.options import (
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 LOG: Final = "restore.log"
 STATISTICS: Final = "stats-restore"  # criu's, beside the log
+MOUNT_YARD: Final = "/tmp/.criu.mntns."  # criu's, and six letters or digits
 SIGKILL: Final = 9
 
 
@@ -279,11 +281,23 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
             progress.abandon(criu.pid)
         if criu is not None and criu.died:  # else another's, who restores at the same time, would be removed
             work.remove_yards()
+            _remove_mount_yards(lines_of(f"{work.path}/{LOG}"))
         raise
     finally:
         for fd in namespaces.values():
             os.close(fd)
     return progress.pidfd
+
+
+def _remove_mount_yards(log: list[str]) -> None:
+    """Remove the directory on which a criu that died put the mounts, which went with it. Raises OSError."""
+    found = {line.partition(MOUNT_YARD)[2].partition("/")[0] for line in log}
+    for name in found:
+        try:
+            if len(name) == 6 and name.isalnum():
+                os.rmdir(MOUNT_YARD + name)
+        except FileNotFoundError:
+            continue
 
 
 def _root_group(config: Config) -> int:
