@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 from glob import glob
+from importlib.util import find_spec
 
 import pytest
+from conftest import decline
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -52,6 +54,43 @@ def test_the_build_leaves_nothing_but_its_result() -> None:
         "installed: ./bin/greet",
         "beside the sources: nothing",
         "on this machine: nothing",
+    ]
+
+
+def test_an_agents_files_stay_and_its_flood_ends() -> None:
+    lines = printed("agent_sandbox")
+    assert [line.strip() for line in lines if "status" in line or "talks" in line] == [
+        *["exit status 0"] * 2,
+        "it talks too much",
+        "exit status 0",
+    ]
+    assert {"  stdout: 45", "  stderr: that was easy"} <= {*lines}
+    assert lines[-1] == "files: answer.py, result"
+
+
+def test_what_is_ready_made_is_used_once() -> None:
+    lines = printed("ready_made")
+    assert [re.sub(r"[\d.]+ ms", "N ms", line) for line in lines] == [
+        f"{way}: N ms, HELLO, 0 marks of others, 0 other answers" for way in ("run()", "a template", "a pool")
+    ]
+
+
+def test_dasks_tasks_run_in_containers() -> None:
+    for name in ("cloudpickle", "dask"):
+        if find_spec(name) is None:
+            decline(f"{name} is not installed: pip install .[test]")
+    assert printed("dask_in_containers") == [
+        "to: 2 is: 2 words: 11",
+        "a task is process 2, and sees the homes []",
+    ]
+
+
+def test_many_at_once_and_one_that_is_cancelled() -> None:
+    assert printed("many_at_once") == [
+        "the last: 2401",
+        "number 13: too late",
+        "right: 49",
+        "and one that is spoken to: hello, hello",
     ]
 
 
