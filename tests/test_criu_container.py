@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -332,12 +334,27 @@ CONNECT = (
 )
 
 
-def test_established_connections(busybox_rootfs: str, top: str) -> None:
+@pytest.fixture(params=["iptables", "nftables"])
+def lock(request: pytest.FixtureRequest, top: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The lock that is taken by itself: nftables where there is no iptables-restore."""
+    if request.param == "iptables" and shutil.which("iptables-restore") is None:
+        pytest.skip("needs iptables")
+    if request.param == "nftables":
+        os.mkdir(f"{top}/bin")
+        for name in ("criu", "tar", "gzip"):  # all that criu runs then
+            os.symlink(str(shutil.which(name)), f"{top}/bin/{name}")
+        monkeypatch.setenv("PATH", f"{top}/bin")
+    return str(request.param)
+
+
+def test_established_connections(busybox_rootfs: str, top: str, lock: str) -> None:
     say = 'echo line >&9; until [ "$(grep -c line /tmp/out)" -gt ${n:-0} ]; do :; done; n=$((n+1)); echo $n'
     config = config_of(busybox_rootfs)
     options = {"tcp_established": True}
     said = Round(top, config).run(f"{CONNECT}; {say}", say, times=2, saving=options, restoring=options)
     assert said == ["1\n", "2\n", "3\n"]
+    with open(f"{top}/images-1/cycontainer.json") as file:
+        assert json.load(file)["network_lock"] == lock
 
 
 def test_what_needs_an_option_names_it_and_the_container_runs_on(busybox_rootfs: str, top: str) -> None:

@@ -278,6 +278,17 @@ def test_a_place_where_nothing_can_be_written(one: Obedient, path: str) -> None:
     is_whole(one)
 
 
+def test_a_file_system_that_is_read_only(one: Obedient, top: str) -> None:
+    os.mkdir(f"{top}/images")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", f"{top}/images"], check=True)
+    try:
+        with pytest.raises(ConfigError, match=r"image-path: /.*: EROFS"):
+            one.container.checkpoint(f"{top}/images")
+        is_whole(one)
+    finally:
+        subprocess.run(["umount", f"{top}/images"], check=True)
+
+
 @pytest.mark.parametrize(
     ("name", "match"),
     [
@@ -340,7 +351,6 @@ def test_an_image_of_another_machine(busybox_rootfs: str, images: str, top: str)
         {"mounts": ["/tmp/../etc"]},
         {"descriptors": ["a"]},
         {"descriptors": [1, 2, 3]},
-        {"files": None},
         {"pid": "x"},
         {"pid": 1.5},
         {"traits": []},

@@ -18,9 +18,12 @@ def top(tmp_path: object) -> str:
     return str(tmp_path)
 
 
+TIMERS = "0 1000 True\n" * 2  # no error, the interval, and what is left of the time
+
+
 def test_threads_signals_and_timers(top: str) -> None:
     before = """
-        import os, queue, signal, threading
+        import ctypes, os, queue, signal, threading, time
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
         asked, answered = queue.Queue(), queue.Queue()
         def work(n=0):
@@ -33,15 +36,20 @@ def test_threads_signals_and_timers(top: str) -> None:
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         os.kill(os.getpid(), signal.SIGUSR2)
         signal.setitimer(signal.ITIMER_REAL, 5000, 1000)
+        libc, timer, times = ctypes.CDLL(None), ctypes.c_void_p(), (ctypes.c_long * 4)(1000, 0, 5000, 0)
+        file = libc.timerfd_create(time.CLOCK_MONOTONIC, 0); libc.timerfd_settime(file, 0, times, None)
+        libc.timer_create(time.CLOCK_MONOTONIC, None, ctypes.byref(timer)); libc.timer_settime(timer, 0, times, None)
     """
     after = """
         asked.put(1); print(answered.get(), len(os.listdir("/proc/self/task")))
         left, interval = signal.getitimer(signal.ITIMER_REAL)
         print(3000 < left <= 5000, interval, signal.getsignal(signal.SIGUSR1).name, *signal.sigpending())
+        for get, which in ((libc.timerfd_gettime, file), (libc.timer_gettime, timer)):
+            print(get(which, times), times[0], 3000 < times[2] <= 5000)
         os.kill(os.getpid(), signal.SIGALRM); print(*caught); caught.clear()
     """
     said = Round(top, python_config(f"{top}/root")).run(python(before), python(after), times=2)
-    assert said[1:] == [f"{n} 2\nTrue 1000.0 SIG_IGN 12\nalarm\n" for n in (2, 3)]
+    assert said[1:] == [f"{n} 2\nTrue 1000.0 SIG_IGN 12\n{TIMERS}alarm\n" for n in (2, 3)]
 
 
 def test_descriptors(top: str) -> None:

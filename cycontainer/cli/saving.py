@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer.cli.verb import Arguments, Option
-from cycontainer.criu.options import CGROUP_WORDS
-from cycontainer.criu.rpc import NETWORK_LOCKS
+from cycontainer.criu.rpc import CGROUP_MODES, NETWORK_LOCKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +20,9 @@ OPTIONS = (
     Option(names=("--shell-job",), help="its terminal is the caller's"),
     Option(names=("--lazy-pages",), help="the memory follows when it is needed, from a criu lazy-pages daemon"),
     Option(names=("--file-locks",), help="file locks are saved"),
-    Option(names=("--manage-cgroups-mode",), value="MODE", choices=CGROUP_WORDS, help="soft, full, strict or ignore"),
+    Option(
+        names=("--manage-cgroups-mode",), value="MODE", choices=tuple(CGROUP_MODES), help="soft, full, strict or ignore"
+    ),
     Option(names=("--empty-ns",), value="KIND", help="network: nothing of it is saved; it is always so"),
     Option(names=("--auto-dedup",), help="memory that is saved, or restored, is taken out of the older images"),
     Option(names=("--network-lock",), value="METHOD", choices=tuple(NETWORK_LOCKS), help="iptables, nftables or skip"),

@@ -423,11 +423,10 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
         mounts=names,
         traits=traits_of(subject.config),
         descriptors=keys,
-        files=files,
         pre_dump=pre_dump,
         pid=subject.pid,
     )
-    write_note(images, note)
+    write_note(images, note, files)
     words = [f"mnt[{where}]:{name}" for where, name in sorted(mounts.items())]
     words += namespaces
     words += sorted({key for key in keys if key and not key.startswith("pipe:")})

@@ -41,7 +41,6 @@ class Note(Record):
         mounts: the names of the mounts that come from outside.
         traits: what the configuration had that one for a restore has to have, too (`externals.traits_of`).
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
-        files: where those led to.
         pre_dump: there is nothing but memory.
         pid: the first process's, then: before 4.1 criu names its nftables table after it, and does not find it again.
     """
@@ -52,7 +51,6 @@ class Note(Record):
     mounts: tuple[str, ...] = ()
     traits: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # nobody changes it
     descriptors: tuple[str, ...] = ("", "", "")
-    files: tuple[str, ...] = ("", "", "")
     pre_dump: bool = False
     pid: int = 0
 
@@ -187,9 +185,9 @@ def _is_image(name: str) -> bool:
     return name.endswith(".img") or name in OTHERS
 
 
-def write_note(directory: ImageDirectory, note: Note) -> None:
-    """Raises ConfigError."""
-    directory.write(DESCRIPTORS, list(note.files))
+def write_note(directory: ImageDirectory, note: Note, files: tuple[str, ...]) -> None:
+    """Write both files; `files` is where the first process's 0, 1 and 2 lead. Raises ConfigError."""
+    directory.write(DESCRIPTORS, list(files))
     names = {name: getattr(note, name) for name in type(note).fields}
     directory.write(NOTE, {"version": VERSION, **names})
 
@@ -242,7 +240,6 @@ def read_note(directory: ImageDirectory) -> Note | None:
             mounts=_places(found["mounts"]),
             traits=_traits(found["traits"]),
             descriptors=_texts(found["descriptors"], 3),
-            files=_texts(found["files"], 3),
             pre_dump=found["pre_dump"] is True,
             pid=_number(found["pid"]),
         )

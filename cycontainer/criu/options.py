@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 CLONE_NEWNET: Final = 0x40000000
 MODULES: Final = {"apparmor": "AppArmor", "selinux": "SELinux"}
-CGROUP_WORDS: Final = ("ignore", "soft", "full", "strict")
 EMPTY_NAMESPACES: Final = {"network": CLONE_NEWNET}
 
 
@@ -91,8 +90,8 @@ class RestoreOptions(Record):
 
 def cgroup_mode(name: str) -> int:
     """criu's number of a --manage-cgroups-mode. Raises ConfigError."""
-    if name not in CGROUP_WORDS:
-        raise ConfigError("manage-cgroups-mode", f"{name!r} is none of {', '.join(CGROUP_WORDS)}")
+    if name not in CGROUP_MODES:
+        raise ConfigError("manage-cgroups-mode", f"{name!r} is none of {', '.join(CGROUP_MODES)}")
     return CGROUP_MODES[name]
 
 

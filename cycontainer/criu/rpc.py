@@ -27,20 +27,18 @@ LONGEST_VARINT: Final = 10
 REQUESTS: Final = {  # criu_req_type
     "DUMP": 1,
     "RESTORE": 2,
-    "PRE_DUMP": 4,
-    "PAGE_SERVER": 5,
     "NOTIFY": 6,
     "FEATURE_CHECK": 9,
     "VERSION": 10,
     "SINGLE_PRE_DUMP": 13,
 }
-CGROUP_MODES: Final = {"ignore": 0, "cgroup-none": 1, "props": 2, "soft": 3, "full": 4, "strict": 5, "default": 6}
+CGROUP_MODES: Final = {"ignore": 0, "soft": 3, "full": 4, "strict": 5}
 NETWORK_LOCKS: Final = {"iptables": 1, "nftables": 2, "skip": 3}
 
 _MOUNT = {"key": (1, TEXT), "val": (2, TEXT)}
 _CGROUP_ROOT = {"ctrl": (1, TEXT), "path": (2, TEXT)}
 _INHERITED = {"key": (1, TEXT), "fd": (2, INTEGER)}
-_NAMESPACE = {"ns": (1, TEXT), "ns_file": (2, TEXT), "extra_opt": (3, TEXT)}
+_NAMESPACE = {"ns": (1, TEXT), "ns_file": (2, TEXT)}
 _PAGE_SERVER = {"address": (1, TEXT), "port": (2, INTEGER), "pid": (3, INTEGER), "fd": (4, INTEGER)}
 _FEATURES = {"mem_track": (1, BOOLEAN), "lazy_pages": (2, BOOLEAN), "pidfd_store": (3, BOOLEAN)}
 OPTIONS: Final[Schema] = {
@@ -67,7 +65,6 @@ OPTIONS: Final[Schema] = {
     "cg_root": (25, [_CGROUP_ROOT]),
     "rst_sibling": (26, BOOLEAN),
     "inherit_fd": (27, [_INHERITED]),
-    "skip_mnt": (31, [TEXT]),
     "manage_cgroups_mode": (34, INTEGER),
     "external": (37, [TEXT]),
     "empty_ns": (38, INTEGER),

@@ -45,7 +45,6 @@ SOCKET: Final = 3  # criu's end of the socket, in criu
 FIRST_INHERITED: Final = 4
 ATTEMPTS: Final = {
     "DUMP": "checkpoint",
-    "PRE_DUMP": "pre-dump",
     "SINGLE_PRE_DUMP": "pre-dump",
     "RESTORE": "restore",
     "FEATURE_CHECK": "look at this kernel",
@@ -204,7 +203,7 @@ class Criu:
         self._silent = silent
         answer = self._one(kind, {"opts": options}, notified=notified, log=log)
         code = self._end()
-        if code and kind != "PRE_DUMP":  # which waits for a dump, and does not like it when none comes
+        if code:
             self.died = True
             raise _failure(kind, _ended(code), log)
         return answer
