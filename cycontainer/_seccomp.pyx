@@ -68,19 +68,6 @@ cdef dict ARCHITECTURES = {"x86_64": ("x86_64", "x86", "x32"), "aarch64": ("aarc
 # From here on numbers are no new calls: x32's, and the few that only ARM has.
 cdef dict OWN_NUMBERS = {"x86_64": X32_BIT, "arm": 0x0F0000}
 
-# i386 has two calls whose first argument says which call is meant, and whose others lie in memory or elsewhere:
-# number, and what it stands for. linux/net.h; linux/ipc.h.
-cdef tuple MULTIPLEXERS = (
-    ("socketcall", 102, {name: number for number, name in enumerate((
-        "socket bind connect listen accept getsockname getpeername socketpair send recv sendto recvfrom shutdown "
-        "setsockopt getsockopt sendmsg recvmsg accept4 recvmmsg sendmmsg"
-    ).split(), 1)}),
-    ("ipc", 117, {
-        "semop": 1, "semget": 2, "semctl": 3, "semtimedop": 4, "msgsnd": 11, "msgrcv": 12, "msgget": 13, "msgctl": 14,
-        "shmat": 21, "shmdt": 22, "shmget": 23, "shmctl": 24,
-    }),
-)
-
 cdef dict _kept = {}              # (Seccomp, machine, libseccomp's version): program
 
 
@@ -239,7 +226,7 @@ cdef bint _exists(str architecture, str name, int number):
 
 
 cdef bint _is_multiplexed(str architecture, str name):
-    return architecture == "x86" and any([name in calls for _, _, calls in MULTIPLEXERS])
+    return architecture == "x86" and any([name in calls for _, _, calls in tables.MULTIPLEXERS])
 
 
 cdef bytes _compiled(str architecture, uint32_t default, list flattened, dict numbers):
@@ -385,27 +372,34 @@ cdef bytes _part(str architecture, uint32_t default, list flattened, dict number
         start += _jump(JUMP_IF_LEAST, OWN_NUMBERS[architecture], 2, 0)
     if last >= 0:
         start += _jump(JUMP_IF_ABOVE, last, 0, 1) + _jump(RETURN, RETURN_ENOSYS, 0, 0)
+    plain = _plain_calls(architecture, flattened, numbers)
     if architecture == "x86":
-        start += _hidden_calls(default, flattened)
+        start += _hidden_calls(default, flattened, plain)
     own = _own_calls(architecture, flattened, numbers)
     start += b"".join([_alternatives(architecture, numbers[name], default, rules) for name, rules in own.items()])
     others = [rule for rule in flattened if rule[1] not in own]
-    plain = _plain_calls(architecture, others, numbers)
     program = start + _compiled(architecture, default, [rule for rule in others if rule[1] not in plain], numbers)
-    answers = {numbers[name]: action for name, action in plain.items()}
+    answers = {_own_number(name, numbers): action for name, action in plain.items()}
+    answers.pop(UNKNOWN_CALL, None)
     tree = as_tree(program, _token("x86_64" if architecture == "x32" else architecture), answers)    # they share it
     return tree if tree is not None else start + _compiled(architecture, default, others, numbers)
 
 
 cdef dict _plain_calls(str architecture, list flattened, dict numbers):
-    """What is done for the calls with one rule and no conditions: libseccomp takes 10 us for each, and is not asked."""
-    rules = {}
+    """What is done for the calls with one rule and no conditions: libseccomp takes 10 us for each, and is not asked.
+
+    i386's multiplexers, and what they stand for when the profile names them, it joins itself.
+    """
+    rules, left = {}, set()
     for rule in flattened:
         rules.setdefault(numbers.get(rule[1], UNKNOWN_CALL), []).append(rule)
+    for multiplexer, _, calls in tables.MULTIPLEXERS:
+        left.add(multiplexer)
+        if architecture == "x86" and any([rule[1] == multiplexer for rule in flattened]):
+            left.update(calls)
     return {
         each[0][1]: each[0][0] for number, each in rules.items()
-        if number >= 0 and len(each) == 1 and not each[0][2] and each[0][1] not in ("socketcall", "ipc")
-        and not _is_multiplexed(architecture, each[0][1])
+        if len(each) == 1 and not each[0][2] and each[0][1] not in left and _exists(architecture, each[0][1], number)
     }
 
 
@@ -420,7 +414,14 @@ cdef int _last_call(str architecture, uint32_t default, dict numbers):
     if default >> 16 != 0x0005 or default == RETURN_ENOSYS:
         return -1
     limit = OWN_NUMBERS.get(architecture, 2**31)
-    return max([number for number in numbers.values() if 0 <= number < limit], default=-1)
+    found = [_own_number(name, numbers) for name in numbers]
+    return max([number for number in found if 0 <= number < limit], default=-1)
+
+
+cdef int _own_number(str name, dict numbers):
+    """The number, where libseccomp has one below 0 for what a multiplexer stands for; UNKNOWN_CALL: it has none."""
+    cdef int number = numbers[name]
+    return number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
 
 
 cdef dict _own_calls(str architecture, list flattened, dict numbers):
@@ -471,23 +472,22 @@ cdef bytes _condition(bint wide, condition, int rest):
     return made
 
 
-cdef bytes _hidden_calls(uint32_t default, list flattened):
-    """Judge the calls of i386's multiplexers whose conditions cannot be seen there: the stricter answer is given.
+cdef bytes _hidden_calls(uint32_t default, list flattened, dict plain):
+    """Judge i386's multiplexers; for a call whose conditions cannot be seen there, by the stricter answer.
 
     libseccomp leaves the conditions out, so that "socket, but not AF_VSOCK" would allow all sockets to `socketcall`. A
     profile that names the multiplexer itself has decided for it, and is obeyed.
     """
     made = b""
-    for multiplexer, number, calls in MULTIPLEXERS:
-        strictest = {}
+    for multiplexer, number, calls in tables.MULTIPLEXERS:
+        strictest = {name: action for name, action in plain.items() if name in calls}
         for action, name, conditions in flattened:
             if name in calls and conditions:
                 strictest[name] = min(strictest.get(name, default), action, key=_strictness)
-        if not strictest or any(name == multiplexer for _, name, _ in flattened):
+        if not strictest or any([name == multiplexer for _, name, _ in flattened]):
             continue
         answers = b"".join([
-            _jump(JUMP_IF_EQUAL, calls[name], 0, 1) + _jump(RETURN, answer, 0, 0)
-            for name, answer in strictest.items()
+            _jump(JUMP_IF_EQUAL, calls[name], 0, 1) + _jump(RETURN, strictest[name], 0, 0) for name in strictest
         ])
         restore = _jump(LOAD, NUMBER_AT, 0, 0)
         judge = _jump(LOAD, ARGUMENTS_AT, 0, 0) + answers + restore      # the low half: i386 has no other

@@ -252,3 +252,26 @@ def signal_number(text: str) -> int | None:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 3
+
+
+# i386 has two calls whose first argument says which call is meant, and whose others lie in memory or elsewhere: number,
+# and what it stands for. Most of that has come as calls of its own later. linux/net.h; linux/ipc.h; syscall_32.tbl.
+_SOCKET_CALLS: Final = (
+    *("socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv"),
+    *("sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg"),
+    "sendmmsg",
+)
+_IPC_CALLS: Final = {
+    **{"semop": 1, "semget": 2, "semctl": 3, "semtimedop": 4, "msgsnd": 11, "msgrcv": 12, "msgget": 13, "msgctl": 14},
+    **{"shmat": 21, "shmdt": 22, "shmget": 23, "shmctl": 24},
+}
+MULTIPLEXERS: Final = (
+    ("socketcall", 102, {name: number for number, name in enumerate(_SOCKET_CALLS, 1)}),
+    ("ipc", 117, _IPC_CALLS),
+)
+MULTIPLEXED_ALONE: Final = {
+    **{"recvmmsg": 337, "sendmmsg": 345, "socket": 359, "socketpair": 360, "bind": 361, "connect": 362, "listen": 363},
+    **{"accept4": 364, "getsockopt": 365, "setsockopt": 366, "getsockname": 367, "getpeername": 368, "sendto": 369},
+    **{"sendmsg": 370, "recvfrom": 371, "recvmsg": 372, "shutdown": 373, "semget": 393, "semctl": 394, "shmget": 395},
+    **{"shmctl": 396, "shmat": 397, "shmdt": 398, "msgget": 399, "msgsnd": 400, "msgrcv": 401, "msgctl": 402},
+}

@@ -265,6 +265,16 @@ def test_what_cannot_be_seen_through_socketcall_is_refused() -> None:
         assert under(DEFAULT, lambda: int80(102, 1, 0)) == -errno.EPERM
 
 
+def test_what_has_no_conditions_is_answered_alike_by_itself_and_through_its_multiplexer() -> None:
+    rules = (rule("bind", "ALLOW"), rule("send", "ERRNO", 97), rule("shmget", "KILL_PROCESS"))
+    program = compile_filter(allows(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64")
+    assert answer(program, I386, 102, 2) == answer(program, I386, 361) == ALLOW
+    assert answer(program, I386, 102, 9) == ERRNO | 97  # send(2) is nothing by itself there
+    assert answer(program, I386, 117, 23) == answer(program, I386, 395) == KILL_PROCESS
+    assert answer(program, I386, 102, 3) == answer(program, I386, 362) == ERRNO | errno.EPERM
+    assert answer(program, I386, 396) == ERRNO | errno.ENOSYS  # newer than all that is named
+
+
 def test_a_profile_that_names_socketcall_decides_for_it() -> None:
     rules = (rule("socketcall", "ALLOW"), rule("socket", "ALLOW", None, where(0, "NE", 40)))
     assert answer(compile_filter(allows(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64"), I386, 102, 1) == ALLOW
