@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cycontainer import run
 from cycontainer.errors import (
     ConfigError,
     ContainerError,
@@ -32,7 +34,7 @@ def root(tmp_path: object) -> Iterator[str]:
     yield f"{tmp_path}/states"
 
 
-def config_of(rootfs: str, *args: str, **linux: object) -> dict[str, object]:
+def config_of(rootfs: str, *args: str, **linux: object) -> dict[str, Any]:
     config = default_config()
     config["root"]["path"] = rootfs
     config["process"]["args"] = list(args)
@@ -51,6 +53,19 @@ def test_it_is_created_started_and_deleted(busybox_rootfs: str, root: str) -> No
         assert container.process.communicate()[0] == b"hello\n"
         assert (container.process.returncode, container.status) == (3, "stopped")
     assert os.listdir(root) == []
+
+
+def test_a_filter_without_clone3_stops_no_exec_and_no_run(busybox_rootfs: str, root: str) -> None:
+    """Docker's is one, and without no_new_privs it is loaded before the program's process is made."""
+    rules = [{"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS}]
+    config = config_of(busybox_rootfs, "sleep", "100", seccomp={"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})
+    config["process"]["noNewPrivileges"] = False
+    with Container.create("one", config, root=root, stdin=DEVNULL, stdout=PIPE) as container:
+        container.start()
+        with container.exec(["echo", "beside it"], stdin=DEVNULL, stdout=PIPE) as process:
+            assert process.communicate()[0] == b"beside it\n"
+        container.kill()
+    assert run(["echo", "under pid 1"], config=config, timeout=60).stdout == b"under pid 1\n"
 
 
 def test_programs_that_several_threads_start_at_once_are_each_its_own(busybox_rootfs: str, root: str) -> None:

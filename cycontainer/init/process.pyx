@@ -153,16 +153,12 @@ cdef long introduce_oneself(State *state) noexcept nogil:
 cdef long clone_on(State *state, long flags) noexcept nogil:
     """Go on in a child that is our sibling, in new namespaces or those that were joined for it.
 
-    This process stays until the launcher ends it, which has heard of the other by then, or until that has died.
+    This process stays until the launcher ends it, which has heard of the other by then, or until that has died. Not by
+    clone3: a filter cannot read its flags, so Docker's answers it with ENOSYS; and one may be on us already.
     """
-    cdef clone_arguments args
     cdef poll_entry entries[2]
     cdef int pidfd = -1
-    cdef long result
-    args.flags, args.pidfd = CLONE_PARENT | CLONE_PIDFD | flags, <unsigned long> &pidfd
-    args.child_tid = args.parent_tid = args.exit_signal = args.stack = args.stack_size = args.tls = 0
-    args.set_tid = args.set_tid_size = args.cgroup = 0
-    result = sys2(NR_clone3, <long> &args, sizeof(args))
+    cdef long result = sys5(NR_clone, CLONE_PARENT | CLONE_PIDFD | flags, 0, <long> &pidfd, 0, 0)
     if result < 0:
         return result
     if result == 0:
@@ -336,16 +332,12 @@ cdef int program_side(void *state) noexcept nogil:
 
 
 cdef long fork_program(State *state, long lingers) noexcept nogil:
-    """The child goes on with the plan; we stay and stand by. Returns only on failure."""
-    cdef clone_arguments args
+    """The child goes on with the plan; we stay and stand by. Returns only on failure. By clone, as `clone_on`."""
     cdef long program, at = state.at
     cdef long result = fresh_dispositions()       # also of UNEXECUTED
     if result < 0:
         return result
-    args.flags, args.exit_signal = CLONE_VM | CLONE_VFORK, UNEXECUTED
-    args.stack, args.stack_size = <unsigned long> program_stack, sizeof(program_stack)
-    args.pidfd = args.child_tid = args.parent_tid = args.tls = args.set_tid = args.set_tid_size = args.cgroup = 0
-    program = clone_onto_stack(&args, sizeof(args), program_side, state)
+    program = fork_onto_stack(CLONE_VM | CLONE_VFORK | UNEXECUTED, program_stack + sizeof(program_stack), program_side, state)
     if program < 0:
         return program
     result = 126 if state.failed else stand_by(state, program, lingers)

@@ -147,8 +147,7 @@ struct filter_program { /* seccomp(2) */
 };
 
 /* clone3(2); with a stack of its own, the child starts in run(argument) there and exits with what that returns. */
-static inline long clone_onto_stack(struct clone_arguments *args, unsigned long size, int (*run)(void *),
-                                    void *argument) {
+static inline long begin_onto_stack(long number, long first, long second, int (*run)(void *), void *argument) {
 #if defined(__x86_64__)
     register void *r8 __asm__("r8") = (void *)run;
     register void *r9 __asm__("r9") = argument;
@@ -165,13 +164,13 @@ static inline long clone_onto_stack(struct clone_arguments *args, unsigned long 
                      "syscall\n"
                      "1:"
                      : "=a"(r)
-                     : "0"((long)__NR_clone3), "D"(args), "S"(size), "r"(r8), "r"(r9)
+                     : "0"(number), "D"(first), "S"(second), "r"(r8), "r"(r9)
                      : "rcx", "r11", "rdx", "r10", "memory", "cc");
     return r;
 #else
-    register long x8 __asm__("x8") = __NR_clone3;
-    register long x0 __asm__("x0") = (long)args;
-    register long x1 __asm__("x1") = (long)size;
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = first;
+    register long x1 __asm__("x1") = second;
     register void *x9 __asm__("x9") = (void *)run;
     register void *x10 __asm__("x10") = argument;
     __asm__ volatile("svc 0\n\t"
@@ -187,6 +186,16 @@ static inline long clone_onto_stack(struct clone_arguments *args, unsigned long 
                      : "memory", "cc");
     return x0;
 #endif
+}
+
+static inline long clone_onto_stack(struct clone_arguments *args, unsigned long size, int (*run)(void *),
+                                    void *argument) {
+    return begin_onto_stack(__NR_clone3, (long)args, (long)size, run, argument);
+}
+
+/* clone(2), for where a filter answers clone3 with ENOSYS; flags of memory and signals only. */
+static inline long fork_onto_stack(unsigned long flags, void *top, int (*run)(void *), void *argument) {
+    return begin_onto_stack(__NR_clone, (long)flags, (long)top, run, argument);
 }
 
 /* --- of copyup.pyx ------------------------------------------------------------------------------------------------ */

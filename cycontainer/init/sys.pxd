@@ -14,6 +14,7 @@ cdef extern from "sys.h" nogil:
         unsigned long flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size
         unsigned long cgroup
     long clone_onto_stack(clone_arguments *args, unsigned long size, int (*run)(void *) noexcept nogil, void *argument)
+    long fork_onto_stack(unsigned long flags, void *top, int (*run)(void *) noexcept nogil, void *argument)
     struct open_how_:
         unsigned long flags, mode, resolve
     struct mount_attributes:
@@ -72,6 +73,7 @@ cdef extern from "sys.h" nogil:
     long NR_pidfd_send_signal "__NR_pidfd_send_signal"
     long NR_chdir "__NR_chdir"
     long NR_chroot "__NR_chroot"
+    long NR_clone "__NR_clone"
     long NR_clone3 "__NR_clone3"
     long NR_close "__NR_close"
     long NR_close_range "__NR_close_range"
