@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from glob import glob
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from elf import PT_INTERP, program_headers
@@ -166,6 +167,13 @@ def decline(reason: str) -> None:
 def has_limits() -> bool:
     """Whether cgroups limit anything, whatever their version."""
     return any(each.controllers for each in current().cgroups.all)
+
+
+def lacks(program: str) -> NoReturn:
+    """Skip: it is not here. But where changes are tested, `./bootstrap test` has installed it if apt-get is there."""
+    if os.environ.get("CI") == "true" and shutil.which("apt-get") and os.uname().machine == "x86_64":
+        pytest.fail(f"needs {program}", pytrace=False)
+    pytest.skip(f"needs {program}")
 
 
 def has_controllers() -> bool:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import decline
 from oci_command import COMMAND, ROOT, Oci, gone
 
 from cycontainer.cli.__main__ import VERBS
@@ -271,7 +272,7 @@ def test_the_version_names_the_commit_and_the_specification(oci: Oci) -> None:
 )
 def test_the_module_and_the_installed_command_are_the_same(command: list[str]) -> None:
     if not os.path.exists(command[0]):
-        pytest.skip("cycontainer is not installed in this environment")
+        decline("cycontainer is not installed in this environment")
     done = subprocess.run([*command, "--version"], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("cycontainer version")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import lacks
 from oci_command import COMMAND, Oci
 
 pytestmark = [pytest.mark.root, pytest.mark.criu, pytest.mark.slow]
@@ -30,7 +31,7 @@ def oci(tmp_path: object, busybox_rootfs: str) -> Iterator[Oci]:
 
 def test_a_container_of_runc_goes_on_with_us(oci: Oci) -> None:
     if shutil.which("runc") is None or shutil.which("iptables-restore") is None:
-        pytest.skip("needs runc and iptables")
+        lacks("runc, and iptables")
     runc = ["runc", "--root", f"{oci.bundle}/runc"]
     null = subprocess.DEVNULL
     subprocess.run(
@@ -56,7 +57,7 @@ def count_of(text: bytes) -> int:
 
 def test_a_container_of_ours_goes_on_with_runc(oci: Oci) -> None:
     if shutil.which("runc") is None or shutil.which("iptables-restore") is None:
-        pytest.skip("needs runc and iptables")
+        lacks("runc, and iptables")
     runc, images = ["runc", "--root", f"{oci.bundle}/runc", "--log", f"{oci.bundle}/log"], f"{oci.bundle}/images"
     reader, writer = os.pipe()
     pipes: dict[str, Any] = {"stdin": reader, "stdout": writer, "stderr": writer}  # what runc finds again, too

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import lacks
 from saved import Obedient, config_of, namespaces
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
@@ -81,5 +82,5 @@ def holder(attach: str) -> Iterator[int]:
 @pytest.mark.parametrize("lock", ["nftables", "iptables"])
 def test_a_device_of_a_namespace_that_is_joined(busybox_rootfs: str, top: str, holder: int, lock: str) -> None:
     if lock == "iptables" and shutil.which("iptables-restore") is None:
-        pytest.skip("needs iptables")
+        lacks("iptables")
     survives(config_of(busybox_rootfs, namespaces=namespaces(network=f"/proc/{holder}/ns/net")), top)

@@ -9,6 +9,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from glob import glob
@@ -17,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import decline, lacks
 from documented import blocks, console_fails, python_fails, text_of
-from oci_command import COMMAND
+from oci_command import COMMAND, PATIENCE
 from test_engines import LIMITS, Podman
 from test_engines import podman as podman
 
@@ -27,7 +30,7 @@ PAGES = sorted(os.path.relpath(path, f"{ROOT}/docs") for path in glob(f"{ROOT}/d
 PAGES = [page for page in PAGES if not page.startswith("_made/")]
 ORDINARY = ["index.md", "tutorial.md", "howto/ci.md", "howto/notebooks.md", "howto/agent.md", "howto/dask-ray.md"]
 NEED_ROOT = ["howto/judge.md"]  # for limits
-ENGINES = ["howto/podman.md"]
+ENGINES = ["howto/docker.md", "howto/podman.md"]
 ELSEWHERE = ["checkpoint.md"]  # its calls, with a container, are those of test_criu_container.py and test_snapshot.py
 READ_ONLY_LANGUAGES = {"sh", "toml", "json", "yaml", "text"}
 
@@ -114,10 +117,57 @@ def of_kind(kind: str, name: str) -> list[Any]:
     return [readers[kind](block.text) for block in blocks(page(name), kind)]  # type: ignore[misc]  # none is None
 
 
-def test_dockers_fragment_is_complete() -> None:
-    (settings,) = of_kind("json", "howto/docker.md")
-    assert os.path.isabs(settings["runtimes"]["cycontainer"]["path"])
-    assert "--runtime=cycontainer" in text_of(page("howto/docker.md"))
+# A daemon writes to /etc/docker and /run, whatever it is told, and mounts what it leaves.
+DOCKERS_MOUNTS = (
+    "mount -t overlay -o lowerdir=/etc,upperdir={top}/etc,workdir={top}/work overlay /etc; mount -t tmpfs run /run"
+)
+
+
+@pytest.fixture
+def docker_here(place: Path, busybox_rootfs: str) -> Iterator[Path]:
+    """`docker` with a daemon of the tests' own that has the page's fragment, but for the path; and its image."""
+    if not shutil.which("dockerd"):
+        lacks("dockerd: apt-get install docker.io")
+    (settings,) = blocks(page("howto/docker.md"), "json")
+    (place / "daemon.json").write_text(settings.text.replace("/usr/local/bin/cycontainer", COMMAND[0]))
+    top = tempfile.mkdtemp(prefix="docker-", dir="/var/tmp")  # a socket's path has at most 107 letters
+    for name in ("etc", "work"):
+        os.mkdir(f"{top}/{name}")
+    ours = {"config-file": f"{place}/daemon.json", "data-root": f"{top}/data", "exec-root": f"{top}/run"}
+    ours |= {"pidfile": f"{top}/pid", "host": f"unix://{top}/socket", "exec-opt": "native.cgroupdriver=cgroupfs"}
+    ours |= {
+        "storage-driver": "vfs",
+        "bridge": "none",
+        "iptables": "false",
+        "ip6tables": "false",
+        "ip-forward": "false",
+    }
+    start = shlex.join(["exec", "dockerd", *(f"--{name}={value}" for name, value in ours.items())])
+    words = ["unshare", "--mount", "sh", "-euc", f"{DOCKERS_MOUNTS.format(top=top)}; {start}"]
+    program = place / "bin/docker"
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("docker")} --host unix://{top}/socket "$@"\n')
+    program.chmod(0o755)
+    with open(f"{top}/log", "w") as log:
+        daemon = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while subprocess.run([program, "version"], capture_output=True).returncode:
+            assert daemon.poll() is None and time.monotonic() < deadline, text_of(f"{top}/log")
+            time.sleep(0.1)
+        image = subprocess.run(["tar", "-C", busybox_rootfs, "-c", "."], check=True, capture_output=True).stdout
+        subprocess.run([program, "import", "-", "busybox"], input=image, check=True, capture_output=True)
+        yield place
+    finally:
+        daemon.terminate()
+        daemon.wait(PATIENCE)
+        shutil.rmtree(top)
+
+
+@pytest.mark.root
+@pytest.mark.engine
+def test_docker_takes_it_as_the_page_says(docker_here: Path) -> None:
+    for block in blocks(page("howto/docker.md"), "console"):
+        assert not console_fails(block, str(docker_here), environment(docker_here)), f"line {block.line}"
 
 
 def test_the_fragments_for_kubernetes_name_one_another() -> None:
@@ -139,7 +189,7 @@ def test_the_fragments_for_kubernetes_name_one_another() -> None:
 @pytest.mark.engine
 def test_containerd_reads_its_fragment(tmp_path: Path) -> None:
     if not shutil.which("containerd"):
-        pytest.skip("needs containerd")
+        lacks("containerd")
     (tmp_path / "config.toml").write_text(blocks(page("howto/kubernetes.md"), "toml")[0].text)
     command = ["containerd", "--config", str(tmp_path / "config.toml"), "config", "dump"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -187,7 +237,7 @@ def test_the_reference_has_every_public_name() -> None:
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     if not all(find_spec(name) for name in ("sphinx", "furo", "myst_parser")):
-        pytest.skip("needs the extra docs")
+        decline("needs the extra docs")
     command = [
         sys.executable,
         "-m",

@@ -21,6 +21,7 @@ from glob import glob
 from pathlib import Path
 
 import pytest
+from conftest import lacks
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -56,7 +57,7 @@ class Podman:
 @pytest.fixture(scope="module")
 def podman(busybox_rootfs: str) -> Iterator[Podman]:
     if not shutil.which("podman"):
-        pytest.skip("needs podman")
+        lacks("podman")
     directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/var/tmp"))  # a run root has at most 50 letters
     with tarfile.open(directory / "image.tar", "w") as archive:
         archive.add(busybox_rootfs, ".")
@@ -166,7 +167,7 @@ def test_podman_moves_a_container_in_an_archive(podman: Podman, tmp_path: Path) 
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The words that call ctr on a containerd of ours."""
     if not shutil.which("containerd"):
-        pytest.skip("needs containerd")
+        lacks("containerd")
     directory = tmp_path_factory.mktemp("containerd")
     left_out = (
         "grpc.v1.cri",

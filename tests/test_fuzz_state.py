@@ -11,6 +11,7 @@ from glob import glob
 from pathlib import Path
 
 import pytest
+from conftest import lacks
 from oci_command import ROOT
 
 from cycontainer.errors import StateError
@@ -49,7 +50,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> str:
     flags = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", *include]
     done = subprocess.run(["cc", *flags, f"{ROOT}/tests/fuzz_state.c", "-o", made], capture_output=True, text=True)
     if "cannot find" in done.stderr and "san" in done.stderr:
-        pytest.skip("this compiler has no sanitizers")
+        lacks("the compiler's sanitizers")
     assert done.returncode == 0, done.stderr
     return made
 
@@ -134,7 +135,7 @@ def test_what_a_fuzzer_has_found_interesting_is_read_within_bounds(reader: str, 
 @pytest.mark.slow
 def test_a_fuzzer_finds_nothing_in_half_a_minute(tmp_path: Path) -> None:
     if shutil.which("clang") is None:
-        pytest.skip("needs clang")
+        lacks("clang")
     flags = ["-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-DFUZZER", *with_facts(tmp_path)]
     subprocess.run(["clang", *flags, f"{ROOT}/tests/fuzz_state.c", "-o", f"{tmp_path}/fuzzer"], check=True)
     os.mkdir(tmp_path / "new")

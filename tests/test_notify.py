@@ -34,8 +34,8 @@ def receive(manager: socket.socket, seen: list[bytes]) -> None:
 
 def test_readiness_is_passed_on_and_nothing_else(busybox_rootfs: str, tmp_path: Path) -> None:
     config = config_of("/", "/usr/bin/python3", "-I", "-c", TELL)
-    config["root"]["readonly"] = True  # type: ignore[index]  # a document
-    config["mounts"].append({"destination": "/run", "type": "tmpfs", "source": "tmpfs"})  # type: ignore[attr-defined]
+    config["root"]["readonly"] = True
+    config["mounts"].append({"destination": "/run", "type": "tmpfs", "source": "tmpfs"})
     seen: list[bytes] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"{tmp_path}/manager")

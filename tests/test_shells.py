@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import decline
+from conftest import decline, lacks
 from oci_command import COMMAND, Oci
 
 from cycontainer.cli.__main__ import GLOBAL, LIFE, VERBS
@@ -30,7 +30,7 @@ def made(script: str, *words: str) -> str:
 def needs(program: str) -> str:
     found = shutil.which(program)
     if found is None:
-        pytest.skip(f"no {program} here")
+        lacks(program)
     return found
 
 

@@ -34,8 +34,8 @@ def read_all(terminal: int) -> bytes:
 
 def terminal_config(rootfs: str, script: str) -> dict[str, object]:
     config = config_of(rootfs, "sh", "-c", script)
-    config["process"]["terminal"] = True  # type: ignore[index]  # a document
-    config["process"]["consoleSize"] = {"height": 33, "width": 77}  # type: ignore[index]
+    config["process"]["terminal"] = True
+    config["process"]["consoleSize"] = {"height": 33, "width": 77}
     return config
 
 
