@@ -18,6 +18,7 @@ from cycontainer.resources import CgroupPlan, HierarchyPlan, compile_resources
 TOP = f"/cycontainer-{os.getpid()}"  # not the product's own: others may be running
 PATH = f"{TOP}/test"
 SLEEP = "import signal; signal.pause()"
+needs_v2_alone = pytest.mark.skipif(current().cgroups.mode != "v2", reason="needs a machine with cgroup v2 alone")
 
 
 def plan_of(resources: Resources) -> CgroupPlan:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from in_cgroup import PATH, SLEEP, TOP, cgroup_of, plan_of, process_in, unified_plan, v2
+from in_cgroup import PATH, SLEEP, TOP, cgroup_of, needs_v2_alone, plan_of, process_in, unified_plan, v2
 from test_lifecycle import config_of
 
 from cycontainer.cgroups import Cgroup
@@ -147,9 +147,8 @@ def test_no_process_can_be_where_threads_are_spread_and_it_says_so() -> None:
 
 
 @pytest.mark.cgroup2
+@needs_v2_alone
 def test_a_container_is_not_made_where_threads_are_spread(tmp_path: Path, busybox_rootfs: str) -> None:
-    if current().cgroups.v1:
-        pytest.skip("needs a machine with cgroup v2 alone: a container is in v1's hierarchies then")
     with beside_threads() as path:
         config = config_of(busybox_rootfs, "true", cgroupsPath=path)
         with pytest.raises(CgroupError, match=r"invalid/cgroup\.procs: .* it is a threaded cgroup, or lies beside"):
@@ -293,10 +292,9 @@ REFUSED: list[tuple[dict[str, str], str, int]] = [
 
 
 @pytest.mark.cgroup2
+@needs_v2_alone
 @pytest.mark.parametrize(("wrong", "file", "code"), REFUSED, ids=[row[1] for row in REFUSED])
 def test_an_update_that_is_refused_changes_nothing(wrong: dict[str, str], file: str, code: int) -> None:
-    if current().cgroups.v1:
-        pytest.skip("v1 has the controllers here")
     after = Resources(
         memory=Memory(limit=128 << 20, swap=128 << 20, reservation=1 << 20),
         cpu=Cpu(shares=100, quota_us=2000, period_us=10000, burst_us=0, idle=1, cpus=wrong.get("cpuset.cpus", "0-1")),
@@ -315,10 +313,9 @@ def test_an_update_that_is_refused_changes_nothing(wrong: dict[str, str], file: 
 
 
 @pytest.mark.cgroup2
+@needs_v2_alone
 @pytest.mark.parametrize(("wrong", "file", "code"), REFUSED, ids=[row[1] for row in REFUSED])
 def test_a_limit_that_is_refused_leaves_no_cgroup(wrong: dict[str, str], file: str, code: int) -> None:
-    if current().cgroups.v1:
-        pytest.skip("v1 has the controllers here")
     cpu = Cpu(cpus=wrong.get("cpuset.cpus", "0"))
     unified = tuple([item for item in wrong.items() if item[0] != "cpuset.cpus"])
     with (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_cgroup import needs_v2_alone
 from oci_command import COMMAND, Done, Oci
 
 from cycontainer.cli.texts import message_of
@@ -213,7 +214,7 @@ def test_sub_cgroups_of_exec_in_each_hierarchy(oci: Oci) -> None:
 
 
 @pytest.mark.cgroup2
-@pytest.mark.skipif(current().cgroups.mode != "v2", reason="needs a machine with cgroup v2 alone")
+@needs_v2_alone
 def test_a_sub_cgroup_of_exec(oci: Oci) -> None:
     oci.start()
     os.mkdir(f"{mount_of('pids')}/cycontainer/one/below")

@@ -6,20 +6,18 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from in_cgroup import needs_v2_alone
 from test_lifecycle import config_of
 
-from cycontainer.host import current
 from cycontainer.lifecycle import Container
 from cycontainer.streams import DEVNULL, PIPE
 
-pytestmark = [pytest.mark.root, pytest.mark.cgroup2]
+pytestmark = [pytest.mark.root, pytest.mark.cgroup2, needs_v2_alone]
 LIMITS = {"memory": {"limit": 64 << 20}, "pids": {"limit": 40}, "cpu": {"shares": 512}}
 
 
 @pytest.fixture
 def container(busybox_rootfs: str, tmp_path: object) -> Iterator[Container]:
-    if current().cgroups.mode != "v2":
-        pytest.skip("needs a machine with cgroup v2 alone")
     config = config_of(busybox_rootfs, "sleep", "1000", resources=LIMITS)
     with Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL) as made:
         made.start()
