@@ -25,8 +25,9 @@ SUBJECTS = (
     *("test_cgroups_v2.py", "test_cgroups_v1.py", "test_cgroups.py", "test_stats.py", "test_systemd.py"),
     *("test_rootless_life.py", "test_delegated_cgroups.py", "test_exec_v2.py", "test_run.py", "test_host.py"),
     *("test_memory_pressure.py", "test_lifecycle.py", "test_command_running.py", "test_bad_input.py"),
-    *("test_labels.py", "test_criu_labels.py"),
+    *("test_labels.py", "test_criu_labels.py", "test_criu_lazy.py", "test_criu_pre_dump.py"),
 )
+MARKED = "not slow or criu"
 PART = (
     *("tests/test_cgroups_v2.py", "tests/test_systemd.py", "-k"),
     "test_a_limit_is_written or test_devices_are_decided or handed_over or first_step_on or though_its_scope",
@@ -37,7 +38,7 @@ MACHINES = (("bookworm", "v2"), ("trixie", "v2"), ("bookworm", "hybrid"), ("book
 
 def pytest_on(guest: Machine, options: list[str], *, user: bool, timeout: float = 3600) -> int:
     """The tests that say something about the machine, or those that the options name."""
-    tests = [] if any(not option.startswith("-") for option in options) else subjects()
+    tests = [] if any(not option.startswith("-") for option in options) else ["-m", MARKED, *subjects()]
     env = {"PYTHONPATH": python_path(TREE), "PYTHONDONTWRITEBYTECODE": "1", "CYCONTAINER_TEST_SLOWER": "10"}
     argv = ["python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
     return guest.run(argv, user=user, env=env, timeout=timeout)
