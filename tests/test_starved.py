@@ -57,6 +57,78 @@ def starved_of_processes() -> str:
     return str(failure.value)
 
 
+FACES = """
+import asyncio, os, resource, sys, threading, time
+import cycontainer
+from cycontainer import aio
+
+def pool():
+    with cycontainer.Pool(2) as made:
+        made.run(["true"], acquire_timeout=10)
+
+def template():
+    with cycontainer.Template(networks=2, cgroups=2) as made:
+        made.run(["true"])
+
+def executor():
+    with cycontainer.ContainerExecutor(2, timeout=60) as made:
+        made.submit(pow, 2, 3).result()
+
+def stream():
+    with cycontainer.stream(["true"]) as lines:
+        list(lines)
+
+def on_a_loop():
+    asyncio.run(aio.run(["true"]))
+
+def held():
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return sorted(os.listdir("/proc/self/fd")), threading.active_count(), file.read()
+
+FACES = (pool, template, executor, stream, on_a_loop)
+for face in FACES:
+    face()  # what is imported and opened once, is
+before = held()
+failures = 0
+kind, values = {
+    "processes": (resource.RLIMIT_NPROC, (1,)),
+    "descriptors": (resource.RLIMIT_NOFILE, range(4, 60, 5)),
+}[sys.argv[1]]
+limits = resource.getrlimit(kind)
+for face in FACES[:-1] if kind == resource.RLIMIT_NOFILE else FACES:  # a loop of asyncio opens descriptors itself
+    for value in values:
+        resource.setrlimit(kind, (value, limits[1]))
+        try:
+            face()
+        except (cycontainer.Error, OSError, RuntimeError):  # Python says so when it can start no thread
+            failures += 1
+        finally:
+            resource.setrlimit(kind, limits)
+        deadline = time.monotonic() + 10
+        while held() != before and time.monotonic() < deadline:  # a thread may still be on its way
+            time.sleep(0.01)
+        assert held() == before, (face, value, held(), before)
+    face()
+print(failures)
+"""
+
+
+def starved_faces(kind: str) -> int:
+    """How many calls failed; nothing is left of any."""
+    words = [sys.executable, "-W", "ignore", "-c", FACES, kind]
+    done = subprocess.run(words, cwd=PROJECT, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_where_no_process_may_be_made_no_face_hangs_or_leaves_anything(ordinary_user: OrdinaryUser) -> None:
+    assert ordinary_user(starved_faces, "processes") == 5
+
+
+def test_however_few_descriptors_are_left_no_face_hangs_or_leaves_anything() -> None:
+    assert starved_faces("descriptors") > 4
+
+
 FULL = """
 import ctypes, os
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -65,9 +137,12 @@ assert LIBC.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, b"size=4k,nr_inodes=2") == 0
 with open("/tmp/full", "wb") as file:
     file.write(bytes(4096))
 import cycontainer
-with cycontainer.Template(work_size=1 << 20) as template:
-    result = template.run(["cp", "in", "out"], files={"in": b"1"}, collect=["out"])
-assert result.files == {"out": b"1"}, result
+for made in (cycontainer.Template(work_size=1 << 20), cycontainer.Pool(1, work_size=1 << 20)):
+    with made:
+        result = made.run(["cp", "in", "out"], files={"in": b"1"}, collect=["out"])
+    assert result.files == {"out": b"1"}, result
+with cycontainer.ContainerExecutor(1, timeout=60) as executor:
+    assert executor.submit(pow, 2, 3).result() == 8
 assert cycontainer.run(["sh", "-c", "echo 1 > /tmp/x; cat /tmp/x"]).stdout == b"1\\n"
 """
 
