@@ -29,6 +29,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PAGES = sorted(os.path.relpath(path, f"{ROOT}/docs") for path in glob(f"{ROOT}/docs/**/*.md", recursive=True))
 PAGES = [page for page in PAGES if not page.startswith("_made/")]
 ORDINARY = ["index.md", "tutorial.md", "howto/ci.md", "howto/notebooks.md", "howto/agent.md", "howto/dask-ray.md"]
+ORDINARY += ["reference/aio.md"]
 NEED_ROOT = ["howto/judge.md"]  # for limits
 ENGINES = ["howto/docker.md", "howto/podman.md"]
 ELSEWHERE = ["checkpoint.md"]  # its calls, with a container, are those of test_criu_container.py and test_snapshot.py
@@ -190,11 +191,15 @@ def test_the_fragments_for_kubernetes_name_one_another() -> None:
 def test_containerd_reads_its_fragment(tmp_path: Path) -> None:
     if not shutil.which("containerd"):
         lacks("containerd")
-    (tmp_path / "config.toml").write_text(blocks(page("howto/kubernetes.md"), "toml")[0].text)
-    command = ["containerd", "--config", str(tmp_path / "config.toml"), "config", "dump"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    runtimes = tomllib.loads(done.stdout)["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["runtimes"]
-    assert runtimes["cycontainer"]["options"]["BinaryName"] == "/usr/local/bin/cycontainer"
+    version = subprocess.run(["containerd", "--version"], check=True, capture_output=True, text=True).stdout
+    major = int(re.findall(r" v?(\d+)\.\d+", version)[0])
+    plugin = "io.containerd.grpc.v1.cri" if major == 1 else "io.containerd.cri.v1.runtime"
+    for block in blocks(page("howto/kubernetes.md"), "toml")[:major]:  # the second takes the first's, too
+        (tmp_path / "config.toml").write_text(block.text)
+        command = ["containerd", "--config", str(tmp_path / "config.toml"), "config", "dump"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        runtimes = tomllib.loads(done.stdout)["plugins"][plugin]["containerd"]["runtimes"]
+        assert runtimes["cycontainer"]["options"]["BinaryName"] == "/usr/local/bin/cycontainer"
 
 
 # --- links, and the site
