@@ -37,6 +37,7 @@ cdef extern from "cgroup_parts.h" nogil:
     long read_file(int directory, const char *file, char *text, size_t room)
     int open_directory(int root, const char *path)
     int collect(int top, Numbers *found)
+    int thaw_tree(int top)
     int remove_below(int top, long deadline)
     bint holds(const Numbers *numbers, long item)
 

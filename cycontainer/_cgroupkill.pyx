@@ -3,7 +3,7 @@
 from libc.stdlib cimport free
 from libc.string cimport strcmp, strlen, strstr
 
-from cycontainer._cgroup_parts cimport Numbers, Place, collect, holds, nap, now_us, read_file, write_file
+from cycontainer._cgroup_parts cimport Numbers, Place, collect, holds, nap, now_us, read_file, thaw_tree, write_file
 from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ENOENT, ESRCH, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, POLLIN,
                                POLLPRI, SIGKILL, SYS_pidfd_open, SYS_pidfd_send_signal, close, errno, getpid, openat,
                                poll, pollfd, pread, syscall)
@@ -183,8 +183,8 @@ cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, l
     if error >= 0:                # a frozen process dies when it is thawed: so that is not waited for
         error = kill_round(places, count, found, members, 0 if freezer is not NULL else deadline)
     if freezer is not NULL:
-        index = write_file(freezer.directory, b"freezer.state", b"THAWED", 6)
-        error = index if error >= 0 and index != -ENODEV else error
+        index = thaw_tree(freezer.directory)
+        error = index if error >= 0 else error
     if length > 0:
         write_file(pids.directory, b"pids.max", most, <size_t> length)
     return error

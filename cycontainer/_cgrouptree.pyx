@@ -115,10 +115,11 @@ cdef int append(Numbers *numbers, long item) noexcept nogil:
     return 0
 
 
-cdef int read_processes(int directory, Numbers *found) noexcept nogil:
-    """The pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none; those of
+cdef int read_processes(int directory, void *numbers) noexcept nogil:
+    """Add the pids of cgroup.procs; 0 is one of another pid namespace. A cgroup that has just gone has none; those of
     threads (v2) stand in the one above that is no such cgroup."""
     cdef char text[4096]
+    cdef Numbers *found = <Numbers *> numbers
     cdef long got, index, pid = -1
     cdef int error = 0, fd = openat(directory, b"cgroup.procs", O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
     if fd < 0:
@@ -138,8 +139,23 @@ cdef int read_processes(int directory, Numbers *found) noexcept nogil:
     return error
 
 
+cdef int thaw_one(int directory, void *unused) noexcept nogil:
+    cdef int error = write_file(directory, b"freezer.state", b"THAWED", 6)
+    return 0 if error == -ENOENT or error == -ENODEV else error
+
+
 cdef public int collect(int top, Numbers *found) noexcept nogil:
     """All processes in `top` and below it. Who comes or goes meanwhile may be missed."""
+    return visit(top, read_processes, found)
+
+
+cdef public int thaw_tree(int top) noexcept nogil:
+    """Thaw a v1 freezer with all below: what a container has frozen itself stays so when those above are thawed."""
+    return visit(top, thaw_one, NULL)
+
+
+cdef int visit(int top, int (*act)(int, void *) noexcept nogil, void *argument) noexcept nogil:
+    """Call `act` with a descriptor of `top`, and of each directory below it."""
     cdef Numbers path             # for each level, where to go on in the one above
     cdef char name[256]
     cdef long offset
@@ -147,7 +163,7 @@ cdef public int collect(int top, Numbers *found) noexcept nogil:
     if current < 0:
         return 0 if errno == ENOENT or errno == ENODEV else -errno
     path.items, path.count, path.room = NULL, 0, 0
-    error = read_processes(current, found)
+    error = act(current, argument)
     while error >= 0:
         offset = next_directory(current, name)
         if offset > 0:
@@ -155,7 +171,7 @@ cdef public int collect(int top, Numbers *found) noexcept nogil:
             if following < 0:
                 continue          # just removed
             error = append(&path, offset)
-            error = read_processes(following, found) if error >= 0 else error
+            error = act(following, argument) if error >= 0 else error
         elif path.count == 0:
             break
         else:

@@ -54,6 +54,7 @@ int write_file(int directory, const char *file, const char *value, size_t length
 long read_file(int directory, const char *file, char *text, size_t room);
 int open_directory(int root, const char *path);
 int collect(int top, struct Numbers *found);
+int thaw_tree(int top);
 int remove_below(int top, long deadline);
 int holds(const struct Numbers *numbers, long item);
 

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from cycontainer._cgroup_parts cimport (PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect_all,
                                         freeze_place, kill_all, make_all, now_us, open_directory, open_root, read_file,
-                                        remove_place, thaw_place, write_all, write_file)
+                                        remove_place, thaw_place, thaw_tree, write_all, write_file)
 from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close
 
 import os
@@ -461,15 +461,19 @@ cdef class Cgroup:
                 return index
         raise CgroupError("freezer.state", ENOENT)
 
-    def thaw(self) -> None:
-        """Let them go on; of one that is gone, nobody waits. Raises CgroupError."""
+    def thaw(self, *, bint below=False) -> None:
+        """Let them go on; of one that is gone, nobody waits. `below`: what the container has frozen itself (v1), too.
+
+        Raises CgroupError.
+        """
         cdef int error, index = self._freezer()
+        cdef Place *place = &self._places[index]
         self._in_use += 1
         with nogil:
-            error = thaw_place(&self._places[index])
+            error = thaw_tree(place.directory) if below and place.freezer else thaw_place(place)
         self._in_use -= 1
         if error < 0 and error != -ENOENT and error != -ENODEV:
-            raise CgroupError(f"{self.paths[index]}/{FREEZERS[self._places[index].unified]}", -error, "0")
+            raise CgroupError(f"{self.paths[index]}/{FREEZERS[place.unified]}", -error, "0")
 
     def destroy(self) -> None:
         """Remove it with all that was made below, and the parents that were made for it. What is missing is fine.

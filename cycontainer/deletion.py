@@ -112,9 +112,15 @@ def signal_all(state: State, number: int) -> None:
 
 
 def _let_die(state: State, number: int) -> None:
-    """On cgroup v1, what is frozen dies of SIGKILL when it goes on."""
-    if number == SIGKILL and is_frozen(state):
-        open_cgroup(state).thaw()
+    """On cgroup v1, what is frozen, also by the container itself further below, dies of SIGKILL when it goes on."""
+    if number == SIGKILL and (is_frozen(state) or has_freezer(state)):
+        open_cgroup(state).thaw(below=True)
+
+
+def has_freezer(state: State) -> bool:
+    """Whether there is a v1 freezer that it is in."""
+    freezers = [place for place in state.cgroups if "freezer" in place.controllers]
+    return any(os.path.isdir(place.mount + place.path) for place in freezers)
 
 
 def is_first_of_namespace(pid: int) -> bool:

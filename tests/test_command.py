@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,25 @@ def test_delete_takes_a_created_one_and_all_that_match(oci: Oci) -> None:
     oci.done("delete", "--regex", "^web-")
     assert oci.done("list", "-q") == "db\n"
     assert oci("delete", "-r", "(").returncode == 1
+
+
+def test_a_program_of_our_own_name_that_ends_at_once_has_been_started(oci: Oci) -> None:
+    """As one that runs containers in a container. Whether it is still the init, the name tells."""
+    config = oci.config("/tmp/cycontainer")  # a busybox that has no such applet: it returns 127
+    os.mkdir(f"{oci.bundle}/tmp")
+    shutil.copy(f"{oci.rootfs}/bin/busybox", f"{oci.bundle}/tmp/cycontainer")
+    config["mounts"].append({"destination": "/tmp", "type": "bind", "source": f"{oci.bundle}/tmp", "options": ["bind"]})
+    oci.write(config=config)
+    for _ in range(10):
+        assert oci("run", "one").returncode == 127
+        oci.leaving("create", "one")
+        oci.done("start", "one")
+        oci.done("delete", "--force", "one")
+    config["process"]["args"] = ["sleep", "1000"]
+    oci.write(config=config)
+    oci.start()
+    for _ in range(20):
+        assert oci("exec", "one", "/tmp/cycontainer").returncode == 127
 
 
 # --- exec

@@ -50,6 +50,9 @@ class Bundle:
     def start(self) -> int:
         return self.command("start", NAME)
 
+    def execute(self) -> int:
+        return self.command("exec", "--detach", NAME, "sleep", "1000")
+
     def delete(self) -> int:
         return self.command("delete", NAME)
 
@@ -89,6 +92,7 @@ def stopped(bundle: Bundle) -> None:
 VERBS: dict[str, tuple[Callable[[Bundle], object], Callable[[Bundle], int]]] = {  # what goes before, what is killed
     "create": (lambda bundle: None, Bundle.create),
     "start": (created, Bundle.start),
+    "exec": (started, Bundle.execute),
     "delete": (stopped, Bundle.delete),
     "delete created": (created, Bundle.delete_by_force),
     "delete running": (started, Bundle.delete_by_force),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oci_command import COMMAND, Oci, gone
+from oci_command import COMMAND, IN_PYTHON, Oci, gone
 
 pytestmark = pytest.mark.root
 
@@ -151,7 +151,7 @@ def test_of_two_that_create_one_id_one_wins(oci: Oci) -> None:
 
 HOSTILE = """
 trap '' TERM INT HUP QUIT USR1 USR2
-echo cycontainer > /proc/self/comm
+printf cycontainer/new > /proc/self/comm
 for directory in /sys/fs/cgroup/*/; do
     mkdir $directory/hidden && echo $$ > $directory/hidden/cgroup.procs
 done 2> /dev/null
@@ -185,6 +185,43 @@ def test_a_container_that_defends_itself_is_ended_all_the_same(oci: Oci) -> None
     oci.done("delete", "--force", "one")
     gone(first)
     assert oci("state", "one").returncode == 1
+
+
+FROZEN = """
+mkdir /sys/fs/cgroup/freezer/below /sys/fs/cgroup/freezer/below/still
+sleep 1000 &
+echo $! > /sys/fs/cgroup/freezer/below/still/cgroup.procs
+echo FROZEN > /sys/fs/cgroup/freezer/below/freezer.state
+echo ready
+while :; do sleep 100; done
+"""
+
+
+@pytest.mark.cgroup1
+@pytest.mark.parametrize("command", [COMMAND, IN_PYTHON], ids=["compiled", "python"])
+@pytest.mark.parametrize(
+    "words", [("kill", "one", "KILL"), ("kill", "--all", "one", "KILL"), ("delete", "--force", "one")]
+)
+def test_what_a_container_has_frozen_itself_dies_with_it(
+    words: tuple[str, ...], command: tuple[str, ...], oci: Oci
+) -> None:
+    """v1: nobody who is frozen dies, and no pid 1 while one of its namespace is there."""
+    config = oci.config("sh", "-c", FROZEN)
+    for mount in config["mounts"]:
+        if mount["destination"] == "/sys/fs/cgroup":
+            mount["options"].remove("ro")
+    oci.write(config=config)
+    reader, writer = os.pipe()
+    words_of_run = [*COMMAND, "--root", oci.states, "run", "--detach", "one"]
+    subprocess.run(words_of_run, cwd=oci.bundle, stdin=subprocess.DEVNULL, stdout=writer, check=True)
+    os.close(writer)
+    with open(reader) as output:
+        assert output.readline() == "ready\n"
+        first = os.pidfd_open(oci.pid())
+        oci.command = command
+        oci.done(*words)
+        gone(first)
+    oci.done("delete", "--force", "one")
 
 
 def test_a_container_that_floods_its_output_is_ended(oci: Oci) -> None:

@@ -107,6 +107,21 @@ void thaw(const struct state *state) {
         hand_on();
 }
 
+/* What has to run to die of SIGKILL: in v1 what is frozen, also by the container itself, further below. */
+void thaw_to_die(const struct state *state) {
+    for (int index = 0; index < state->cgroups; index++) {
+        struct Place place = {0};
+        if (!has(&state->cgroup[index], "freezer"))
+            continue;
+        open_place(&state->cgroup[index], &place);
+        if (place.directory >= 0 && place.freezer && thaw_tree(place.directory) < 0)
+            hand_on();
+        return;
+    }
+    if (is_frozen(state))
+        thaw(state);
+}
+
 void kill_cgroup(const struct state *state) {
     if (kill_all(places_of(state), state->cgroups, now_us() + KILL_PATIENCE_US) < 0)
         hand_on();

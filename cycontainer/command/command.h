@@ -90,6 +90,7 @@ enum status status_of(int directory, const struct state *state);
 long processes_of(const struct state *state, long **pids);
 void freeze(const struct state *state);
 void thaw(const struct state *state);
+void thaw_to_die(const struct state *state);
 void kill_cgroup(const struct state *state);
 void remove_cgroup(const struct state *state);
 

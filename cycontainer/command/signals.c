@@ -108,10 +108,9 @@ static int signal_number(const char *text) {
     return atoi(text);
 }
 
-/* On cgroup v1, what is frozen dies of SIGKILL when it goes on. */
 static int let_die(const struct state *state, int number) {
-    if (number == SIGKILL && is_frozen(state))
-        thaw(state);
+    if (number == SIGKILL)
+        thaw_to_die(state);
     return 0;
 }
 

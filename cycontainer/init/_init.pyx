@@ -84,7 +84,7 @@ cdef public int init_main(int argc, char **argv) noexcept nogil:
     state.null_kept = 0
     state.program, state.failed, state.started, state.at = NULL, 0, 0, -1
     sys1(NR_umask, 0)
-    sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer")
+    sys2(NR_prctl, PR_SET_NAME, <long> <const char *> b"cycontainer/new")
     result = sys3(NR_close_range, state.base, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
     if result >= 0:
         result = take_plan(&state, state.base + PLAN_DESCRIPTOR)
