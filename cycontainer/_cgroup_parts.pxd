@@ -39,6 +39,7 @@ cdef extern from "cgroup_parts.h" nogil:
     int collect(int top, Numbers *found)
     int thaw_tree(int top)
     int remove_below(int top, long deadline)
+    void put_in_order(Numbers *numbers)
     bint holds(const Numbers *numbers, long item)
 
     int open_root(Place *place)

@@ -3,13 +3,15 @@
 from libc.stdlib cimport free
 from libc.string cimport strcmp, strlen, strstr
 
-from cycontainer._cgroup_parts cimport Numbers, Place, collect, holds, nap, now_us, read_file, thaw_tree, write_file
+from cycontainer._cgroup_parts cimport (Numbers, Place, collect, holds, nap, now_us, put_in_order, read_file, thaw_tree,
+                                        write_file)
 from cycontainer._sys cimport (EBUSY, EDEADLK, EMFILE, ENODEV, ENOENT, ESRCH, O_CLOEXEC, O_NOFOLLOW, O_RDONLY, POLLIN,
                                POLLPRI, SIGKILL, SYS_pidfd_open, SYS_pidfd_send_signal, close, errno, getpid, openat,
                                poll, pollfd, pread, syscall)
 
 cdef enum:
     AT_ONCE = 256                 # processes that are killed together
+    MOST_RESTS = 10               # looks at those that were killed, and are not gone
 
 
 # --- killing -------------------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ cdef public int freeze_place(Place *place, long deadline) noexcept nogil:
 
 
 cdef public int collect_all(Place *places, int count, Numbers *found) noexcept nogil:
-    """The processes in any hierarchy; one may be there several times."""
+    """The processes in any hierarchy, each once and in order."""
     cdef int index, error
     found.count = 0
     for index in range(count):
@@ -141,6 +143,7 @@ cdef public int collect_all(Place *places, int count, Numbers *found) noexcept n
             error = collect(places[index].directory, found)
             if error < 0:
                 return error
+    put_in_order(found)
     return 0
 
 
@@ -190,26 +193,42 @@ cdef int kill_held(Place *places, int count, Numbers *found, Numbers *members, l
     return error
 
 
+cdef bint are_among(const Numbers *some, const Numbers *others) noexcept nogil:
+    cdef long index
+    for index in range(some.count):
+        if not holds(others, some.items[index]):
+            return False
+    return True
+
+
 cdef public int kill_all(Place *places, int count, long deadline) noexcept nogil:
-    """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them."""
-    cdef Numbers found, members
-    cdef long length = 100
-    cdef int error
+    """Until none is left; -EBUSY at the deadline, -EDEADLK when we are one of them. Who was killed is given time to die
+    as long as they become fewer."""
+    cdef Numbers found, members, killed
+    cdef long length = 100, fewest = 0
+    cdef int error, rests = 0
     found.items, found.count, found.room = NULL, 0, 0
-    members.items, members.count, members.room = NULL, 0, 0
+    members, killed = found, found
     error = collect_all(places, count, &found)
     while error >= 0 and found.count > 0:
+        if found.count < fewest:
+            fewest, rests = found.count, 0
         if holds(&found, getpid()):
             error = -EDEADLK
         elif now_us() > deadline:
             error = -EBUSY
+        elif rests < MOST_RESTS and are_among(&found, &killed):
+            rests += 1
         elif places[0].unified:
             error = kill_unified(&places[0], deadline)
         else:                     # also on a hybrid machine: what a v1 freezer holds does not die of cgroup.kill
             error = kill_held(places, count, &found, &members, deadline)
+            found, killed = killed, found
+            fewest, rests, length = killed.count, 0, 100
         if error >= 0:
             length = nap(length)
             error = collect_all(places, count, &found)
     free(found.items)
     free(members.items)
+    free(killed.items)
     return error

@@ -1,6 +1,6 @@
 """Files and trees of the cgroup file systems: reading, writing, walking, emptying. Hot; by descriptor, no Python."""
 
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport bsearch, free, qsort, realloc
 from libc.string cimport memcpy, strcmp, strlen
 
 from cycontainer._cgroup_parts cimport Numbers
@@ -235,9 +235,27 @@ cdef public int remove_below(int top, long deadline) noexcept nogil:
     return <int> min(result, 0) if result < 0 or depth == 0 else -EBUSY
 
 
-cdef public int holds(const Numbers *numbers, long item) noexcept nogil:
-    cdef long index
+# --- numbers, each once and in order -------------------------------------------------------------------------------
+
+cdef int compare(const void *one, const void *other) noexcept nogil:
+    cdef long first = (<const long *> one)[0], second = (<const long *> other)[0]
+    return (first > second) - (first < second)
+
+
+cdef public void put_in_order(Numbers *numbers) noexcept nogil:
+    cdef long index, count = 0
+    if numbers.count == 0:
+        return
+    qsort(numbers.items, <size_t> numbers.count, sizeof(long), compare)
     for index in range(numbers.count):
-        if numbers.items[index] == item:
-            return True
-    return False
+        if count == 0 or numbers.items[count - 1] != numbers.items[index]:
+            numbers.items[count] = numbers.items[index]
+            count += 1
+    numbers.count = count
+
+
+cdef public int holds(const Numbers *numbers, long item) noexcept nogil:
+    """Whether it is among them, which are in order."""
+    if numbers.count == 0:
+        return False
+    return bsearch(&item, numbers.items, <size_t> numbers.count, sizeof(long), compare) is not NULL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from cycontainer._fd import close_all
 from cycontainer.errors import ConfigError, LaunchError
 from cycontainer.record import Record
 from cycontainer.resources import HierarchyPlan
@@ -40,8 +41,7 @@ class Entry(Record):
     below: str | None = None
 
     def close(self) -> None:
-        for fd in (*self.tasks, *((self.birthplace,) if self.birthplace >= 0 else ())):
-            os.close(fd)
+        close_all((*self.tasks, self.birthplace))
 
 
 def entered(places: tuple[Place, ...], layout: CgroupLayout) -> tuple[HierarchyPlan, ...]:
@@ -83,8 +83,7 @@ def open_entry(
                 return Entry(tasks=tuple(tasks), below=path.removeprefix(place.mount + place.path))
             birthplace = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        for fd in tasks:
-            os.close(fd)
+        close_all(tasks)
         raise LaunchError(f"open the cgroup {error.filename}", error.errno or 0, 0, 0) from None
     return Entry(tasks=tuple(tasks), birthplace=birthplace)
 

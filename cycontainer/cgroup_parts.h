@@ -56,6 +56,7 @@ int open_directory(int root, const char *path);
 int collect(int top, struct Numbers *found);
 int thaw_tree(int top);
 int remove_below(int top, long deadline);
+void put_in_order(struct Numbers *numbers);
 int holds(const struct Numbers *numbers, long item);
 
 /* _cgroupfs.pyx */

@@ -413,7 +413,7 @@ cdef class Cgroup:
         with nogil:
             error = collect_all(self._places, self._count, &found)
         self._in_use -= 1
-        pids = sorted({found.items[index] for index in range(found.count)})
+        pids = [found.items[index] for index in range(found.count)]
         free(found.items)
         if error < 0:
             raise CgroupError(self.paths[0], -error)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from cycontainer._fd import close_all
 from cycontainer.cgroup_entry import Entry, entered, open_entry
 from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
@@ -120,7 +119,7 @@ def execute(
         finally:
             entry.close()
     finally:
-        os.close(pidfd)
+        close_all((pidfd,))
 
 
 def _open_living(state: State, *, paused: bool) -> int:
@@ -134,7 +133,7 @@ def _open_living(state: State, *, paused: bool) -> int:
         if not paused and is_frozen(state):
             raise ContainerPaused(state.id, "cannot exec in a paused container")
     except BaseException:
-        os.close(pidfd)
+        close_all((pidfd,))
         raise
     return pidfd
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cycontainer.supervisor import Answer, Call
 
 SIGKILL: Final = 9
+MOST_LETTERS: Final = 1024  # of the root directory's path, below which more is to fit into PATH_MAX
 NOT_CREATED: Final = "cannot start a container in the {} state"
 PAUSED_START: Final = "cannot start a paused container"
 NOT_PAUSED: Final = "container not paused"
@@ -135,7 +136,7 @@ class Container(Saved):
 
         bundle = os.path.abspath(bundle)
         config = read_config(parse(document), bundle=bundle)
-        root = os.path.abspath(root) if root else default_root()
+        root = _directory(root)
         with Directory.reserve(root, container_id) as directory:
             _, process = create(directory, config, document, Wishes(bundle=bundle, **wishes))
         return cls(container_id, root, process)
@@ -143,7 +144,7 @@ class Container(Saved):
     @classmethod
     def handle(cls, container_id: str, *, root: str | None = None) -> Self:
         """A handle on a container, whether or not there is one: `delete(force=True)` takes what it finds."""
-        return cls(check_id(container_id), os.path.abspath(root) if root else default_root())
+        return cls(check_id(container_id), _directory(root))
 
     @classmethod
     def load(cls, container_id: str, *, root: str | None = None) -> Self:
@@ -165,7 +166,7 @@ class Container(Saved):
             FileNotFoundError: `root` was given, and there is no such directory.
         """
         try:
-            directory = os.path.abspath(root or default_root())
+            directory = _directory(root)
             return [cls(name, directory) for name in container_ids(directory)]
         except FileNotFoundError:
             if root:
@@ -453,6 +454,14 @@ class Container(Saved):
         from cycontainer.deletion import open_cgroup
 
         return open_cgroup(state)
+
+
+def _directory(root: str | None) -> str:
+    """The directory that states are kept in, absolute. Raises ConfigError."""
+    path = os.path.abspath(root) if root else default_root()
+    if len(path) > MOST_LETTERS:
+        raise ConfigError("", f"the root directory's path is longer than {MOST_LETTERS} letters")
+    return path
 
 
 def _warn(text: str) -> None:

@@ -232,9 +232,9 @@ class Directory:
         try:
             os.makedirs(root, 0o700, exist_ok=True)
             os.mkdir(f"{root}/{container_id}", 0o700)
-        except FileExistsError:
-            raise ContainerExists(container_id) from None
         except OSError as error:
+            if isinstance(error, FileExistsError) and error.filename != root:
+                raise ContainerExists(container_id) from None
             raise ConfigError("", f"{root}: {name_of(error.errno or 0)}") from None
         try:
             return cls.open(root, container_id)

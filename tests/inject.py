@@ -33,7 +33,8 @@ WALL = 0x40000000
 RAX, ORIG_RAX = 10 * 8, 15 * 8
 
 CLOSE, RT_SIGRETURN, GETPID, EXIT, KILL, UMASK, FUTEX, EXIT_GROUP = 3, 15, 39, 60, 62, 95, 202, 231
-CANNOT_FAIL = {RT_SIGRETURN, GETPID, EXIT, UMASK, FUTEX, EXIT_GROUP}
+IDS = {102, 104, 107, 108}  # getuid, getgid, geteuid, getegid
+CANNOT_FAIL = {RT_SIGRETURN, GETPID, EXIT, UMASK, FUTEX, EXIT_GROUP, *IDS}
 FAILS_WHEN_DONE = {CLOSE}  # the descriptor is gone whatever close(2) says
 
 _libc = ctypes.CDLL(None, use_errno=True)

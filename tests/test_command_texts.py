@@ -249,6 +249,20 @@ def test_the_log_as_text_and_the_last_error_on_stderr_as_well(oci: Oci, tmp_path
     assert time.startswith('time="') and level == "level=error" and message == 'msg="container does not exist: two"'
 
 
+@pytest.mark.parametrize("words", [["state", "two"], ["frob"]], ids=["compiled", "python"])
+def test_a_log_that_nobody_reads_is_not_waited_for(oci: Oci, tmp_path: Path, words: list[str]) -> None:
+    os.mkfifo(tmp_path / "log")
+    done = oci("--log", f"{tmp_path}/log", *words)
+    assert done.returncode == 1 and "--log" in done.stderr
+
+
+def test_a_root_directory_that_cannot_be_one_is_told(oci: Oci, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root, text in ((f"{tmp_path}/file", "file: file exists"), ("/x" * 1500, "longer than 1024 letters")):
+        done = oci("--root", root, "create", "one")
+        assert done.returncode == 1 and text in done.stderr
+
+
 def test_debug_says_more_and_an_unusable_log_is_told(oci: Oci) -> None:
     assert "level=debug" in oci("--debug", "list", "-q").stderr
     done = oci("--log", "/no/such/log", "state", "two")

@@ -49,7 +49,9 @@ class Report:
     def _log(self, level: str, text: str) -> None:
         line = (_line(self.form, level, text) + "\n").encode()
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+            fd = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644
+            )
             try:
                 os.write(fd, line)  # in one call: lines of several commands stay whole
             finally:

@@ -69,23 +69,12 @@ static void collect_from(const struct state *state, struct Numbers *found) {
         hand_on();
 }
 
-static int compare(const void *one, const void *other) {
-    long first = *(const long *)one, second = *(const long *)other;
-    return (first > second) - (first < second);
-}
-
 /* Each pid once, in order. */
 long processes_of(const struct state *state, long **pids) {
     struct Numbers found = {0};
-    long count = 0;
     collect_from(state, &found);
-    if (found.count > 0)
-        qsort(found.items, (size_t)found.count, sizeof(long), compare);
-    for (long index = 0; index < found.count; index++)
-        if (count == 0 || found.items[count - 1] != found.items[index])
-            found.items[count++] = found.items[index];
     *pids = found.items;
-    return count;
+    return found.count;
 }
 
 void freeze(const struct state *state) {

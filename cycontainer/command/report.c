@@ -114,7 +114,7 @@ static void say(const char *line) {
 
 static void write_log(const char *message) {
     struct text text = {0};
-    int fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
+    int fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
     add(&text, line_of(message, log_form));
     add(&text, "\n");
     if (fd >= 0 && write(fd, text.start, text.length) >= 0) /* in one call: lines of several commands stay whole */
