@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from saved import Obedient, Round, python, python_config
+from saved import Obedient, Round, config_of, python, python_config
 
 from cycontainer._fd import effective_capabilities
 from cycontainer.errors import CriuError
@@ -50,6 +50,25 @@ def test_threads_signals_and_timers(top: str) -> None:
     """
     said = Round(top, python_config(f"{top}/root")).run(python(before), python(after), times=2)
     assert said[1:] == [f"{n} 2\nTrue 1000.0 SIG_IGN 12\n{TIMERS}alarm\n" for n in (2, 3)]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("mode", ["soft", "full"])
+def test_a_stopped_process(busybox_rootfs: str, top: str, paused: bool, mode: str) -> None:
+    config, root, options = config_of(busybox_rootfs), f"{top}/states", {"manage_cgroups_mode": mode}
+    look = "grep State /proc/$!/status"
+    with Obedient.start("one", config, root) as first:
+        first.do("sleep 1000 <&- >&- 2>&- & kill -STOP $!; until grep -q stopped /proc/$!/status; do :; done")
+        if paused:
+            first.container.pause()
+        first.container.checkpoint(f"{top}/images", leave_running=True, **options)
+        assert first.container.status == ("paused" if paused else "running")
+        if paused:
+            first.container.resume()
+        assert first.do(look) == "State:\tT (stopped)\n"
+    with Obedient.restore("two", config, f"{top}/images", root, **options) as second:
+        assert second.do(look) == "State:\tT (stopped)\n"
+        assert second.do(f"kill -CONT $!; while grep -q stopped /proc/$!/status; do :; done; {look}") != ""
 
 
 def test_descriptors(top: str) -> None:

@@ -36,7 +36,7 @@ from cycontainer.deletion import is_first_of_namespace, open_cgroup
 from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
-from cycontainer.state import Directory, load, load_config, stat_of, status_of
+from cycontainer.state import Directory, load, load_config, name_and_state, stat_of, status_of
 from cycontainer.tables import capability_mask
 
 TYPE_CHECKING = False
@@ -187,25 +187,46 @@ def _tracer_of(pid: int) -> int:
 
 
 class Held:
-    """The cgroup frozen; when the block is left, as it was before, unless its processes are gone."""
+    """The cgroup frozen; when the block is left, as it was before, unless its processes are gone.
+
+    Attributes:
+        freezer: the directory by which criu is to freeze it; "" when criu is to stop each process.
+    """
 
     def __init__(self, cgroup: Cgroup | None, *, freezes: bool) -> None:
         self._cgroup, self._freezes = cgroup, freezes
-        self.freezer = freezer_of(cgroup)
+        self.freezer = self._freezer = freezer_of(cgroup)
         self._was_frozen = is_frozen(self.freezer)
 
     def __enter__(self) -> Held:
-        if self._cgroup is not None and self.freezer and self._freezes and not self._was_frozen:
+        if self._cgroup is not None and self._freezer and self._freezes and not self._was_frozen:
             self._cgroup.freeze()
         return self
 
+    def leave_stopped(self) -> None:
+        """Freeze nothing by v1 when a signal has stopped a process: frozen, it would keep ptrace(2) waiting."""
+        if self._cgroup is None or not os.path.exists(f"{self._freezer}/freezer.state"):
+            return
+        if any(map(_is_stopped, self._cgroup.processes())):
+            self._cgroup.thaw()
+            self.freezer = ""
+
     def __exit__(self, *_: object) -> None:
-        if self._cgroup is None or not self.freezer:
+        if self._cgroup is None or not self._freezer:
             return
         if not self._was_frozen:
             self._cgroup.thaw()
         elif self._cgroup.processes():
             self._cgroup.freeze()  # criu thaws what it found frozen when it fails
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped it; of what is frozen, too, only where it waits tells that since Linux 6.1."""
+    try:
+        with open(f"/proc/{pid}/wchan", "rb") as file:
+            return name_and_state(pid)[1] == "T" or file.read(100) == b"do_signal_stop"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def freezer_of(cgroup: Cgroup | None) -> str:
@@ -361,6 +382,7 @@ def _dump(
     request["network_lock"] = network_lock(lock)
     ours = options.manage_cgroups_mode in ("ignore", "soft")  # else it would be restored as frozen, with criu in it
     with Held(subject.cgroup, freezes=ours) as held:
+        held.leave_stopped()
         if not options.without_exec:
             _refuse_strangers(subject)
         _refuse_traced(subject)
