@@ -344,15 +344,7 @@ def _add_system(plan: PlanWriter, config: Config, scope: Scope) -> None:
     if "network" in scope.new:
         plan.bring_loopback_up()
     for key, value in config.linux.sysctl:
-        plan.write_proc(f"set sysctl {key} to {value}", f"sys/{_sysctl_path(key)}", value)
-
-
-def _sysctl_path(key: str) -> str:
-    """A sysctl's file below /proc/sys: in sysctl(8)'s spelling the first separator tells which one it is."""
-    slash, dot = key.find("/"), key.find(".")
-    if slash < 0 or 0 <= dot < slash:
-        return key.translate({ord("."): "/", ord("/"): "."})
-    return key
+        plan.write_proc(f"set sysctl {key} to {value}", f"sys/{key}", value)
 
 
 def _keep_sources(

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from conftest import lacks
-from saved import Obedient, config_of, namespaces
+from saved import Obedient, Round, config_of, namespaces
+
+from cycontainer.errors import ConfigError
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
 
@@ -64,6 +66,17 @@ def test_a_device_that_a_hook_makes(busybox_rootfs: str, top: str, attach: str) 
     config = config_of(busybox_rootfs)
     config["hooks"] = {"createRuntime": [{"path": attach}]}
     survives(config, top)
+
+
+def test_sysctls_of_its_network(busybox_rootfs: str, top: str) -> None:
+    look = "cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/conf/lo/forwarding /proc/sys/kernel/msgmax"
+    sysctls = {"net.core.somaxconn": "77", "net.ipv4.conf.lo.forwarding": "0", "kernel.msgmax": "9000"}
+    config = config_of(busybox_rootfs, sysctl=sysctls)
+    assert Round(top, config).run(look, look, times=2) == ["77\n0\n9000\n"] * 3
+    sysctls["net.core.nothing"] = "1"
+    with pytest.raises(ConfigError, match=r"linux\.sysctl: net/core/nothing: ENOENT"):
+        Obedient.restore("one", config, f"{top}/images-0", f"{top}/states")
+    assert os.listdir(f"{top}/states") == []
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from cycontainer.creation import (
     make_cgroup,
     tell_warnings,
 )
+from cycontainer.criu.externals import has_new_network
+from cycontainer.criu.network import set_sysctls
 from cycontainer.criu.restore import Wanted, restore
 from cycontainer.duties import Duties
 from cycontainer.netdevices import NetworkDevices
@@ -133,6 +135,9 @@ class _Duties(Duties):
         """Its namespaces are there."""
         self.know(pid)
         self.equip(pid)
+        sysctls = tuple(pair for pair in self._config.linux.sysctl if pair[0].startswith("net/"))
+        if sysctls and has_new_network(self._config):
+            set_sysctls(pid, sysctls)
         self.call_hooks(pid)
 
     def restored(self, pid: int, document: bytes) -> None:

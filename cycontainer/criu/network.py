@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from cycontainer._nsenter import open_namespace
-from cycontainer.errors import HostError
+from cycontainer.errors import ConfigError, HostError, name_of
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -51,6 +51,28 @@ def bring_loopback_up(pid: int) -> None:
             netlink.bring_up(netlink.link("lo").number)
     finally:
         os.close(namespace)
+
+
+def set_sysctls(pid: int, values: tuple[tuple[str, str], ...]) -> None:
+    """Set those of a process's network namespace, by paths below /proc/sys: criu saves none. Raises ConfigError."""
+    from cycontainer.rtnetlink import opened_in
+
+    def write() -> None:
+        for path, value in values:
+            try:
+                with open(f"/proc/sys/{path}", "w") as file:
+                    file.write(value)
+            except OSError as error:
+                problems.append(f"{path}: {name_of(error.errno or 0)}")
+
+    problems: list[str] = []
+    namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])
+    try:
+        opened_in(namespace, write)
+    finally:
+        os.close(namespace)
+    if problems:
+        raise ConfigError("linux.sysctl", ", ".join(problems))
 
 
 class Network:
