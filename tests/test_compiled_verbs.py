@@ -151,7 +151,11 @@ def await_end(oci: Oci, words: list[str]) -> None:
     done = oci("state", "one")
     pid = int(done.stdout.partition('"pid": ')[2].partition(",")[0] or 0)
     if pid and words[0] == "kill" and words[-1].upper() in ("KILL", "SIGKILL", "9"):
-        gone(os.pidfd_open(pid))
+        try:
+            first = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        gone(first)
 
 
 def every_case() -> Iterator[object]:

@@ -60,7 +60,7 @@ class Launches:
         return 7 if result.timed_out else result.returncode
 
     def exchange(self) -> int:
-        result = run(["sh", "-c", "cat in > out; exit 7"], files={"in": b"x"}, collect=["out"])
+        result = run(["sh", "-c", "read x < in; printf x > out; exit 7"], files={"in": b"x"}, collect=["out"])
         assert result.returncode != 7 or result.files == {"out": b"x"} or result.refused
         return result.returncode
 
