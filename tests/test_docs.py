@@ -32,7 +32,8 @@ ORDINARY = ["index.md", "tutorial.md", "howto/ci.md", "howto/notebooks.md", "how
 ORDINARY += ["reference/aio.md"]
 NEED_ROOT = ["howto/judge.md"]  # for limits
 ENGINES = ["howto/docker.md", "howto/podman.md"]
-ELSEWHERE = ["checkpoint.md"]  # its calls, with a container, are those of test_criu_container.py and test_snapshot.py
+ELSEWHERE = ["howto/pytest.md"]  # test_pytest_plugin.py
+ELSEWHERE += ["checkpoint.md"]  # its calls, with a container, are those of test_criu_container.py and test_snapshot.py
 READ_ONLY_LANGUAGES = {"sh", "toml", "json", "yaml", "text"}
 
 

@@ -8,33 +8,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+from documented import blocks
+
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-THEIRS = """
-import os
-from cycontainer import PIPE
-from cycontainer.spec import default_config
-
-def test_a_run(container_run):
-    assert container_run(["echo", "1"]).stdout == b"1\\n"
-    assert container_run(["sleep", "100"], timeout=0.1).timed_out
-
-def test_a_container(container):
-    if os.geteuid():
-        return
-    config = default_config()
-    config["root"]["path"] = {rootfs!r}
-    config["process"]["args"] = ["sh", "-c", "echo $$; exec sleep 100"]
-    config["process"]["env"] = ["PATH=/bin"]
-    one, other = container(config, stdout=PIPE), container(config)
-    one.start()
-    assert one.process.stdout.readline() == b"1\\n"
-    assert (one.status, other.status) == ("running", "created")
-"""
+PAGE = os.path.join(PROJECT, "docs/howto/pytest.md")
 
 
-def test_the_fixtures_work_and_clean_up(busybox_rootfs: str, tmp_path: Path) -> None:
-    (tmp_path / "test_theirs.py").write_text(THEIRS.format(rootfs=busybox_rootfs))
+def test_the_fixtures_do_what_their_page_shows_and_clean_up(busybox_rootfs: str, tmp_path: Path) -> None:
+    first, second = (block.text for block in blocks(PAGE, "python"))
+    (tmp_path / "test_run.py").write_text(first)
+    if os.geteuid() == 0:
+        (tmp_path / "test_container.py").write_text(second.replace("/srv/image", busybox_rootfs))
     command = [
         sys.executable,
         "-m",
@@ -54,7 +39,7 @@ def test_the_fixtures_work_and_clean_up(busybox_rootfs: str, tmp_path: Path) -> 
         [*command, *plugins], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
     )
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert f"{2 if os.geteuid() else 3} passed" in done.stdout
 
 
 def test_importing_it_imports_nothing_of_ours() -> None:
