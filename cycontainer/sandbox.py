@@ -12,7 +12,7 @@ from cycontainer.version import SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, Final
 
     from cycontainer.host import Host
@@ -55,15 +55,24 @@ def _tmpfs(destination: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
 
 
-def private_mounts(directories: tuple[str, ...]) -> list[dict[str, Any]]:
-    """An empty file system for each: /tmp and its like can be written, the others only be seen to be empty."""
+def private_mounts(directories: tuple[str, ...], mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """An empty file system for each: /tmp and its like can be written, the others only be seen to be empty.
+
+    mounts: those that come after; what they need to be found below is made.
+    """
     writable = {"/tmp", "/var/tmp", "/run"}
     return [
         _tmpfs(path, "mode=1777" if path != "/run" else "mode=755")
         if path in writable
-        else _tmpfs(path, "noexec", "ro", "mode=555", "nr_inodes=1")
+        else _tmpfs(path, "noexec", "ro", "mode=555", f"nr_inodes={1 + _names_below(path, mounts)}")
         for path in directories
     ]
+
+
+def _names_below(directory: str, mounts: Sequence[Mapping[str, Any]]) -> int:
+    """How many directories and files may have to be made there as targets."""
+    ways = [str(mount.get("destination")) for mount in mounts]
+    return sum([way.removeprefix(directory).count("/") for way in ways if way.startswith(f"{directory}/")])
 
 
 def _has(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
@@ -117,7 +126,7 @@ def document(
     if not (ranged if user_namespace else _has(host.gids, TERMINALS)):
         for mount in base:  # there is no such group
             mount["options"] = [option for option in mount["options"] if option != f"gid={TERMINALS}"]
-    private = private_mounts(options.private if on_host_root else ("/tmp",))
+    private = private_mounts(options.private if on_host_root else ("/tmp",), mounts)
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in kinds],
         "resources": _resources(options),

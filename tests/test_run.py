@@ -272,6 +272,23 @@ def test_a_home_that_has_changed_is_empty_too() -> None:
     assert subprocess.run([sys.executable, "-c", HOMES], capture_output=True, check=True).stdout == b"False\n"
 
 
+def test_what_is_mounted_below_a_hidden_home_is_all_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home/project/data").mkdir(parents=True)
+    (tmp_path / "home/secret").touch()
+    (tmp_path / "home/project/data/file").write_text("given")
+    for directory in (tmp_path, *tmp_path.rglob("*")):
+        directory.chmod(0o755)
+    monkeypatch.setenv("HOME", f"{tmp_path}/home")
+    place = f"{tmp_path}/home/project/data"
+    script = 'ls -A "$0" "$0/project"; cat "$0/project/data/file"; touch "$0/new" "$0/project/new"'
+    mount = {"destination": place, "type": "bind", "source": place, "options": ["bind", "ro"]}
+    result = run(["sh", "-c", script, f"{tmp_path}/home"], mounts=[mount], text=True)
+    assert result.stdout.split() == [f"{tmp_path}/home:", "project", f"{tmp_path}/home/project:", "data", "given"]
+    assert result.stderr.count("Read-only file system") == 2
+
+
 # In a mount namespace of its own, as the links are in the root.
 LINKED = """
 mount -t tmpfs -o mode=755 tmpfs /opt && mkdir -m 755 /opt/real && echo secret > /opt/real/file && ln -s real /opt/home
