@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from saved import KINDS, Obedient, config_of
@@ -72,6 +73,18 @@ def test_a_clone_may_have_a_root_of_its_own(busybox_rootfs: str, top: str) -> No
     with spawn(Snapshot(f"{top}/snapshot"), top, rootfs=f"{top}/copy") as clone:
         clone.do("echo x >/written")
     assert os.path.exists(f"{top}/copy/written") and not os.path.exists(f"{busybox_rootfs}/written")
+
+
+def test_its_bundle_may_have_any_name(busybox_rootfs: str, top: str) -> None:
+    bundle = f"{top}/a\nb\r\u2028c"
+    os.mkdir(bundle)
+    os.symlink(busybox_rootfs, f"{bundle}/root")
+    streams: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
+    container = Container.create("warm", config_of("root"), root=f"{top}/states", bundle=bundle, **streams)
+    with Obedient(container) as warm:
+        container.start()
+        with warm.container.snapshot() as snapshot, spawn(snapshot, top) as clone:
+            assert clone.do("echo here") == "here\n"
 
 
 def test_it_may_end_the_container_that_it_is_of(busybox_rootfs: str, top: str) -> None:

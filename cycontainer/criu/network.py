@@ -6,6 +6,7 @@ nftables a table CRIU-PID of the inet family. Sources: criu's net.c and netfilte
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cycontainer._nsenter import open_namespace
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 SKIPS: Final = (3, 19, 0)  # the first criu that can leave the network as it is
 TABLE: Final = "cycontainer"
+NO_NFTABLES: Final = (  # netfilter's socket, nftables, or its chains for "inet" are not there
+    errno.EPROTONOSUPPORT,
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENOENT,
+)
 IPTABLES_RULES: Final = "*filter\n-D INPUT -j CRIU\n-D OUTPUT -j CRIU\n-F CRIU\n-X CRIU\nCOMMIT\n"
 
 
@@ -112,6 +119,9 @@ def hold_traffic(pid: int) -> bool:
 
     Returns:
         Whether a table TABLE does so: not where the kernel has no nftables.
+
+    Raises:
+        OSError: it has, and refuses.
     """
     from cycontainer.criu.netfilter import netfilter_in
 
@@ -120,7 +130,9 @@ def hold_traffic(pid: int) -> bool:
         with netfilter_in(namespace) as netfilter:
             netfilter.drop_all(TABLE)
         return True
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_NFTABLES:
+            raise
         return False
     finally:
         os.close(namespace)

@@ -36,8 +36,8 @@ class Snapshot:
         try:
             with open(f"{self.path}/config.json", "rb") as file:
                 self._document = file.read()
-            with open(f"{self.path}/bundle", errors="surrogateescape") as text:
-                self._bundle, self._name = text.read().splitlines()
+            with open(f"{self.path}/bundle", errors="surrogateescape", newline="\n") as text:
+                self._bundle, self._name, _ = text.read().rsplit("\n", 2)  # a path may have any letter
         except (OSError, ValueError) as error:
             code = getattr(error, "errno", None)
             raise ConfigError("path", f"{self.path} has no snapshot" + (f": {name_of(code)}" if code else "")) from None
