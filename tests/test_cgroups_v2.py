@@ -175,7 +175,7 @@ def test_a_cgroup_is_handed_over_with_the_files_that_are_safe() -> None:
 @contextmanager
 def device_nodes(numbers: list[tuple[str, int, int]]) -> Iterator[list[str]]:
     """Nodes of these devices, few of which have a driver: opening one is ENXIO then, and EPERM where it is denied."""
-    with tempfile.TemporaryDirectory(prefix="devices-") as directory:
+    with tempfile.TemporaryDirectory(prefix="devices-", dir="/dev") as directory:  # Debian 13's /tmp is nodev
         paths = []
         for number, (kind, major, minor) in enumerate(numbers):
             paths.append(f"{directory}/{number}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_cgroup import needs_v2_alone
 from oci_command import ROOT, Oci, gone
 from pace import SLOWER
 
@@ -185,6 +186,19 @@ def test_a_share_of_a_cpu_is_exact_and_what_systemd_keeps_is_the_next_percent(
         assert limits(container)[2] == "22222"
         systemctl("daemon-reload")
         assert limits(container)[2] in ("22222", "23000")
+
+
+@pytest.mark.systemd
+@needs_v2_alone
+@pytest.mark.skipif(systemd_version() < 253, reason="a scope has an OOMPolicy since systemd 253")
+def test_that_all_die_together_of_too_little_memory_is_a_policy_of_the_scope(
+    tmp_path: Path, busybox_rootfs: str
+) -> None:
+    config = config_of(busybox_rootfs, "sleep", "1000", unified={"memory.oom.group": "1"})
+    with container_of(tmp_path, config) as container:
+        for _ in range(2):
+            assert (read(container, "memory.oom.group"), shown("cycontainer-one.scope", "OOMPolicy")) == ("1", ["kill"])
+            systemctl("daemon-reload")
 
 
 @pytest.mark.systemd
