@@ -21,6 +21,7 @@ import pytest
 from saved import Obedient, config_of, namespaces
 
 from cycontainer._nsenter import open_namespace
+from cycontainer.cgroups import Cgroup
 from cycontainer.criu.checkpoint import Subject, checkpoint
 from cycontainer.criu.images import ImageDirectory
 from cycontainer.criu.netfilter import netfilter_in
@@ -126,6 +127,26 @@ def test_a_criu_that_dies_leaves_the_network_unlocked(one: Obedient, top: str, l
         assert not [name for _, name in netfilter.tables() if "CRIU" in name]
     os.close(namespace)
     assert [name for name in os.listdir(f"{top}/images") if not name.endswith(".log")] == []
+    is_whole(one)
+
+
+class Interrupted:
+    """A cgroup whose freezing is interrupted when it is done."""
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self.cgroup, self.paths, self.processes, self.thaw = cgroup, cgroup.paths, cgroup.processes, cgroup.thaw
+
+    def freeze(self) -> None:
+        self.cgroup.freeze()
+        raise KeyboardInterrupt
+
+
+def test_what_interrupts_the_freezing_leaves_nothing_frozen(one: Obedient, top: str) -> None:
+    container = one.container
+    cgroup: Any = Interrupted(open_cgroup(load(container.root, container.id)))
+    subject = Subject(id="one", pid=container.pid, config=container.config, cgroup=cgroup)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint(subject, f"{top}/images", CheckpointOptions())
     is_whole(one)
 
 

@@ -187,7 +187,7 @@ def _tracer_of(pid: int) -> int:
 
 
 class Held:
-    """The cgroup frozen; when the block is left, as it was before, unless its processes are gone.
+    """A cgroup that may be frozen in the block; when it is left, it is as it was before, unless its processes are gone.
 
     Attributes:
         freezer: the directory by which criu is to freeze it; "" when criu is to stop each process.
@@ -199,12 +199,12 @@ class Held:
         self._was_frozen = is_frozen(self.freezer)
 
     def __enter__(self) -> Held:
+        return self  # it freezes nothing yet: interrupted here, the block would not be left, for it was not entered
+
+    def freeze(self) -> None:
+        """Freeze it, but not by v1 when a signal has stopped a process: frozen, that would keep ptrace(2) waiting."""
         if self._cgroup is not None and self._freezer and self._freezes and not self._was_frozen:
             self._cgroup.freeze()
-        return self
-
-    def leave_stopped(self) -> None:
-        """Freeze nothing by v1 when a signal has stopped a process: frozen, it would keep ptrace(2) waiting."""
         if self._cgroup is None or not os.path.exists(f"{self._freezer}/freezer.state"):
             return
         if any(map(_is_stopped, self._cgroup.processes())):
@@ -382,7 +382,7 @@ def _dump(
     request["network_lock"] = network_lock(lock)
     ours = options.manage_cgroups_mode in ("ignore", "soft")  # else it would be restored as frozen, with criu in it
     with Held(subject.cgroup, freezes=ours) as held:
-        held.leave_stopped()
+        held.freeze()
         if not options.without_exec:
             _refuse_strangers(subject)
         _refuse_traced(subject)
