@@ -416,9 +416,10 @@ def _program(
     mounts = []
     for path in needed:
         hidden = [place for place in (*PRIVATE, os.path.expanduser("~")) if f"{path}/".startswith(f"{place}/")]
-        for place in hidden[:1]:
-            if place not in WRITABLE:  # nothing can be made in the empty one that is there
-                mounts.append(_mount(place, "tmpfs", "tmpfs", "mode=755", "size=64k"))
+        for place in [place for place in hidden if place not in WRITABLE][:1]:
+            mounts.append(
+                _mount(place, "tmpfs", "tmpfs", "mode=755", "size=64k")
+            )  # in what is there nothing can be made
         if hidden or own_root:
             mounts.append(_mount(path, "bind", path, "rbind", "ro"))
     library = os.path.dirname(os.path.abspath(cloudpickle.__file__))

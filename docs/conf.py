@@ -26,7 +26,6 @@ html_theme = "furo"
 html_title = f"cycontainer {release}"
 html_copy_source = False
 pygments_style, pygments_dark_style = "default", "monokai"
-exclude_patterns = ["_made"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they stand in the signature of the stub or the source, and the text says what is meant
@@ -61,13 +60,12 @@ def take_as_written(app: Sphinx, what: str, name: str, of: object, options: obje
     lines[:] = list(_with_examples(lines))
 
 
-def write_verbs(app: Sphinx) -> None:
-    """Makes the page of the command's verbs of their tables."""
-    os.makedirs(f"{app.srcdir}/_made", exist_ok=True)
-    with open(f"{app.srcdir}/_made/verbs.md", "w", encoding="utf-8") as file:
-        file.write(import_module("verbs_page").page())
+def insert_verbs(app: Sphinx, page: str, source: list[str]) -> None:
+    """The command's verbs, of their tables, where their page has a place for them."""
+    if page == "reference/command":
+        source[0] = source[0].replace("<!-- verbs -->\n", import_module("verbs_page").page())
 
 
 def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", take_as_written, priority=400)  # before napoleon's
-    app.connect("builder-inited", write_verbs)
+    app.connect("source-read", insert_verbs)
