@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -28,7 +29,8 @@ with socket.socket(fileno=3) as peer:
     answer = bytes.fromhex({answer!r})
     if answer:
         peer.send(answer)
-        peer.recv(65536)
+        for _ in range({requests}):
+            peer.recv(65536)
 os.kill(os.getpid(), {signal}) if {signal} else None
 """
 
@@ -37,10 +39,12 @@ os.kill(os.getpid(), {signal}) if {signal} else None
 def other(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Other:
     """Puts a program of another name for criu in PATH."""
 
-    def put(answer: bytes, signal: int = 0) -> str:
+    def put(answer: bytes, signal: int = 0, requests: int = 1) -> str:
         path, seen = f"{tmp_path}/criu", f"{tmp_path}/seen"
         with open(path, "w") as file:
-            file.write(OTHER.format(python=sys.executable, seen=seen, answer=answer.hex(), signal=signal))
+            file.write(
+                OTHER.format(python=sys.executable, seen=seen, answer=answer.hex(), signal=signal, requests=requests)
+            )
         os.chmod(path, stat.S_IRWXU)
         monkeypatch.setenv("PATH", str(tmp_path))
         return seen
@@ -113,6 +117,18 @@ def test_a_killed_criu_is_told(other: Other) -> None:
     other(version(4, 2), signal=9)
     with Criu.start() as criu, pytest.raises(CriuError, match=r"^criu checkpoint: killed by signal 9$"):
         criu.ask("DUMP", {})
+
+
+def test_a_criu_that_waits_for_an_answer_to_what_was_interrupted_is_let_go(other: Other) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    other(version(4, 2), requests=2)  # the second never comes
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with Criu.start() as criu, pytest.raises(KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        criu.ask("DUMP", {})
+    signal.signal(signal.SIGALRM, before)
 
 
 def test_an_answer_that_is_none_is_told(other: Other) -> None:

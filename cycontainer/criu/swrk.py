@@ -39,6 +39,7 @@ INSTALL: Final = (
     " Linux 6.16 and newer need criu 4.2 or newer"
 )
 SILENCE_MS: Final = 200
+LONG_SILENCE_MS: Final = 1000
 LONGEST: Final = 1 << 16  # bytes of one message
 MOST_DESCRIPTORS: Final = 4
 SOCKET: Final = 3  # criu's end of the socket, in criu
@@ -242,12 +243,17 @@ class Criu:
             raise
 
     def _refuse(self, waiting: bool) -> None:
-        """Make criu undo what it did: refuse one notification, and agree to those that follow."""
+        """Make criu undo what it did: refuse one notification, and agree to those that follow.
+
+        It may wait for an answer to what was interrupted on its way to us: after a while it is told that none comes.
+        """
         if waiting:
             self._answer(False)
         refused = waiting
         try:
             while True:
+                if not self._speaks(LONG_SILENCE_MS):
+                    self._socket.shutdown(_socket.SHUT_WR)
                 answer, fds = self._receive()
                 _close(fds)
                 if "notify" not in answer:
@@ -263,14 +269,15 @@ class Criu:
 
     def _await(self) -> None:
         """Until criu says something."""
-        if self._silent is None:
-            return
+        while self._silent is not None and not self._speaks(SILENCE_MS):
+            self._silent()
+
+    def _speaks(self, timeout_ms: int) -> bool:
         import select
 
         watch = select.poll()
         watch.register(self._socket.fileno(), select.POLLIN)
-        while not watch.poll(SILENCE_MS):
-            self._silent()
+        return bool(watch.poll(timeout_ms))
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         """One message and the descriptors that came with it, which are the caller's."""
