@@ -32,7 +32,7 @@ PART = (
     *("tests/test_cgroups_v2.py", "tests/test_systemd.py", "-k"),
     "test_a_limit_is_written or test_devices_are_decided or handed_over or first_step_on or though_its_scope",
 )
-PART_SECONDS = 300.0  # a quiet machine takes a tenth of it
+PART_SECONDS = 300.0  # a machine with a load of 4 for each processor took 80
 MACHINES = (("bookworm", "v2"), ("bookworm", "hybrid"), ("bookworm", "v1"))  # of trixie, docs/machines.md
 
 
