@@ -70,6 +70,12 @@ REPORTS: list[list[str]] = [
     ["--log=file:@log", "--log-format=json"],
     ["--log", "@log", "--log-format", "text"],
     ["--log", "/no/such/log"],
+    ["--log", '/no/"such"\\log'],
+]
+STRANGE_LOGS: list[list[str]] = [
+    ["--log", "/no/\n\x1b[2J"],
+    ["--log", os.fsdecode(b"/no/\xff")],
+    ["--log", "/no/\u00fc"],
 ]
 
 
@@ -80,6 +86,20 @@ def test_looking_is_the_same_in_every_situation(situation: str, both: Both) -> N
         both.same(["--root", "@states", *words])
     for options in REPORTS:
         both.same([*options, "--root=@states", "state", "two"])
+
+
+@pytest.mark.parametrize("options", STRANGE_LOGS, ids=ascii)
+def test_a_log_of_a_strange_name_is_told_of_in_plain_letters(options: list[str], both: Both) -> None:
+    told = both.same([*options, "--root=@states", "state", "two"], alone=False)[2]
+    assert told.isascii() and told.count(b"\n") == 2 and told.replace(b"\n", b"").decode().isprintable()
+
+
+@pytest.mark.root
+def test_a_root_directory_that_is_not_there_yet_has_no_containers(both: Both) -> None:
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh"]
+    for call in both.calls.values():
+        done = subprocess.run([*hidden, *call, "list", "-q"], capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_several_containers_are_listed_in_order(both: Both) -> None:

@@ -66,6 +66,17 @@ def test_by_a_symbolic_link_and_from_anywhere(tmp_path: Path) -> None:
     works(Path("../elsewhere/runtime"), cwd=tmp_path / "prefix")
 
 
+def test_what_lies_nowhere_has_no_package() -> None:
+    fd = os.memfd_create("command")
+    try:
+        os.write(fd, Path(COMMAND[0]).read_bytes())
+        done = subprocess.run([f"/proc/self/fd/{fd}", "features"], pass_fds=[fd], capture_output=True, text=True)
+    finally:
+        os.close(fd)
+    assert done.returncode == 1
+    assert done.stderr == "cycontainer: the package cycontainer is not where this command was installed\n"
+
+
 def test_the_newest_version_counts(tmp_path: Path) -> None:
     command = install(tmp_path / "prefix")
     older = tmp_path / "prefix/lib/python3.9/site-packages/cycontainer/cli"

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent.parent
 class Installation:
     """A copy of the package, and calls of its command as the compiled one makes them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, of: Path = ROOT, without: str = "*.gathered") -> None:
         self.directory = directory
-        shutil.copytree(ROOT / "cycontainer", directory / "cycontainer", ignore=shutil.ignore_patterns("*.gathered"))
+        shutil.copytree(of / "cycontainer", directory / "cycontainer", ignore=shutil.ignore_patterns(without))
         self.package = directory / "cycontainer"
 
     @property
@@ -32,10 +32,15 @@ class Installation:
         return self.package / f"cli/__pycache__/features.{sys.implementation.cache_tag}.gathered"
 
     def features(self, *options: str) -> str:
+        return self.call("features", options=options)
+
+    def call(self, *words: str, options: tuple[str, ...] = ()) -> str:
         boot = f"import sys; sys.path.insert(0, {str(self.directory)!r}); "
         boot += "from cycontainer.cli.gathered import run_command; run_command()"
-        argv = [sys.executable, "-I", "-S", *options, "-c", boot, "features"]
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        argv = [sys.executable, "-I", "-S", *options, "-c", boot, *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert not done.stderr
+        return done.stdout
 
     def modules(self) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = marshal.loads(self.file.read_bytes()[len(VERSION) :])
@@ -76,6 +81,29 @@ def test_a_source_that_has_changed_ends_it(installation: Installation) -> None:
     assert "5.5.5" in installation.features()
     assert "5.5.5" in installation.features()
     assert "9.8.7" not in str(installation.modules())
+
+
+def test_a_copy_takes_nothing_from_where_it_was_copied_from(installation: Installation) -> None:
+    first = installation.features()
+    assert not [module for module in installation.modules() if module[1].startswith("/")]
+    copy = Installation(installation.directory / "copy", installation.directory, without="copy")
+    shutil.rmtree(installation.package)
+    assert copy.file.exists() and copy.features() == first
+    source = copy.package / "version.py"
+    source.write_text(source.read_text() + "VERSION = '5.5.5'\n")
+    assert "5.5.5" in copy.features()
+
+
+def test_a_package_that_is_replaced_meanwhile_is_no_failure(installation: Installation) -> None:
+    source = installation.package / "cli/features.py"
+    source.write_text(source.read_text() + f"import os\nos.unlink({str(installation.package / 'version.py')!r})\n")
+    assert installation.features()
+    assert not installation.file.exists()
+
+
+def test_a_word_that_is_not_the_verb_keeps_nothing(installation: Installation) -> None:
+    installation.call("spec", "--help", "features")
+    assert not installation.file.exists()
 
 
 @pytest.mark.parametrize("left", [0, 10, len(VERSION), len(VERSION) + 5, 3000, -1])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         """In the file a plain tuple."""
 
         name: str
-        path: str
+        path: str  # below the package: a copy of an installation is no other's
         modified: int  # st_mtime_ns of its source
         size: int
         code: CodeType | None  # None: it is compiled to machine code
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 VERBS: Final = ("create", "run", "exec", "restore", "update", "ps", "events", "features")  # that engines call
+PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + "/"
 VERSION: Final = sys.version.encode()  # in the file's beginning: code is of one interpreter
 _modules: dict[str, Module] = {}
 
@@ -48,7 +49,7 @@ class _Finder:
     def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         if name not in _modules:
             return None
-        _, path, _, _, code, package = _modules[name]
+        path, code, package = PACKAGE + _modules[name][1], *_modules[name][4:]
         if code is None:
             return ModuleSpec(name, ExtensionFileLoader(name, path), origin=path)
         spec = ModuleSpec(name, _Kept(name, path), origin=path, is_package=package)
@@ -65,7 +66,7 @@ def run_command() -> None:
     from cycontainer.cli.__main__ import main
 
     status = main(sys.argv[1:])
-    if verb and not kept and status == 0 and not sys.dont_write_bytecode:
+    if not kept and status == 0 and not sys.dont_write_bytecode and f"cycontainer.cli.{verb}" in sys.modules:
         keep(verb)
     os._exit(status)  # all is written and closed: the interpreter need not tidy up, 2 ms
 
@@ -75,31 +76,33 @@ def load(verb: str) -> bool:
     try:
         with open(_place(verb), "rb") as file:
             data = file.read()
-        modules: list[Module] = loads(memoryview(data)[len(VERSION) :]) if data.startswith(VERSION) else []
-        for _, path, modified, size, _, _ in modules:
-            status = os.stat(path)
+        found: list[Module] = loads(memoryview(data)[len(VERSION) :]) if data.startswith(VERSION) else []
+        for _, path, modified, size, _, _ in found:
+            status = os.stat(PACKAGE + path)
             if (status.st_mtime_ns, status.st_size) != (modified, size):
                 return False
     except (OSError, EOFError, ValueError, TypeError):  # none, or not whole
         return False
-    _modules.update((module[0], module) for module in modules)
+    _modules.update((module[0], module) for module in found)
     sys.meta_path.insert(0, _Finder)
-    return bool(modules)
+    return bool(found)
 
 
 def keep(verb: str) -> None:
     """Write down what is imported now. Without it the next start is slower, and nothing else."""
-    package = __name__.partition(".")[0] + "."
-    modules: list[tuple[object, ...]] = []
-    for name, module in list(sys.modules.items()):
-        spec = module.__spec__ if name.startswith(package) else None
-        if spec is None or name == __name__:
-            continue
-        assert spec.origin is not None and spec.loader is not None
-        status = os.stat(spec.origin)
-        code = spec.loader.get_code(name) if isinstance(spec.loader, SourceFileLoader) else None
-        modules.append((name, spec.origin, status.st_mtime_ns, status.st_size, code, hasattr(module, "__path__")))
-    _write(_place(verb), VERSION + dumps(modules))
+    modules = []
+    try:
+        for name, module in list(sys.modules.items()):
+            spec = module.__spec__
+            if spec is None or spec.origin is None or not spec.origin.startswith(PACKAGE) or name == __name__:
+                continue
+            status = os.stat(spec.origin)
+            code = spec.loader.get_code(name) if isinstance(spec.loader, SourceFileLoader) else None
+            path, package = spec.origin.removeprefix(PACKAGE), hasattr(module, "__path__")
+            modules.append((name, path, status.st_mtime_ns, status.st_size, code, package))
+        _write(_place(verb), VERSION + dumps(modules))
+    except (OSError, SyntaxError, ValueError):  # the package was replaced meanwhile, or the directory is not ours
+        return
 
 
 def _place(verb: str) -> str:
@@ -107,12 +110,9 @@ def _place(verb: str) -> str:
 
 
 def _write(path: str, data: bytes) -> None:
-    """All of it or nothing, and as readable as this source is."""
+    """All of it or nothing, and as readable as this source is. Raises OSError."""
     new = f"{path}.{os.getpid()}"
-    try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:  # not our directory
-        return
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
             file.write(data)
@@ -120,3 +120,4 @@ def _write(path: str, data: bytes) -> None:
         os.rename(new, path)
     except OSError:
         os.unlink(new)
+        raise

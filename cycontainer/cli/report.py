@@ -57,7 +57,9 @@ class Report:
             finally:
                 os.close(fd)
         except OSError as error:
-            self._print(f"cycontainer: --log {self.path}: {error.strerror}")
+            from cycontainer.json_text import quoted
+
+            self._print(f"cycontainer: --log {quoted(self.path)[1:-1]}: {error.strerror}")
 
     def _print(self, line: str) -> None:
         try:

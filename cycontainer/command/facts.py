@@ -31,7 +31,6 @@ VERBS = {
     "state": state_verb.VERB, "list": list.VERB, "kill": kill.VERB, "start": start.VERB,
     "delete": delete.VERB, "pause": pause.VERB, "resume": resume.VERB,
 }  # fmt: skip
-NUMBERS = ("owner", "pid", "start_time", "rootless")
 WORDS = ("id", "bundle", "rootfs", "version", "created")
 
 

@@ -14,6 +14,7 @@
 static const char BOOT[] = "import gc, sys; gc.set_threshold(50000); sys.path += sys.argv[1:3]; del sys.argv[1:3]; "
                            "from cycontainer.cli.gathered import run_command; run_command()";
 static const char INSIDE[] = "/cycontainer/command"; /* where it lies in a source tree */
+static const char NOT_INSTALLED[] = "the package cycontainer is not where this command was installed";
 static const char MAIN[] = "cycontainer/cli/__main__.py";
 static const char *const LIBRARIES[] = {"lib", "lib64", "local/lib"};
 static const char *const PACKAGES[] = {"site-packages", "dist-packages"};
@@ -119,6 +120,8 @@ static void find_installed(const char *directory, struct place *place) {
     char prefix[PATH_ROOM], *slash;
     strcpy(prefix, directory);
     slash = strrchr(prefix, '/');
+    if (!slash) /* it lies in the root directory, or in no directory */
+        give_up(NOT_INSTALLED);
     *slash = 0;
     look_for_packages(prefix, place, true);
     strcpy(place->package, place->packages);
@@ -129,7 +132,7 @@ static void find_installed(const char *directory, struct place *place) {
     }
 #endif
     if (!place->package[0])
-        give_up("the package cycontainer is not where this command was installed");
+        give_up(NOT_INSTALLED);
     if (!look_for_python(place, directory))
         give_up("no interpreter of the version that cycontainer was installed for beside this command, in "
                 "/usr/local/bin or in /usr/bin");

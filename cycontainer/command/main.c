@@ -127,6 +127,8 @@ static void find_log(const struct call *call) {
     const char *log = call->value[OPTION_LOG], *form = call->value[OPTION_LOG_FORMAT];
     if (form && strcmp(form, LOG_TEXT) != 0 && strcmp(form, LOG_JSON) != 0)
         hand_on();
+    if (log && !is_plain(log))
+        hand_on();
     report_to(log && strncmp(log, "file:", 5) == 0 ? log + 5 : log, form);
 }
 

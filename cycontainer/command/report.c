@@ -113,7 +113,8 @@ static void say(const char *line) {
 }
 
 static void write_log(const char *message) {
-    struct text text = {0};
+    struct text text = {0}, path = {0};
+    const char *reason;
     int fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
     add(&text, line_of(message, log_form));
     add(&text, "\n");
@@ -121,9 +122,12 @@ static void write_log(const char *message) {
         return;
     text.length = 0;
     add(&text, "cycontainer: --log ");
-    add(&text, log_path);
+    reason = strerror(errno);
+    add_quoted(&path, log_path);
+    path.start[path.length - 1] = 0;
+    add(&text, path.start + 1);
     add(&text, ": ");
-    add(&text, strerror(errno));
+    add(&text, reason);
     say(text.start);
 }
 

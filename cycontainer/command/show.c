@@ -152,7 +152,7 @@ static int find_ids(const struct call *call, char ***found) {
         if (count == MOST_LISTED || !*found || !((*found)[count++] = strdup(entry->d_name)))
             hand_on();
     }
-    if (errno)
+    if (directory && errno)
         hand_on();
     if (directory)
         closedir(directory);
