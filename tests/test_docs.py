@@ -119,9 +119,8 @@ def of_kind(kind: str, name: str) -> list[Any]:
 
 
 # A daemon writes to /etc/docker and /run, whatever it is told, and mounts what it leaves.
-DOCKERS_MOUNTS = (
-    "mount -t overlay -o lowerdir=/etc,upperdir={top}/etc,workdir={top}/work overlay /etc; mount -t tmpfs run /run"
-)
+DOCKERS_MOUNTS = "mount -t tmpfs run /run; mkdir /run/etc /run/work"
+DOCKERS_MOUNTS += "; mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc"
 
 
 @pytest.fixture
@@ -132,8 +131,6 @@ def docker_here(place: Path, busybox_rootfs: str) -> Iterator[Path]:
     (settings,) = blocks(page("howto/docker.md"), "json")
     (place / "daemon.json").write_text(settings.text.replace("/usr/local/bin/cycontainer", COMMAND[0]))
     top = tempfile.mkdtemp(prefix="docker-", dir="/var/tmp")  # a socket's path has at most 107 letters
-    for name in ("etc", "work"):
-        os.mkdir(f"{top}/{name}")
     ours = {"config-file": f"{place}/daemon.json", "data-root": f"{top}/data", "exec-root": f"{top}/run"}
     ours |= {"pidfile": f"{top}/pid", "host": f"unix://{top}/socket", "exec-opt": "native.cgroupdriver=cgroupfs"}
     ours |= {
@@ -144,7 +141,7 @@ def docker_here(place: Path, busybox_rootfs: str) -> Iterator[Path]:
         "ip-forward": "false",
     }
     start = shlex.join(["exec", "dockerd", *(f"--{name}={value}" for name, value in ours.items())])
-    words = ["unshare", "--mount", "sh", "-euc", f"{DOCKERS_MOUNTS.format(top=top)}; {start}"]
+    words = ["unshare", "--mount", "sh", "-euc", f"{DOCKERS_MOUNTS}; {start}"]
     program = place / "bin/docker"
     program.write_text(f'#!/bin/sh\nexec {shutil.which("docker")} --host unix://{top}/socket "$@"\n')
     program.chmod(0o755)
