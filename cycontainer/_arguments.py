@@ -15,20 +15,11 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, Final
 
+MOST_INTEGER: Final = 2**63 - 1
 # Of the host's root, when that is the container's: what is private or secret, and so empty.
-PRIVATE: Final = (
-    "/tmp",
-    "/var/tmp",
-    "/run",
-    "/root",
-    "/home",
-    "/sys",
-    "/boot",
-    "/mnt",
-    "/media",
-    "/srv",
-    "/lost+found",
-)
+WRITABLE: Final = ("/tmp", "/var/tmp", "/run")
+HIDDEN: Final = ("/root", "/home", "/sys", "/boot", "/mnt", "/media", "/srv", "/lost+found")
+PRIVATE: Final = (*WRITABLE, *HIDDEN)
 
 
 def directory(value: str | PathLike[str], name: str) -> str:
@@ -67,13 +58,15 @@ def _id(digits: str) -> int | None:
 
 
 def check_number(name: str, value: object, least: float, most: float) -> None:
-    if value is not None and (type(value) not in (int, float) or not least <= value <= most):  # type: ignore[operator]  # a number
+    fits = type(value) is float or (type(value) is int and value <= MOST_INTEGER)
+    if value is not None and not (fits and least <= value <= most):  # type: ignore[operator]  # a number
         raise ConfigError(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
 
 
 def check_count(name: str, value: object, least: int) -> None:
-    if value is not None and (type(value) is not int or value < least):
-        raise ConfigError(name, f"must be an integer from {least} up, not {shown(value)}")
+    if value is not None and (type(value) is not int or not least <= value <= MOST_INTEGER):
+        most = "up" if type(value) is not int or value < least else f"to {MOST_INTEGER}"
+        raise ConfigError(name, f"must be an integer from {least} {most}, not {shown(value)}")
 
 
 def program_arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
@@ -133,7 +126,7 @@ def input_bytes(value: object, encoding: str | None, errors: str | None) -> byte
 
 
 def mount_entries(mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    if isinstance(mounts, (str, bytes)) or hasattr(mounts, "keys"):
+    if isinstance(mounts, (str, bytes)) or hasattr(mounts, "keys") or not hasattr(mounts, "__iter__"):
         raise ConfigError("mounts", "must be a list of dicts")
     entries = []
     for place, mount in enumerate(mounts):
@@ -144,16 +137,26 @@ def mount_entries(mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def path_list(paths: Sequence[str], name: str) -> tuple[str, ...]:
-    if isinstance(paths, (str, bytes)):
+    if isinstance(paths, (str, bytes)) or not hasattr(paths, "__iter__"):
         raise ConfigError(name, f"must be a list, not {shown(paths)}")
     return tuple(paths)
 
 
 def private_directories() -> tuple[str, ...]:
     """Which of them there are: nothing is made on the host."""
-    home = os.path.expanduser("~")
-    extra = (home,) if home.startswith("/") and home != "/" and not home.startswith(("/root", "/home")) else ()
-    return tuple(path for path in (*PRIVATE, *extra) if _is_directory(path))
+    return tuple(path for path in (*PRIVATE, *_own_home()) if _is_directory(path))
+
+
+def _own_home() -> tuple[str, ...]:
+    """The caller's home, unless it lies, also behind links, where all is hidden anyway."""
+    home = os.path.normpath(os.path.expanduser("~"))
+    if not home.startswith("/") or not home.strip("/") or _is_below(home, HIDDEN):
+        return ()
+    return () if _is_below(os.path.realpath(home), [os.path.realpath(path) for path in HIDDEN]) else (home,)
+
+
+def _is_below(path: str, directories: Sequence[str]) -> bool:
+    return any([path == directory or path.startswith(f"{directory}/") for directory in directories])
 
 
 def _is_directory(path: str) -> bool:

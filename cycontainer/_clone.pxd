@@ -6,7 +6,7 @@ cdef class Child:
     cdef public int heard       # the last step that its init waited for us with
     cdef int second             # a pidfd: the process that the init went on in, until it is adopted
     cdef int loose              # the last message's descriptor, until it is taken
-    cdef bint introduced        # the second has been told of
+    cdef int introduced         # how often the second was told of
     cdef void *stack            # what the child runs on until it executes the init
 
     cdef void release(self) noexcept

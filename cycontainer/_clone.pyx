@@ -341,10 +341,12 @@ cdef class Child:
             return ()
         if message.kind != MESSAGE_FAILED or message.step >= 0:
             self.settle()             # else it may be the child that says so, before it has left our memory
-        if message.kind == MESSAGE_CLONED and self.introduced:
-            return self.receive()     # both processes tell of the second
         if message.kind == MESSAGE_CLONED:
-            self.second, self.loose, self.introduced = self.loose, -1, True
+            self.introduced += 1
+            if self.introduced == 1:
+                self.second, self.loose = self.loose, -1
+            elif self.introduced == 2:
+                return self.receive()     # both processes tell of the second; and nobody honest once more
         return (message.kind, message.step, message.error, message.tasks, message.user_us, message.system_us,
                 message.peak_kb)
 

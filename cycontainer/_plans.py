@@ -118,7 +118,8 @@ def plan_for(
     checked, style = configured(options, args, mounts, config, host)
     plan = _compiled(checked, host, style)
     if len(_prepared) >= MOST_PREPARED:
-        _prepared.pop(next(iter(_prepared)))
+        for oldest in tuple(_prepared)[:1]:
+            _prepared.pop(oldest, None)  # another thread may have been faster
     if config is not None:
         import copy
 
@@ -137,6 +138,8 @@ def _compiled(config: Config, host: Host, style: Style) -> Plan:
         with HeldSignals(), MadeMeanwhile():
             return compile_plan(config, host, style)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
         raise not_launched(error) from error
 
 
@@ -164,4 +167,8 @@ def depends_on(
         maker = version()
     place = _working_directory() if config is not None else ""  # of relative paths
     caller = None if config is None else id(config)
-    return options, repr(mounts) if mounts else "", caller, place, id(host), maker
+    try:
+        more = repr(mounts) if mounts else ""
+    except RecursionError:
+        raise ConfigError("mounts", "is nested too deep") from None
+    return options, more, caller, place, id(host), maker

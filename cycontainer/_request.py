@@ -158,6 +158,8 @@ def request(
 
         exchanged = exchange(files, collect, work_size)
         cwd = PLACE if exchanged and cwd is None and config is None else cwd
+    if supervisor is not None and not (hasattr(supervisor, "keys") and all([type(name) is str for name in supervisor])):
+        raise ConfigError("supervisor", "must be a dict with names of system calls")
     options = container_options(
         rootfs=rootfs, cwd=cwd, user=user, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=read_only, masked_paths=masked_paths, user_namespace=user_namespace, init=init,

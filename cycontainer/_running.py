@@ -197,7 +197,9 @@ class Running:
         if message[0] == MOUNT and self.work is not None:
             self.work.take(self.child.take_descriptor())
             return
-        duties = {"listener": self._supervise, "work": self._fill, "unit": self._enter_unit}
+        duties = {"work": self._fill, "unit": self._enter_unit}
+        if self.supervisor is not None:
+            duties["listener"] = self._supervise
         attend(self._plan_of(message), self.child, message, duties)
         if message[0] == CLONED:
             self.processes += 1

@@ -19,7 +19,7 @@ from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from typing import Final, Protocol
 
     from cycontainer._clone import Child
@@ -144,7 +144,9 @@ def launch(
             bool(plan.clone_flags & CLONE_NEWUSER),
         )
     except OSError as error:
-        code = error.errno or 0
+        if error.errno is None:
+            raise  # a signal handler's
+        code = error.errno
         if code == errno.ENOSYS:
             raise not_launched(error) from None
         if error.strerror == "clone3" and code in NO_BIRTH and cgroup is not None and cgroup.birthplace >= 0:
@@ -212,7 +214,7 @@ def attend(
         LaunchError: it says that a step failed, or our part of one did.
     """
     kind, step, code, *_ = message
-    _check_message(plan, child, kind, step)
+    _check_message(plan, child, kind, step, duties or {})
     if kind == _clone.FAILED:
         raise failure(plan, step, code)
     if kind == _clone.CLONED:
@@ -229,7 +231,7 @@ def attend(
         _do_duty(plan, child, step, duties or {})
 
 
-def _check_message(plan: Plan, child: Child, kind: int, step: int) -> None:
+def _check_message(plan: Plan, child: Child, kind: int, step: int, duties: Container[str]) -> None:
     """Refuse what an init of this plan does not say. Who may trace it may speak in its place."""
     once = {_clone.TERMINAL: child.terminal, _clone.PROGRAM: child.program, _clone.GATE: child.gate}
     if (
@@ -237,6 +239,7 @@ def _check_message(plan: Plan, child: Child, kind: int, step: int) -> None:
         or (kind == _clone.SYNC and (step not in plan.syncs or step <= child.heard))
         or (kind == _clone.CLONED and plan.processes < 2)
         or once.get(kind, -1) >= 0
+        or (kind == _clone.LISTENER and "listener" not in duties)
     ):
         raise LaunchError("hear the init, which says what it cannot", errno.EBADMSG, 0, len(plan.attempts))
 

@@ -5,6 +5,7 @@ The document is the runtime-spec's, so that the same reader checks it, and a per
 
 from __future__ import annotations
 
+from cycontainer._arguments import WRITABLE
 from cycontainer.errors import ConfigError, shown
 from cycontainer.record import Record
 from cycontainer.spec import DEFAULT_MOUNTS, MASKED_PATHS, READONLY_PATHS
@@ -60,19 +61,17 @@ def private_mounts(directories: tuple[str, ...], mounts: Sequence[Mapping[str, A
 
     mounts: those that come after; what they need to be found below is made.
     """
-    writable = {"/tmp", "/var/tmp", "/run"}
     return [
         _tmpfs(path, "mode=1777" if path != "/run" else "mode=755")
-        if path in writable
-        else _tmpfs(path, "noexec", "ro", "mode=555", f"nr_inodes={1 + _names_below(path, mounts)}")
+        if path in WRITABLE
+        else _tmpfs(path, "noexec", "ro", "mode=555", f"nr_inodes={1 + _most_names(mounts)}")
         for path in directories
     ]
 
 
-def _names_below(directory: str, mounts: Sequence[Mapping[str, Any]]) -> int:
-    """How many directories and files may have to be made there as targets."""
-    ways = [str(mount.get("destination")) for mount in mounts]
-    return sum([way.removeprefix(directory).count("/") for way in ways if way.startswith(f"{directory}/")])
+def _most_names(mounts: Sequence[Mapping[str, Any]]) -> int:
+    """How many directories and files may have to be made as targets, however these are spelt."""
+    return sum([str(mount.get("destination")).count("/") + 1 for mount in mounts])
 
 
 def _has(ranges: tuple[tuple[int, int], ...], number: int) -> bool:

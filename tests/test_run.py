@@ -124,6 +124,10 @@ NOTIFYING = {
     "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
 }
 
+TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEEP: list[object] = []
+for _ in range(3000):
+    DEEP = [DEEP]
 WRONG = [
     ({"args": []}, "args"),
     ({"args": ["a\0b"]}, r"args\[0\]"),
@@ -157,6 +161,13 @@ WRONG = [
     ({"hostname": ""}, "hostname"),
     ({"mounts": "/tmp"}, "mounts"),
     ({"mounts": [5]}, "mounts"),
+    ({"mounts": 5}, "mounts: must be a list"),
+    ({"mounts": [{"destination": "/x", "options": DEEP}]}, "mounts: is nested too deep"),
+    ({"masked_paths": 5}, "masked_paths: must be a list"),
+    ({"output_limit": 1 << 64}, "output_limit: must be an integer from 0 to"),
+    ({"timeout": 10**400}, "timeout: must be a number"),
+    ({"supervisor": ["mkdir"]}, "supervisor: must be a dict"),
+    ({"supervisor": {5: print}}, "supervisor: must be a dict"),
     ({"config": 5}, "config"),
     ({"config": {**CONFIG, "process": 5}}, "process: must be an object"),
     ({"config": {**CONFIG, "linux": {"resources": {"memory": 5}}}, "memory": 1 << 26}, "linux.resources.memory: must"),
@@ -199,6 +210,30 @@ except TimeoutError as error:
 
 def test_what_a_signal_handler_raises_comes_through() -> None:
     assert subprocess.run([sys.executable, "-c", ALARMED], capture_output=True, check=True).stdout == b"rings\n"
+
+
+ALARMED_BESIDE = """
+import cycontainer, signal, threading
+def ring(number, frame):
+    raise TimeoutError("rings")
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # the kernel may choose it to take the signal
+cycontainer.run(["true"])
+signal.signal(signal.SIGALRM, ring)
+rung = 0
+for number in range(60):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 * (1 + number % 20))
+        cycontainer.run(["true"], hostname=f"host-{number}")  # compiled anew
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except TimeoutError as error:
+        rung += str(error) == "rings"
+print(rung > 5)
+"""
+
+
+def test_what_it_raises_while_another_thread_takes_the_signal_does_too() -> None:
+    done = subprocess.run([sys.executable, "-c", ALARMED_BESIDE], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 CLOSED = """
@@ -287,6 +322,32 @@ def test_what_is_mounted_below_a_hidden_home_is_all_that_is_there(
     result = run(["sh", "-c", script, f"{tmp_path}/home"], mounts=[mount], text=True)
     assert result.stdout.split() == [f"{tmp_path}/home:", "project", f"{tmp_path}/home/project:", "data", "given"]
     assert result.stderr.count("Read-only file system") == 2
+
+
+# In a mount namespace of its own, as it changes the root: a home, what it is, what else is done.
+ELSEWHERE = [
+    ("/home2/me", "mkdir -p /home2/me"),
+    ("/root2", "mkdir /root2"),
+    ("/home/../opt/me", "mkdir -p /opt/me"),
+    ("/srv/me", "mkdir -p /srv/me"),
+    ("/var/real/me", "mkdir -p /var/real/me; rmdir /home; ln -s var/real /home"),
+]
+IN_ANOTHER_ROOT = """
+up=$(mktemp -d); mount -t tmpfs none $up; mkdir $up/upper $up/work $up/root
+mount -t overlay -o lowerdir=/,upperdir=$up/upper,workdir=$up/work overlay $up/root
+for place in proc sys dev tmp "${3#/}"; do mkdir -p $up/root/$place; mount --rbind /$place $up/root/$place; done
+cd $up/root; mkdir old; pivot_root . old; cd /; umount -l /old
+find /home -mindepth 1 -delete; eval "$1"; echo secret > "$HOME/key"
+exec "$2" -c 'import cycontainer, os; print(cycontainer.run(["cat", os.environ["HOME"] + "/key"]))'
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("home", "change"), ELSEWHERE)
+def test_a_home_is_hidden_wherever_it_lies(home: str, change: str) -> None:
+    argv = ["unshare", "--mount", "sh", "-ec", IN_ANOTHER_ROOT, "sh", change, sys.executable, TREE]
+    done = subprocess.run(argv, env={**os.environ, "HOME": home}, capture_output=True, text=True)
+    assert "returncode=1" in done.stdout and "secret" not in done.stdout, done
 
 
 # In a mount namespace of its own, as the links are in the root.
