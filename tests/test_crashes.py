@@ -146,6 +146,9 @@ COMPILED: dict[tuple[str, ...], Callable[[Bundle], object]] = {  # what is kille
     ("resume",): paused,
     ("delete",): created,
     ("delete", "--force"): started,
+    ("create", "--bundle", "@bundle"): lambda _: None,
+    ("run", "--detach", "--bundle", "@bundle"): lambda _: None,
+    ("exec", "--detach"): started,
 }
 
 
@@ -155,7 +158,8 @@ def test_the_compiled_command_may_be_killed_or_fail_at_any_system_call(
 ) -> None:
     """Also where it hands on: then the interpreter has to find what it needs."""
     every = request.config.getoption("--every-call")
-    words = [COMMAND[0], "--root", bundle.root, *verb, *([NAME] if verb != ("list",) else [])]
+    words = [COMMAND[0], "--root", bundle.root, *[word.replace("@bundle", bundle.path) for word in verb]]
+    words += [] if verb == ("list",) else [NAME, "sleep", "1000"] if verb[0] == "exec" else [NAME]
     before, problems, n = snapshot(), [], 1
     while True:
         for fault in sorted(set(FAULTS)) if every else (FAULTS[n % len(FAULTS)],):
