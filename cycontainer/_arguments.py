@@ -169,4 +169,6 @@ def _is_directory(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
         raise LaunchError(f"look for {path}, which is to be empty", error.errno or 0, 0, 0) from None

@@ -62,6 +62,8 @@ def former_value(file: bytes, value: bytes, text: bytes) -> bytes:
         key = value.partition(b" ")[0] if b" " in value.strip() else b"default"
         same = [line for line in lines if line.partition(b" ")[0] == key]
         return same[0] if same else key + b" " + BY_DEVICE[file]
+    if file == b"cpu.weight" and text.strip() == b"0":  # of an idle one, and not to be written: 1 is the least
+        return b"1"
     return text.strip() or b"\n"  # an empty cpuset: nothing would be written with no byte
 
 
@@ -73,7 +75,7 @@ def device_steps(wanted: Writes, listed: bytes) -> tuple[Writes, Writes]:
     """
     lines = dict.fromkeys(listed.splitlines())
     if ALL_DEVICES in lines:
-        return wanted, ((b"devices.allow", b"a"),)
+        return wanted, ()  # to allow all again would also allow what it had denied
     back = (b"devices.deny", b"a"), *((b"devices.allow", line) for line in lines)
     if wanted[0] != (b"devices.deny", b"a"):
         return wanted, back

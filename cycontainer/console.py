@@ -113,11 +113,8 @@ class Relay:
 
     def _copy(self) -> bool:
         """Move what the terminal has and takes; whether it had anything. At its end, look at it no more."""
-        try:
-            if self._input:
-                self._input = self._input[os.write(self._terminal, self._input) :]
-        except BlockingIOError:
-            return False
+        if self._input:
+            self._input = self._input[self._feed() :]
         try:
             output = os.read(self._terminal, MOST_BYTES)
         except BlockingIOError:
@@ -131,6 +128,13 @@ class Relay:
         while output and self._writes:
             output = output[self._print(output) :]
         return self._terminal >= 0
+
+    def _feed(self) -> int:
+        """How much of the input the terminal takes: none while the program waits until its output is read."""
+        try:
+            return os.write(self._terminal, self._input)
+        except BlockingIOError:
+            return 0
 
     def _print(self, output: bytes) -> int:
         try:

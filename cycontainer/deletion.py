@@ -230,9 +230,11 @@ def _last_hooks(directory: Directory, state: State) -> tuple[str, ...]:
     from cycontainer.hooks import run_poststop
     from cycontainer.read_config import parse, read_config
 
-    config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
     try:
+        config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
         run_poststop(config, state)
     except HookError as error:
         return str(error), *getattr(error, "__notes__", ())
+    except (ConfigError, OSError) as error:  # lost, or damaged
+        return (f"its poststop hooks are not known: {error}",)
     return ()

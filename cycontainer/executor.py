@@ -12,6 +12,7 @@ import builtins
 import json
 import os
 import sys
+import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from cycontainer._arguments import PRIVATE, check_count, check_number, path_list
@@ -70,8 +71,12 @@ class RemoteTraceback(Error):
         return f"\n{self.text}"
 
 
+_to_container = threading.local()  # `now`: what this thread pickles is loaded in a container
+
+
 class Opaque:
-    """A result that is no plain data. It is not unpickled here: passed to another task, it is the object there.
+    """A result that is no plain data. It is not unpickled here, nor when it is copied or pickled: passed to another
+    task, it is the object there.
 
     Attributes:
         data: the pickle. To load it runs code of whoever made it: never do so outside of a container.
@@ -81,6 +86,8 @@ class Opaque:
         self.data = data
 
     def __reduce__(self) -> tuple[object, ...]:
+        if not getattr(_to_container, "now", False):
+            return Opaque, (self.data,)
         import pickle
 
         return pickle.loads, (self.data,)
@@ -127,7 +134,8 @@ def _exception(told: Mapping[str, Any]) -> BaseException:
     module, _, name = kind.rpartition(".")
     made: BaseException = TaskError(kind, text, trace)
     found = vars(builtins).get(name) if module == "builtins" else None
-    if isinstance(found, type) and issubclass(found, Exception):
+    ends = (StopIteration, StopAsyncIteration)  # raised from a result, they would end whatever loop is around it
+    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, ends):
         try:
             made = found(*decoded(told["args"]))
         except (TypeError, ValueError):
@@ -308,7 +316,11 @@ class ContainerExecutor(Executor):
 
     def _pickled(self, calls: Sequence[tuple[object, ...]]) -> bytes:
         """Each call by itself, so that one that cannot be unpickled is the only one to fail."""
-        pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
+        _to_container.now = True
+        try:
+            pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
+        finally:
+            _to_container.now = False
         return dumps(self._cloudpickle, pickled, ())
 
     def _source_of(self, limits: Mapping[str, object]) -> Template | Pool:
@@ -379,7 +391,8 @@ def _results_of(futures: list[Future[list[Any]]], timeout: float | None) -> Iter
     try:
         for future in futures:
             left = None if until is None else until - time.monotonic()
-            yield from map(_outcome, future.result(left))
+            for answer in future.result(left):
+                yield _outcome(answer)
     finally:
         for future in futures:
             future.cancel()

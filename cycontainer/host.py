@@ -76,6 +76,8 @@ def probe() -> Host:
     try:
         host = _ask()
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
         raise _unasked(error) from None
     require_kernel(host)
     return host
@@ -260,6 +262,8 @@ def current() -> Host:
     try:
         return _current()
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
         raise _unasked(error) from None
 
 

@@ -260,6 +260,8 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
             trees = () if made is None else (made,)
         child.answer(0, trees)
     except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
         raise _our_part(plan, child, step, error) from None
     finally:
         _fd.close_all(trees)
@@ -285,7 +287,9 @@ def _take_listener(
         duties["listener"](child)
         open_gate(child.gate)
     except OSError as error:
-        raise LaunchError(plan.attempts[step], error.errno or 0, step + 1, len(plan.attempts)) from None
+        if error.errno is None:
+            raise  # a signal handler's
+        raise LaunchError(plan.attempts[step], error.errno, step + 1, len(plan.attempts)) from None
 
 
 def open_gate(pipe: int) -> None:

@@ -109,7 +109,8 @@ class Container(Saved):
         from cycontainer.streams import Streams
 
         document = to_json(config).encode("utf-8", "surrogateescape")
-        terminal = bool((config.get("process") or {}).get("terminal"))
+        process = config.get("process") if isinstance(config, dict) else None
+        terminal = isinstance(process, dict) and bool(process.get("terminal"))
         with Streams.of((stdin, stdout, stderr), terminal=terminal) as streams:
             container = cls.create_from(
                 container_id,

@@ -259,12 +259,19 @@ class Process:
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid whole: under a temporary name, then renamed. Raises ConfigError."""
+    """Write a pid whole: to a new file, which is then renamed; no link is followed. Raises ConfigError."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}")
+    made = False
     try:
-        with open(temporary, "w") as file:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of one that was killed
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        made = True
+        with open(fd, "w") as file:
             file.write(str(pid))
         os.rename(temporary, path)
     except OSError as error:
+        if made:
+            os.unlink(temporary)
         raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None

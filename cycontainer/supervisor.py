@@ -154,6 +154,9 @@ class Call:
             raise CallGone(self.name) from None
         try:
             self.check()
+            number &= 0xFFFFFFFF  # what the kernel reads of it
+            if number >> 31:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             return _listener.get_descriptor(pidfd, number)
         finally:
             os.close(pidfd)

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import resource
 import signal
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from glob import glob
@@ -310,27 +309,6 @@ def test_a_cancelled_creation_leaves_nothing(
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.slow
-def test_await_adds_little_to_a_run() -> None:
-    """Both in one process, alternating; the least of many, for noise only adds."""
-
-    def took(call: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-
-    with asyncio.Runner() as runner:
-
-        async def timed() -> float:
-            start = time.perf_counter()
-            await aio.run(["true"])
-            return time.perf_counter() - start
-
-        pairs = [(took(lambda: cycontainer.run(["true"])), runner.run(timed())) for _ in range(200)]
-    plain, awaited = (sorted(column)[20] for column in zip(*pairs, strict=True))
-    assert awaited - plain < 300e-6, (plain, awaited)
-
-
 async def run_with_a_stopped_init() -> cycontainer.Result:
     """Its pid 1 cannot hear that its time is over."""
     reader, writer = os.pipe()
@@ -348,3 +326,13 @@ async def run_with_a_stopped_init() -> cycontainer.Result:
 def test_a_pid_1_that_does_not_end_its_container_in_time_is_killed(complete: Complete) -> None:
     result = complete(run_with_a_stopped_init())
     assert (result.timed_out, result.returncode) == (True, -9)
+
+
+def test_a_stream_that_is_no_text_ends() -> None:
+    async def read() -> None:
+        async with aio.stream(["printf", r"\377"], text=True) as lines:
+            async for _ in lines:
+                continue
+
+    with pytest.raises(UnicodeDecodeError):
+        asyncio.run(asyncio.wait_for(read(), 20))

@@ -51,7 +51,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"user": -1}, "user"),
     ({"timeout": "1"}, "timeout"),
     ({"timeout": math.nan}, "timeout"),
-    ({"memory": 2**63}, "linux.resources.memory.limit"),
+    ({"memory": 2**63}, "memory"),
     ({"memory": 1e9}, "memory"),
     ({"pids": 1.5}, "pids"),
     ({"cpus": math.inf}, "cpus"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -154,7 +155,9 @@ def test_an_object_is_no_result_unless_it_stays_closed(executor: ContainerExecut
         executor.submit(lambda: Evil(mark)).result()
     with ContainerExecutor(1, opaque=True) as opaque:
         evil = opaque.submit(lambda: Evil(mark)).result()
-        assert isinstance(evil, Opaque) and not os.path.exists(mark)
+        copies = copy.deepcopy(evil), copy.copy(evil), pickle.loads(pickle.dumps(evil))
+        assert len({one.data for one in (evil, *copies) if isinstance(one, Opaque)}) == 1
+        assert not os.path.exists(mark)
         number, path = opaque.submit(lambda: (1, Path("/x"))).result()
         assert number == 1 and isinstance(path, Opaque)
         assert opaque.submit(lambda one: str(one / "y"), path).result() == "/x/y"
@@ -302,3 +305,14 @@ def test_what_cannot_be_pickled_or_meant_is_refused(executor: ContainerExecutor)
             ContainerExecutor(**keywords)
     with pytest.raises(TypeError):
         ContainerExecutor(no_such_keyword=1)
+
+
+def stop(number: int) -> int:
+    if number == 1:
+        raise StopIteration
+    return number
+
+
+def test_a_task_that_stops_an_iteration_ends_no_loop_of_the_callers(executor: ContainerExecutor) -> None:
+    with pytest.raises(TaskError, match="StopIteration"):
+        list(executor.map(stop, range(3), chunksize=3))

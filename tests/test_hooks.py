@@ -110,6 +110,17 @@ def test_of_the_hooks_after_the_end_all_are_run_and_a_failure_is_told(busybox_ro
     assert os.listdir(f"{tmp_path}/states") == []
 
 
+def test_without_its_configuration_a_container_is_deleted_all_the_same(busybox_rootfs: str, tmp_path: Path) -> None:
+    config = config_of(busybox_rootfs, "true")
+    config["hooks"] = {"poststop": [hook("exit 7")]}
+    container = started(f"{tmp_path}/states", config)
+    os.unlink(f"{tmp_path}/states/one/config.json")
+    told: list[str] = []
+    container.delete(force=True, warn=told.append)
+    assert len(told) == 1 and told[0].startswith("its poststop hooks are not known")
+    assert os.listdir(f"{tmp_path}/states") == []
+
+
 def test_a_failing_poststop_hook_is_a_line_in_the_log(oci: Oci) -> None:
     config = oci.config("true")
     config["hooks"] = {"poststop": [hook("echo because >&2; exit 7")]}

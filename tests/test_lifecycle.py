@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,3 +231,9 @@ def test_a_paused_container_cannot_be_started(busybox_rootfs: str, root: str) ->
         container.pause()
         with pytest.raises(ContainerError, match="paused"):
             container.start()
+
+
+@pytest.mark.parametrize("config", [{"process": "a"}, {"process": [1]}, []])
+def test_a_configuration_that_is_none_is_told_by_its_field(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        Container.create("one", config, root=f"{tmp_path}/states")

@@ -8,11 +8,13 @@ import os
 import pty
 import socket
 import struct
+import subprocess
 import sys
 import termios
 from collections.abc import Iterator
 
 import pytest
+from pace import SLOWER
 from test_lifecycle import config_of
 
 from cycontainer.errors import ConfigError
@@ -142,6 +144,17 @@ def test_run_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> Non
     status, seen = at_a_terminal(words, b"\x03", b"ready")
     assert (status, seen.replace(b"^C", b"").split()) == (5, [b"40", b"90", b"ready", b"50", b"100"])
     assert os.listdir(f"{tmp_path}/states") == []
+
+
+def test_run_relays_more_than_a_program_has_read(busybox_rootfs: str, tmp_path: object) -> None:
+    """Whose terminal echoes what it is given, and so waits for us in turn."""
+    with open(f"{tmp_path}/config.json", "w") as file:
+        json.dump(terminal_config(busybox_rootfs, "cat"), file)
+    words = ["--root", f"{tmp_path}/states", "run", "--bundle", str(tmp_path), "one"]
+    given = b"".join(b"%d\n" % number for number in range(20000)) + b"\x04"
+    command = [sys.executable, "-m", "cycontainer", *words]
+    done = subprocess.run(command, input=given, capture_output=True, timeout=60 * SLOWER)
+    assert done.returncode == 0 and done.stdout.count(b"19999") == 2  # echoed, and printed
 
 
 def test_exec_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> None:

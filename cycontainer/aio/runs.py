@@ -71,6 +71,8 @@ async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool]) -> None:
     timer: asyncio.TimerHandle | None = None
 
     def look() -> None:
+        if done.done():
+            return  # a timer of the same turn
         try:
             event = waiter.step()
             while event != _wait.NOTHING and not done.done():
@@ -79,9 +81,8 @@ async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool]) -> None:
                     return
                 event = waiter.step()
             set_timer()  # again: the deadline may be another now, pid 1's time to end all, or not quite here yet
-        except (Error, OSError) as error:
-            if not done.done():
-                done.set_exception(error)
+        except (Error, OSError, ValueError) as error:  # ValueError: what cannot be decoded
+            done.set_exception(error)
 
     def set_timer() -> None:
         nonlocal timer
