@@ -12,12 +12,6 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MEMORY, PIDS = 268435456, 100  # the limits of floor.c
-ENTRY = """import sys
-from cycontainer.cli.__main__ import run_command
-if __name__ == "__main__":
-    sys.exit(run_command())
-"""  # what pip writes for an entry point
-
 MASKED = [
     "/proc/acpi",
     "/proc/asound",
@@ -141,8 +135,5 @@ def install(path: str) -> str:
         os.path.join(os.path.dirname(HERE), "cycontainer"), package, ignore=shutil.ignore_patterns("*.py[xc]")
     )
     subprocess.run([python, "-m", "compileall", "-q", package], check=True)
-    command = os.path.join(programs, "cycontainer")
-    with open(command, "w") as file:
-        file.write(f"#!{python}\n{ENTRY}")
-    os.chmod(command, 0o755)
+    shutil.copy(os.path.join(package, "command/cycontainer"), programs)
     return programs
