@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         package: bool
 
 
-VERBS: Final = ("create", "run", "exec", "restore", "update", "ps", "events", "features")  # that engines call
+VERBS: Final = ("create", "run", "exec", "checkpoint", "restore", "update", "ps", "events", "features")
 PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + "/"
 VERSION: Final = sys.version.encode()  # in the file's beginning: code is of one interpreter
 _modules: dict[str, Module] = {}
