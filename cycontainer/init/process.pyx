@@ -337,7 +337,9 @@ cdef long fork_program(State *state, long lingers) noexcept nogil:
     cdef long result = fresh_dispositions()       # also of UNEXECUTED
     if result < 0:
         return result
-    program = fork_onto_stack(CLONE_VM | CLONE_VFORK | UNEXECUTED, program_stack + sizeof(program_stack), program_side, state)
+    program = fork_onto_stack(
+        CLONE_VM | CLONE_VFORK | UNEXECUTED, program_stack + sizeof(program_stack), program_side, state
+    )
     if program < 0:
         return program
     result = 126 if state.failed else stand_by(state, program, lingers)
