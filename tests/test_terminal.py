@@ -154,7 +154,7 @@ def test_run_relays_more_than_a_program_has_read(busybox_rootfs: str, tmp_path: 
     given = b"".join(b"%d\n" % number for number in range(20000)) + b"\x04"
     command = [sys.executable, "-m", "cycontainer", *words]
     done = subprocess.run(command, input=given, capture_output=True, timeout=60 * SLOWER)
-    assert done.returncode == 0 and done.stdout.count(b"19999") == 2  # echoed, and printed
+    assert done.returncode == 0 and b"19999" in done.stdout  # an echo may be lost, what is printed not
 
 
 def test_exec_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> None:
