@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 LIBRARY: Final = "/tmp/.cycontainer"  # where cloudpickle is in the container
 MOST_OUTPUT: Final = 64 << 20  # bytes of an answer, and of what a task prints
-WRITABLE: Final = ("/tmp", "/var/tmp", "/run")
 DEEPEST: Final = 500  # lists in lists
 LONGEST_TOLD: Final = 64 << 10  # letters of what went wrong
 
@@ -428,16 +427,13 @@ def _program(
     needed = [*([] if python else [sys.base_prefix]), *(os.path.abspath(path) for path in path_list(paths, "paths"))]
     mounts = []
     for path in needed:
-        hidden = [place for place in (*PRIVATE, os.path.expanduser("~")) if f"{path}/".startswith(f"{place}/")]
-        for place in [place for place in hidden if place not in WRITABLE][:1]:
-            mounts.append(
-                _mount(place, "tmpfs", "tmpfs", "mode=755", "size=64k")
-            )  # in what is there nothing can be made
+        hidden = any(f"{path}/".startswith(f"{place}/") for place in (*PRIVATE, os.path.expanduser("~")))
         if hidden or own_root:
-            mounts.append(_mount(path, "bind", path, "rbind", "ro"))
+            mounts.append(_shown(path, path))
     library = os.path.dirname(os.path.abspath(cloudpickle.__file__))
-    return program, [*mounts, _mount(f"{LIBRARY}/cloudpickle", "bind", library, "rbind", "ro")]
+    return program, [*mounts, _shown(f"{LIBRARY}/cloudpickle", library)]
 
 
-def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
-    return {"destination": destination, "type": kind, "source": source, "options": ["nosuid", "nodev", *options]}
+def _shown(destination: str, source: str) -> dict[str, Any]:
+    options = ["nosuid", "nodev", "rbind", "ro"]
+    return {"destination": destination, "type": "bind", "source": source, "options": options}

@@ -162,13 +162,18 @@ while :; do sleep 100; done
 """
 
 
-def test_a_container_that_defends_itself_is_ended_all_the_same(oci: Oci) -> None:
-    """It ignores signals, has our init's name, hides in a sub-cgroup, and has children that are stopped or daemons."""
-    config = oci.config("sh", "-c", HOSTILE)
+def write_with_cgroups(oci: Oci, script: str) -> None:
+    """A bundle whose program can write the cgroup file systems."""
+    config = oci.config("sh", "-c", script)
     for mount in config["mounts"]:
         if mount["destination"] == "/sys/fs/cgroup":
             mount["options"].remove("ro")
     oci.write(config=config)
+
+
+def test_a_container_that_defends_itself_is_ended_all_the_same(oci: Oci) -> None:
+    """It ignores signals, has our init's name, hides in a sub-cgroup, and has children that are stopped or daemons."""
+    write_with_cgroups(oci, HOSTILE)
     reader, writer = os.pipe()
     command = [*COMMAND, "--root", oci.states]
     subprocess.run([*command, "create", "one"], cwd=oci.bundle, stdin=subprocess.DEVNULL, stdout=writer, check=True)
@@ -206,11 +211,7 @@ def test_what_a_container_has_frozen_itself_dies_with_it(
     words: tuple[str, ...], command: tuple[str, ...], oci: Oci
 ) -> None:
     """v1: nobody who is frozen dies, and no pid 1 while one of its namespace is there."""
-    config = oci.config("sh", "-c", FROZEN)
-    for mount in config["mounts"]:
-        if mount["destination"] == "/sys/fs/cgroup":
-            mount["options"].remove("ro")
-    oci.write(config=config)
+    write_with_cgroups(oci, FROZEN)
     reader, writer = os.pipe()
     words_of_run = [*COMMAND, "--root", oci.states, "run", "--detach", "one"]
     subprocess.run(words_of_run, cwd=oci.bundle, stdin=subprocess.DEVNULL, stdout=writer, check=True)
