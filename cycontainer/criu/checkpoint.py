@@ -115,16 +115,17 @@ def _members(subject: Subject) -> list[int]:
     """All that may be its processes: those in its cgroup; when it has none, those that would die with its first one."""
     if subject.cgroup is not None:
         return subject.cgroup.processes()
-    if not is_first_of_namespace(subject.pid):
-        return [subject.pid]
     own = _pid_namespace(subject.pid)
+    if not own or not is_first_of_namespace(subject.pid):
+        return [subject.pid]
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _pid_namespace(pid) == own]
 
 
 def _pid_namespace(pid: int) -> str:
+    """Empty when it has ended, or has capabilities that we lack: that one is in no container of ours."""
     try:
         return os.readlink(f"/proc/{pid}/ns/pid")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
 
 
