@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from subprocess import DEVNULL, PIPE
+from typing import Any
 
 import pytest
 from saved import Obedient, Round, config_of, namespaces
 
+from cycontainer import Container
 from cycontainer.errors import CriuError
 from cycontainer.host import current
 
@@ -66,10 +69,30 @@ def test_whose_limits_it_has(busybox_rootfs: str, tmp_path: object, mode: str, l
     config["linux"]["resources"]["pids"]["limit"] = 77
     with Obedient.restore("two", config, f"{tmp_path}/images", root, manage_cgroups_mode=mode) as second:
         assert (second.do("echo here"), second.container.status) == ("here\n", "running")
+        assert set(second.do("cut -d: -f3 /proc/self/cgroup").split()) == {"/"}  # its own namespace
         paths = second.container.state()["cgroupPaths"].values()
         (found,) = [f"{path}/pids.max" for path in paths if os.path.exists(f"{path}/pids.max")]
         with open(found) as file:
             assert file.read().strip() == limit
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("disabled", "disabled"), ("cgroupfs", "disabled"), ("disabled", "cgroupfs")]
+)
+def test_it_may_have_none(busybox_rootfs: str, tmp_path: object, before: str, after: str) -> None:
+    config, root = config_of(busybox_rootfs, resources={}), f"{tmp_path}/states"
+    streams: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
+    look = "cut -d: -f3 /proc/self/cgroup | sort -u; jobs | wc -l"
+    first = Container.create("one", config, root=root, cgroup_manager=before, **streams)
+    with Obedient(first) as obedient:
+        first.start()
+        obedient.do("sleep 1000 <&- >&- 2>&- &")
+        assert obedient.do(look) == "/\n1\n"
+        first.checkpoint(f"{tmp_path}/images")
+    second = Container.restore("two", config, f"{tmp_path}/images", root=root, cgroup_manager=after, **streams)
+    with Obedient(second) as obedient:
+        assert obedient.do(look) == "/\n1\n"
+        assert bool(second.state()["cgroupPaths"]) is (after == "cgroupfs")
 
 
 def test_strict_takes_no_cgroup_that_exists(busybox_rootfs: str, tmp_path: object) -> None:

@@ -266,7 +266,7 @@ def _options(
         "notify_scripts": True,
         "orphan_pts_master": True,
         "manage_cgroups": True,
-        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode),
+        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode if subject.cgroup is not None else "ignore"),
         "timeout": FREEZE_SECONDS,
         "leave_running": options.goes_on,
         "config_file": criu_configuration(subject.config),
@@ -447,6 +447,7 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
         traits=traits_of(subject.config),
         descriptors=keys,
         pre_dump=pre_dump,
+        cgroups=subject.cgroup is not None,
         pid=subject.pid,
     )
     write_note(images, note, files)

@@ -217,9 +217,13 @@ def refuse_mapped_mounts(config: Config) -> None:
 # --- namespaces
 
 
+def has_new(kind: str, config: Config) -> bool:
+    """Whether its namespace of that kind, "network" or "cgroup", was made for it."""
+    return any(each.type == kind and each.path is None for each in config.linux.namespaces)
+
+
 def has_new_network(config: Config) -> bool:
-    """Whether its network namespace was made for it."""
-    return any(each.type == "network" and each.path is None for each in config.linux.namespaces)
+    return has_new("network", config)
 
 
 def external_namespaces(config: Config) -> dict[str, str]:

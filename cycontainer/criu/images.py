@@ -42,6 +42,7 @@ class Note(Record):
         traits: what the configuration had that one for a restore has to have, too (`externals.traits_of`).
         descriptors: criu's keys of the first process's 0, 1 and 2, where these are the host's; "" where not.
         pre_dump: there is nothing but memory.
+        cgroups: it had cgroups of its own, which criu saved.
         pid: the first process's, then: before 4.1 criu names its nftables table after it, and does not find it again.
     """
 
@@ -52,6 +53,7 @@ class Note(Record):
     traits: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  # nobody changes it
     descriptors: tuple[str, ...] = ("", "", "")
     pre_dump: bool = False
+    cgroups: bool = True
     pid: int = 0
 
 
@@ -241,6 +243,7 @@ def read_note(directory: ImageDirectory) -> Note | None:
             traits=_traits(found["traits"]),
             descriptors=_texts(found["descriptors"], 3),
             pre_dump=found["pre_dump"] is True,
+            cgroups=found.get("cgroups", True) is True,  # 0.1 did not say
             pid=_number(found["pid"]),
         )
     except (KeyError, TypeError):

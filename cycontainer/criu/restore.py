@@ -14,6 +14,7 @@ from cycontainer.criu.checkpoint import LOG_LEVEL, criu_configuration, freezer_o
 from cycontainer.criu.externals import (
     check_same,
     external_namespaces,
+    has_new,
     has_new_network,
     joined_namespaces,
     mount_sources,
@@ -124,6 +125,15 @@ def cgroup_sources(config: Config, paths: dict[str, str]) -> dict[str, str]:
     }
 
 
+def _cgroup_mode(wanted: Wanted, options: RestoreOptions, note: Note | None) -> str:
+    """criu leaves the cgroups alone where there were none to save, and where the container is to have none.
+
+    Of processes in criu's own cgroup, below its root, it saves the first one's only, and does not find the others'.
+    """
+    has_one = wanted.cgroup is not None or wanted.enter is not None
+    return options.manage_cgroups_mode if has_one and (note is None or note.cgroups) else "ignore"
+
+
 def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, note: Note | None) -> dict[str, Any]:
     config = wanted.config
     sources = cgroup_sources(config, wanted.cgroup_paths)
@@ -139,7 +149,7 @@ def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, no
         "orphan_pts_master": True,
         "evasive_devices": True,
         "manage_cgroups": True,
-        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode),
+        "manage_cgroups_mode": cgroup_mode(_cgroup_mode(wanted, options, note)),
         "network_lock": network_lock(lock),
         "config_file": criu_configuration(config),
         "ext_mnt": [{"key": name, "val": source} for name, source in mounts.items()],
@@ -267,6 +277,8 @@ def _restore(wanted: Wanted, images: ImageDirectory, work: ImageDirectory, optio
             cgroup=wanted.cgroup,
             cgroup_mounts=tuple(wanted.cgroup_paths),
             enter=wanted.enter,
+            own_cgroup_root=request["manage_cgroups_mode"] == cgroup_mode("ignore")
+            and has_new("cgroup", wanted.config),
             root=(wanted.config.root.path, wanted.at),
             terminal=0 if options.shell_job else -1,
             no_new_privileges=wanted.config.process is not None and wanted.config.process.no_new_privileges,

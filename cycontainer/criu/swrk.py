@@ -63,6 +63,7 @@ def _compile(
     root: tuple[str, str] | None,
     *,
     moved: bool,
+    own_cgroup_root: bool,
     own_session: bool,
     no_new_privileges: bool,
 ) -> Plan:
@@ -72,6 +73,8 @@ def _compile(
         plan.synchronise("let systemd move criu to the container's unit")
     for slot, mount in enumerate(cgroup_mounts):
         plan.enter_cgroup(slot, mount)
+    if own_cgroup_root:
+        plan.unshare("cgroup", NAMESPACES["cgroup"][0])
     if root is not None:
         plan.unshare("mount", NAMESPACES["mount"][0])
         plan.set_propagation("keep mounts from going back to the host", MS_SLAVE, AT_RECURSIVE)
@@ -123,6 +126,7 @@ class Criu:
         cgroup: Cgroup | None = None,
         cgroup_mounts: tuple[str, ...] = (),
         enter: Callable[[int], object] | None = None,
+        own_cgroup_root: bool = False,
         root: tuple[str, str] | None = None,
         terminal: int = -1,
         no_new_privileges: bool = False,
@@ -133,6 +137,7 @@ class Criu:
             inherited: descriptors that it gets, as FIRST_INHERITED and following; they stay the caller's.
             cgroup, cgroup_mounts: those that it is to be born in, and the mounts of their hierarchies, v1's first.
             enter: called with its pid while it waits, to put it into a cgroup that is made with it.
+            own_cgroup_root: in a new cgroup namespace, for what it restores without making one.
             root: a root file system, and the directory that it is bound on, in a mount namespace of criu's own.
             terminal: its 0, 1 and 2, in the caller's session: for a shell job; -1: /dev/null, in a session of its own,
                 so that nothing that criu says outside of its log lands in the container's output.
@@ -145,8 +150,13 @@ class Criu:
             raise HostError("criu needs root to save and to restore a container")
         entered = cgroup_mounts[: len(cgroup.tasks)] if cgroup is not None else ()  # v1's; in v2 it is born
         plan = _compile(
-            entered, root, moved=enter is not None, own_session=terminal < 0, no_new_privileges=no_new_privileges
-        )  # fmt: skip
+            entered,
+            root,
+            moved=enter is not None,
+            own_cgroup_root=own_cgroup_root,
+            own_session=terminal < 0,
+            no_new_privileges=no_new_privileges,
+        )
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:

@@ -26,6 +26,7 @@ SUBJECTS = (
     *("test_rootless_life.py", "test_delegated_cgroups.py", "test_exec_v2.py", "test_run.py", "test_host.py"),
     *("test_memory_pressure.py", "test_lifecycle.py", "test_command_running.py", "test_bad_input.py"),
     *("test_labels.py", "test_criu_labels.py", "test_criu_lazy.py", "test_criu_pre_dump.py"),
+    *("test_criu_container.py", "test_criu_cgroups.py"),
 )
 MARKED = "not slow or criu"
 PART = (
