@@ -392,7 +392,7 @@ def _add_file_tree(
         plan.find_target("/dev/console", rootfs.TARGET_LIKE_SOURCE)
         plan.attach("the terminal", "/dev/console")
     if not style.template:
-        rootfs.add_late_readonly(plan, config)
+        rootfs.add_late_readonly(plan, config, scope)
         rootfs.add_masks(plan, config)
 
 

@@ -37,7 +37,7 @@ class Scope(Record):
     trees: dict[int, Tree]  # the same: Plan.trees
     errands: list[Errand]  # the same: Plan.errands
     pad_slot: int | None = None  # where the launch pad is, when it is used
-    kept: dict[object, int] = {}  # noqa: RUF012  # what was kept for use on the pad, by what it is: its place
+    kept: dict[object, int] = {}  # noqa: RUF012  # what was kept for later, by what it is: its place
 
     @property
     def user(self) -> bool:

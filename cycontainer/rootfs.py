@@ -24,7 +24,16 @@ from cycontainer.mount_options import (
     fold_options,
 )
 from cycontainer.plan import MOST_FILES, Errand, Workplace
-from cycontainer.sources import ROOT, hierarchies_of, hierarchy_attributes, take_bind, take_hierarchy, take_root
+from cycontainer.sources import (
+    MOST_KEPT,
+    ROOT,
+    hierarchies_of,
+    hierarchy_attributes,
+    keep,
+    take_bind,
+    take_hierarchy,
+    take_root,
+)
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -63,6 +72,9 @@ DEVICE_LINKS: Final = (  # config-linux.md, "/dev symbolic links", and ptmx
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
+
+UNCHANGEABLE: Final = frozenset(("proc", "sysfs", "devpts"))  # no mount's target can be made there
+READONLY: Final = "read-only"  # why a file system is kept: it is to become that
 
 TARGET_LIKE_SOURCE, TARGET_DIRECTORY, TARGET_NO_LINKS, TARGET_IN_PROC = 0, 1, 2, 4  # _steps.pxd
 TARGET_TAKE_MODE: Final = 8  # the same
@@ -153,12 +165,11 @@ def _add_file_system(
     # proc and sysfs behind a link of the image would stand where their masks do not: CVE-2023-25809's neighbours
     _add_target(plan, mount, rule | (TARGET_NO_LINKS if mount.type in ("proc", "sysfs") else 0))
     if changed and attributes & ATTR_RDONLY and not writable_first:
-        plan.set_attributes(f"make {mount.destination} read-only", ATTR_RDONLY, 0, 0, 0)
+        _make_readonly(plan, mount.destination)
     plan.attach(mount.type, mount.destination)
 
 
-def _add_readonly_later(plan: PlanWriter, path: str) -> None:
-    plan.take_inside(path)
+def _make_readonly(plan: PlanWriter, path: str) -> None:
     plan.set_attributes(f"make {path} read-only", ATTR_RDONLY, 0, 0, 0)
 
 
@@ -239,7 +250,8 @@ def _add_cgroup_v1(
             if controller != name and "=" not in controller:
                 plan.make_link(base, controller, name)
     if attributes & ATTR_RDONLY or without:
-        _add_readonly_later(plan, base)
+        plan.take_inside(base)
+        _make_readonly(plan, base)
 
 
 # --- devices
@@ -341,12 +353,19 @@ def add_mount(
     elif mount.type in ("cgroup", "cgroup2"):
         _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
     else:
-        # others go below it: read-only comes when they are there
-        nested = any(other.destination.startswith(f"{mount.destination}/") for other in config.mounts[index + 1 :])
-        first = nested or mount.destination == "/dev"
-        _add_file_system(plan, mount, options, writable_first=first, label=label)
+        # others may go below it, also by a link: read-only comes when all are there
+        late = _can_hold_targets(mount, options) and len(scope.kept) < MOST_KEPT
+        _add_file_system(plan, mount, options, writable_first=late, label=label)
+        if late:
+            keep(plan, scope, (READONLY, index), mount.destination)
         if any(other.destination.rpartition("/")[0] == mount.destination for other in config.mounts[index + 1 :]):
             plan.hold(mount.destination)
+
+
+def _can_hold_targets(mount: Mount, options: Options) -> bool:
+    """Whether it is read-only, and has room for what other mounts would need to be found below it."""
+    read_only = options.changes.get(0, (0, 0))[0] & ATTR_RDONLY
+    return bool(read_only) and mount.type not in UNCHANGEABLE and ("nr_inodes", "1") not in options.data
 
 
 def workplace(config: Config, scope: Scope, size: int) -> Workplace | None:
@@ -390,25 +409,15 @@ def add_workplace(plan: PlanWriter, work: Workplace | None, user: User, scope: S
     plan.attach("the working directory", work.path)
 
 
-def add_late_readonly(
-    plan: PlanWriter, config: Config, *, among: tuple[int, ...] | None = None, always: tuple[str, ...] = ()
-) -> None:
+def add_late_readonly(plan: PlanWriter, config: Config, scope: Scope) -> None:
     """The file systems that had to be writable for what goes below them, read-only at last.
 
-    Args:
-        among: of these mounts; None is all.
-        always: whatever these are asked to be.
+    By their descriptors: at their paths may lie others by now.
     """
     for index, mount in enumerate(config.mounts):
-        if among is not None and index not in among:
-            continue
-        options = fold_options(mount)
-        asked = options.changes.get(0, (0, 0))[0] & ATTR_RDONLY or mount.destination in always
-        if options.bind or mount.type in ("cgroup", "cgroup2") or not asked:
-            continue
-        later = config.mounts[index + 1 :]
-        if mount.destination == "/dev" or any(m.destination.startswith(f"{mount.destination}/") for m in later):
-            _add_readonly_later(plan, mount.destination)
+        if (READONLY, index) in scope.kept:
+            plan.take_kept(mount.destination, scope.kept[READONLY, index])
+            _make_readonly(plan, mount.destination)
 
 
 def add_masks(plan: PlanWriter, config: Config) -> None:

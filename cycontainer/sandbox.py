@@ -13,7 +13,7 @@ from cycontainer.version import SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any, Final
 
     from cycontainer.host import Host
@@ -56,22 +56,22 @@ def _tmpfs(destination: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", *options]}
 
 
-def private_mounts(directories: tuple[str, ...], mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _private_mounts(directories: tuple[str, ...], later: Sequence[object]) -> list[dict[str, Any]]:
     """An empty file system for each: /tmp and its like can be written, the others only be seen to be empty.
 
-    mounts: those that come after; what they need to be found below is made.
+    later: where the caller mounts something; what has to be there for that can be made.
     """
     return [
         _tmpfs(path, "mode=1777" if path != "/run" else "mode=755")
         if path in WRITABLE
-        else _tmpfs(path, "noexec", "ro", "mode=555", f"nr_inodes={1 + _most_names(mounts)}")
+        else _tmpfs(path, "noexec", "ro", "mode=555", f"nr_inodes={1 + _most_names(later)}")
         for path in directories
     ]
 
 
-def _most_names(mounts: Sequence[Mapping[str, Any]]) -> int:
+def _most_names(paths: Sequence[object]) -> int:
     """How many directories and files may have to be made as targets, however these are spelt."""
-    return sum([str(mount.get("destination")).count("/") + 1 for mount in mounts])
+    return sum([str(path).count("/") + 1 for path in paths])
 
 
 def _has(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
@@ -125,7 +125,8 @@ def document(
     if not (ranged if user_namespace else _has(host.gids, TERMINALS)):
         for mount in base:  # there is no such group
             mount["options"] = [option for option in mount["options"] if option != f"gid={TERMINALS}"]
-    private = private_mounts(options.private if on_host_root else ("/tmp",), mounts)
+    later = [mount.get("destination") for mount in mounts] + ([options.cwd] if options.work else [])
+    private = _private_mounts(options.private if on_host_root else ("/tmp",), later)
     linux: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in kinds],
         "resources": _resources(options),

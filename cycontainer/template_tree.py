@@ -101,7 +101,7 @@ def template_errand(config: Config, host: Host, own: dict[str, str], *, attribut
         work: whether each container has a file system at its working directory.
     """
     found = halves(config, host)
-    mounts = [config.mounts[index] for index in found.shared]
+    mounts = [_unwritable(config.mounts[index]) for index in found.shared]
     if found.staged is not None:
         mounts.insert(found.shared.index(found.staged), _stage(config, found))
     shared = config.replace(mounts=tuple(mounts))
@@ -114,11 +114,16 @@ def template_errand(config: Config, host: Host, own: dict[str, str], *, attribut
     rootfs.add_mounts(plan, shared, host, scope, own={}, trees={}, without=frozenset(own))
     rootfs.add_devices(plan, config, bound=False)
     _make_places(plan, config, found, work=work)
-    rootfs.add_late_readonly(plan, shared, always=("/dev",))
+    rootfs.add_late_readonly(plan, shared, scope)
     rootfs.add_masks(plan, _masks_of(config, found, own=False))
     rootfs.add_pivot(plan, config, pivot=False)
     plan.synchronise("let the launcher open the template")
     return Errand(data=plan.finish(), attempts=tuple(plan.attempts), namespaces=())
+
+
+def _unwritable(mount: Mount) -> Mount:
+    """What is shared none can write; bound it is the host's, and as it was asked for."""
+    return mount if fold_options(mount).bind else mount.replace(options=(*mount.options, "ro"))
 
 
 def _stage(config: Config, found: Halves) -> Mount:
@@ -186,7 +191,7 @@ def add_own(plan: PlanWriter, config: Config, host: Host, scope: Scope, *, own: 
         elif mount.type == "cgroup" and host.cgroups.v1:
             _add_cgroups(plan, mount, index, host, scope, staged=index == found.staged)
     own_half = _masks_of(config, found, own=True)
-    rootfs.add_late_readonly(plan, config, among=found.own)
+    rootfs.add_late_readonly(plan, config, scope)
     rootfs.add_masks(plan, own_half)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ordinary import OrdinaryUser
 
-from cycontainer import ConfigError, run
+from cycontainer import ConfigError, Template, run
 
 MIB = 1 << 20
 
@@ -33,6 +33,30 @@ def test_the_program_owns_them_and_can_execute_them() -> None:
     )
     assert (result.stdout, result.stderr) == ("/tmp/work\n", "")
     assert result.files == {"sub/x": b"#!/bin/sh\npwd\nmore\n", "sub/y": b""}
+
+
+def test_they_can_lie_in_a_home_that_is_hidden() -> None:
+    place = "/home/me/a job"
+    seen = script("pwd; ls -A /home /home/me; cat f > g; touch /home/x", cwd=place, files={"f": "1\n"}, collect=["g"])
+    assert (seen.files, seen.stdout.split("\n")) == (
+        {"g": b"1\n"},
+        [place, "/home:", "me", "", "/home/me:", "a job", ""],
+    )
+    assert "Read-only file system" in seen.stderr
+
+
+@pytest.mark.root
+def test_those_of_a_template_can_too() -> None:
+    mount = {"destination": "/home/own", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}
+    with Template(cwd="/home/me/job", work_size=MIB, mounts=[mount]) as template:
+        assert template.shared
+        for _ in range(2):
+            seen = template.run(
+                ["sh", "-c", "cat f > g; cat ../../own/was; ls .. ../..; cat f > ../../own/was; touch ../x"],
+                files={"f": "1\n"}, collect=["*"],
+            )  # fmt: skip
+            assert (seen.files, seen.stdout) == ({"f": b"1\n", "g": b"1\n"}, b"..:\njob\n\n../..:\nme\nown\n")
+            assert seen.stderr.count(b"No such file") == seen.stderr.count(b"Read-only file system") == 1, seen.stderr
 
 
 @pytest.mark.root

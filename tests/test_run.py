@@ -338,16 +338,56 @@ mount -t overlay -o lowerdir=/,upperdir=$up/upper,workdir=$up/work overlay $up/r
 for place in proc sys dev tmp "${3#/}"; do mkdir -p $up/root/$place; mount --rbind /$place $up/root/$place; done
 cd $up/root; mkdir old; pivot_root . old; cd /; umount -l /old
 find /home -mindepth 1 -delete; eval "$1"; echo secret > "$HOME/key"
-exec "$2" -c 'import cycontainer, os; print(cycontainer.run(["cat", os.environ["HOME"] + "/key"]))'
+exec "$2" -c "$4"
+"""
+KEY = """
+import cycontainer, os
+print(cycontainer.run(["cat", os.environ["HOME"] + "/key"]))
 """
 
 
 @pytest.mark.root
 @pytest.mark.parametrize(("home", "change"), ELSEWHERE)
 def test_a_home_is_hidden_wherever_it_lies(home: str, change: str) -> None:
-    argv = ["unshare", "--mount", "sh", "-ec", IN_ANOTHER_ROOT, "sh", change, sys.executable, TREE]
-    done = subprocess.run(argv, env={**os.environ, "HOME": home}, capture_output=True, text=True)
+    done = in_another_root(home, change, KEY)
     assert "returncode=1" in done.stdout and "secret" not in done.stdout, done
+
+
+def in_another_root(home: str, change: str, program: str) -> subprocess.CompletedProcess[str]:
+    argv = ["unshare", "--mount", "sh", "-ec", IN_ANOTHER_ROOT, "sh", change, sys.executable, TREE, program]
+    return subprocess.run(argv, env={**os.environ, "HOME": home}, capture_output=True, text=True)
+
+
+BELOW_A_LINKED_HOME = """
+import cycontainer, os
+def seen(*, at, below):
+    mount = {"destination": at, "type": "bind", "source": "/var/real/me/shown", "options": ["bind"]}
+    script = 'cat "$0"/shown/data /tmp/work/f; ls -A "$0"; touch "$0/x" "$0"/shown/y && rm "$0"/shown/y'
+    run = cycontainer.run(["sh", "-c", script, below], mounts=[mount], user=0, text=True, files={"f": "put\\n"})
+    assert run.stderr == f"touch: cannot touch '{below}/x': Read-only file system\\n", run
+    return run.stdout.split()
+for at in "/var/real/me/shown", "/home/me/shown":
+    for below in "/var/real/me", "/home/me":
+        assert seen(at=at, below=below) == ["given", "put", "shown"]
+for cwd in "/var/real/me/job", "/home/me/job":
+    made = cycontainer.run(["cp", "f", "g"], cwd=cwd, files={"f": "put"}, collect=["g"])
+    assert made.files == {"g": b"put"}, made
+print("all")
+"""
+
+
+@pytest.mark.root
+def test_what_is_mounted_below_a_linked_home_is_there_by_both_its_names() -> None:
+    change = "mkdir -p /var/real/me/shown; rmdir /home; ln -s var/real /home; echo given > /var/real/me/shown/data"
+    done = in_another_root("/var/real/me", change, BELOW_A_LINKED_HOME)
+    assert done.stdout == "all\n", done
+
+
+def test_what_is_mounted_over_a_hidden_directory_is_as_it_was_asked_for() -> None:
+    over = {"destination": "/home", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]}
+    below = {**over, "destination": "/home/below"}
+    assert run(["touch", "/home/x"], mounts=[below, over]).returncode == 0
+    assert run(["touch", "/home/x"], mounts=[{**over, "options": ["mode=1777", "ro"]}]).returncode == 1
 
 
 # In a mount namespace of its own, as the links are in the root.
