@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from cycontainer.cgroups import Cgroup
-    from cycontainer.state import State
+    from cycontainer.state_text import State
     from cycontainer.stats import Stats
 
 # Microseconds of each two seconds in which a process waited for memory; an ordinary user may ask for no other window.

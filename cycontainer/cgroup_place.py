@@ -7,6 +7,8 @@ import os
 from cycontainer.errors import CgroupError, ConfigError
 
 LONGEST = 4096  # PATH_MAX
+V1_FROZEN = ("freezer.state", "FROZEN", "FREEZING")  # a freezer's file, and what it says also when it is about to be
+V2_FROZEN = ("cgroup.freeze", "1")
 
 
 def check_path(path: str) -> str:

@@ -12,10 +12,12 @@ from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close
 
 import os
 
+from cycontainer.cgroup_place import V1_FROZEN as _V1_FROZEN
+from cycontainer.cgroup_place import V2_FROZEN as _V2_FROZEN
 from cycontainer.cgroup_place import check_path, hand_over
 from cycontainer.errors import CgroupError
 
-cdef tuple FREEZERS = ("freezer.state", "cgroup.freeze")      # v1's, v2's
+cdef tuple FREEZERS = (_V1_FROZEN[0], _V2_FROZEN[0])
 cdef tuple MEMORY_FILES = ((b"memory.max_usage_in_bytes", b"memory.oom_control"), (b"memory.peak", b"memory.events"))
 
 cdef class Cgroup:
@@ -459,7 +461,7 @@ cdef class Cgroup:
         for index in range(self._count):
             if self._places[index].directory >= 0 and (self._places[index].unified or self._places[index].freezer):
                 return index
-        raise CgroupError("freezer.state", ENOENT)
+        raise CgroupError(FREEZERS[0], ENOENT)
 
     def thaw(self, *, bint below=False) -> None:
         """Let them go on; of one that is gone, nobody waits. `below`: what the container has frozen itself (v1), too.

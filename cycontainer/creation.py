@@ -21,7 +21,8 @@ from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
 from cycontainer.launch import launch
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
-from cycontainer.state import CgroupPlace, State, is_frozen
+from cycontainer.state import NOTIFY, is_frozen
+from cycontainer.state_text import CgroupPlace, State
 from cycontainer.undo import Undo
 from cycontainer.users import with_home
 
@@ -184,7 +185,7 @@ def create(directory: Directory, config: Config, document: bytes, wishes: Wishes
         if wishes.notify:
             from cycontainer.notify import with_socket
 
-            config = with_socket(config, directory.make_subdirectory("notify"))
+            config = with_socket(config, directory.make_subdirectory(NOTIFY))
         with driver_of(wishes.cgroup_manager, config, directory.container_id) as driver:
             if not config.linux.net_devices:
                 return _set_up(directory, config, document, wishes, undo, driver=driver)

@@ -9,7 +9,8 @@ import time
 
 from cycontainer.errors import CgroupError, ConfigError, ContainerNotRunning, ContainerRunning, HookError, StateError
 from cycontainer.starting import open_first
-from cycontainer.state import CgroupPlace, State, is_frozen, status_of
+from cycontainer.state import is_frozen, status_of
+from cycontainer.state_text import CgroupPlace, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, IntelRdt
     from cycontainer.creation import Wishes
     from cycontainer.netdevices import NetworkDevices
-    from cycontainer.state import Directory, State
+    from cycontainer.state import Directory
+    from cycontainer.state_text import State
     from cycontainer.undo import Undo
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config
     from cycontainer.host import Host
     from cycontainer.plan import Plan
-    from cycontainer.state import State
+    from cycontainer.state_text import State
     from cycontainer.supervisor import Supervisor
 
 

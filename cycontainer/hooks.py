@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, Hook
     from cycontainer.launch import WaysIn
     from cycontainer.plan import Plan
-    from cycontainer.state import State
+    from cycontainer.state_text import State
 
     Duties = Mapping[str, Callable[[Child], None]]
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, IntelRdt
     from cycontainer.execution import LastPlan, Program
     from cycontainer.process import Process
-    from cycontainer.state import State
+    from cycontainer.state_text import State
     from cycontainer.stats import Stats
     from cycontainer.streams import Stream
     from cycontainer.supervisor import Answer, Call

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cycontainer._clone import Child
     from cycontainer._wait import Waiter
     from cycontainer.plan import Plan
-    from cycontainer.state import State
+    from cycontainer.state_text import State
     from cycontainer.supervisor import Supervisor
 
     Duties = Mapping[str, Callable[[Child], None]]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from cycontainer.config import Config
-    from cycontainer.state import State
+    from cycontainer.state_text import State
     from cycontainer.supervisor import Supervisor
 
 PATIENCE: Final = 10.0  # seconds that an agent gets to take what it is sent

@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
-from cycontainer.state import DEAD, INIT_NAME, name_and_state, start_time_of
+from cycontainer.state import DEAD, GO, INIT_NAME, NOTIFY, OUTCOME, name_and_state, start_time_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
     from cycontainer.notify import Listener
     from cycontainer.process import Process
-    from cycontainer.state import Directory, State
+    from cycontainer.state import Directory
+    from cycontainer.state_text import State
 
 PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
-MESSAGE: Final = "4i3l"  # _steps.pxd: kind, step, error, tasks, and three that only a run's end fills
+MESSAGE_INTS: Final = ("kind", "step", "error", "tasks")  # _steps.pxd's, and three longs that only a run's end fills
+MESSAGE: Final = "4i3l"
 MESSAGE_BYTES: Final = 40  # of it, by struct.calcsize; its import would cost kill and delete a millisecond
 
 
 def start(directory: Directory, state: State, service_manager: str, process: Process | None = None) -> Listener | None:
     """Let the program of a created container go; see `Container.start`. Returns who waits for its readiness."""
-    if not os.path.isdir(f"{directory.path}/notify"):
+    if not os.path.isdir(f"{directory.path}/{NOTIFY}"):
         service_manager = ""  # its creator had none
     if "start" not in state.python and not service_manager:
         release(directory, state)
@@ -53,7 +55,7 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
     first = open_first(state)
     try:
         if service_manager:
-            listener = Listener(f"{directory.path}/notify", service_manager, state.pid, first)
+            listener = Listener(f"{directory.path}/{NOTIFY}", service_manager, state.pid, first)
         run_start_hooks(config, state, first, supervisor)
         release(directory, state, tell)
         run_hooks("poststart", config, state, "running", directory=state.bundle)
@@ -101,9 +103,9 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
         ProgramError, LaunchError: the program could not be executed.
     """
     try:
-        outcome = directory.open_file("outcome", os.O_RDONLY | os.O_NONBLOCK)
+        outcome = directory.open_file(OUTCOME, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            go = directory.open_file("go", os.O_WRONLY | os.O_NONBLOCK)
+            go = directory.open_file(GO, os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(go, b"\0")
             finally:

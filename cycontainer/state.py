@@ -17,20 +17,19 @@ import fcntl
 import os
 import stat
 
+from cycontainer.cgroup_place import V1_FROZEN, V2_FROZEN
 from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError, name_of
-from cycontainer.record import Record
+from cycontainer.state_text import State, from_text, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final, Self
 
-    from cycontainer.intelrdt import Group
+    from cycontainer.state_text import CgroupPlace
 
-VERSION: Final = "1"
-MAGIC: Final = "cycontainer-state"
-END: Final = ("end", "of state")  # the last line
-LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "supervised": 1, "python": 1}  # words after each key
+FILE: Final = "state"  # and the other names above, as far as others need them:
+NOTIFY, GO, OUTCOME = "notify", "go", "outcome"
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
@@ -39,60 +38,6 @@ DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
 ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR, by that name
 READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # what nobody else's FIFO blocks
 STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
-
-
-class CgroupPlace(Record):
-    """A container's cgroup in one hierarchy.
-
-    Attributes:
-        mount: where the hierarchy is mounted.
-        controllers: the hierarchy's.
-        path: the cgroup below the mount.
-    """
-
-    mount: str
-    controllers: tuple[str, ...]
-    path: str
-
-
-class State(Record):
-    """What is kept of a container.
-
-    Attributes:
-        version: of the configuration, `ociVersion`.
-        created: when, as RFC 3339 has it.
-        owner: the uid of who created it.
-        pid: of its first process, in the creator's pid namespace; 0 while it is being made.
-        start_time: that process's, in clock ticks since boot: a pid alone could be another's.
-        rootless: its user namespace is not the creator's.
-        resctrl: its group there.
-        rootfs: the container's root directory, absolute.
-        supervised: system calls that the program which created it answers.
-        program: what it executes, as it was asked for.
-        python: verbs that need more than this file and the kernel: "start", "delete".
-        unit: systemd's, which has made the cgroup; "" is none.
-        pivoted: the host's root was left by pivot_root(2), and is not only covered.
-    """
-
-    id: str
-    bundle: str
-    version: str
-    created: str
-    owner: int
-    pid: int = 0
-    start_time: int = 0
-    rootless: bool = False
-    rootfs: str = ""
-    program: str = ""
-    cgroups: tuple[CgroupPlace, ...] = ()
-    annotations: tuple[tuple[str, str], ...] = ()
-    resctrl: Group | None = None
-    supervised: tuple[str, ...] = ()
-    python: tuple[str, ...] = ()
-    unit: str = ""
-    pivoted: bool = True
-
-
 _read_before: dict[bytes, State] = {}  # by their texts
 
 
@@ -116,93 +61,6 @@ def default_root() -> str:
     if not directory.startswith("/"):
         raise ConfigError("", "an ordinary user's states need XDG_RUNTIME_DIR, or a directory of their own: --root")
     return f"{directory}/{os.path.basename(ROOT)}"
-
-
-# --- the file's text
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace(" ", "\\s") or "\\e"
-
-
-def _plain(word: str) -> str:
-    parts = word.split("\\\\")
-    return "\\".join([part.replace("\\e", "").replace("\\s", " ").replace("\\n", "\n") for part in parts])
-
-
-def to_text(state: State) -> str:
-    """A line for each value: a key and words with single spaces between; \\s, \\n, \\\\ and \\e (empty) are escapes."""
-    group = [str(int(each)) if isinstance(each, bool) else each for each in state.resctrl or ()]
-    lines: list[tuple[str, ...]] = [
-        (MAGIC, VERSION),
-        *[(name, getattr(state, name)) for name in ("id", "bundle", "rootfs", "version", "created", "program")],
-        *[(name, str(int(getattr(state, name)))) for name in ("owner", "pid", "start_time", "rootless", "pivoted")],
-        *[("cgroup", place.mount, ",".join(place.controllers), place.path) for place in state.cgroups],
-        *[("annotation", *pair) for pair in state.annotations],
-        *([("resctrl", *group)] if group else []),
-        *[("supervised", name) for name in state.supervised],
-        *[("python", verb) for verb in state.python],
-        *([("unit", state.unit)] if state.unit else []),
-        END,
-    ]
-    return "".join([" ".join(map(_escaped, line)) + "\n" for line in lines])
-
-
-def from_text(text: str, container_id: str) -> State:
-    """The state that a text has.
-
-    Raises:
-        StateError: it is damaged, or was written by a later version.
-    """
-    lines = [tuple(map(_plain, line.split(" "))) for line in text.split("\n")]
-    if lines[0][0] != MAGIC or lines[-1] != ("",):
-        raise StateError(container_id, "the state file is damaged")
-    if lines[0][1:] != (VERSION,):
-        raise StateError(container_id, "the state file was written by another version of cycontainer")
-    if lines[-2] != END:  # what was cut off could be a cgroup
-        raise StateError(container_id, "the state file is damaged")
-    many: dict[str, list[tuple[str, ...]]] = {key: [] for key in LENGTHS}
-    one: dict[str, str] = {}
-    for key, *values in lines[1:-2]:
-        if key in many and len(values) == LENGTHS[key]:
-            many[key].append(tuple(values))
-        elif key in one or len(values) != 1:
-            raise StateError(container_id, "the state file is damaged")
-        else:
-            one[key] = values[0]
-    try:
-        numbers = {name: int(one[name]) for name in ("owner", "pid", "start_time", "rootless")}
-        return State(
-            id=one["id"],
-            bundle=one["bundle"],
-            version=one["version"],
-            created=one["created"],
-            owner=numbers["owner"],
-            pid=numbers["pid"],
-            start_time=numbers["start_time"],
-            rootless=bool(numbers["rootless"]),
-            rootfs=one["rootfs"],
-            program=one.get("program", ""),
-            cgroups=tuple([_place(*words) for words in many["cgroup"]]),
-            annotations=tuple([(key, value) for key, value in many["annotation"]]),
-            resctrl=_group(*many["resctrl"][-1]) if many["resctrl"] else None,
-            supervised=tuple([name for (name,) in many["supervised"]]),
-            python=tuple([verb for (verb,) in many["python"]]),
-            unit=one.get("unit", ""),
-            pivoted=one.get("pivoted", "1") != "0",
-        )
-    except (KeyError, ValueError):
-        raise StateError(container_id, "the state file is damaged") from None
-
-
-def _place(mount: str, controllers: str, path: str) -> CgroupPlace:
-    return CgroupPlace(mount=mount, controllers=tuple(controllers.split(",")) if controllers else (), path=path)
-
-
-def _group(root: str, name: str, monitor: str, made: str, shared: str) -> Group:
-    from cycontainer.intelrdt import Group
-
-    return Group(root=root, name=name, monitor=monitor, made=made == "1", shared=shared == "1")
 
 
 # --- the directory
@@ -291,7 +149,7 @@ class Directory:
 
     def save(self, state: State) -> None:
         """Write the state."""
-        self.write("state", to_text(state).encode("utf-8", "surrogateescape"))
+        self.write(FILE, to_text(state).encode("utf-8", "surrogateescape"))
 
     def load(self) -> State | None:
         """The state; None when it was never written. Raises StateError."""
@@ -299,13 +157,13 @@ class Directory:
 
     def make_fifos(self) -> tuple[int, int]:
         """The two FIFOs of an init that waits for start: descriptors for its GO_SLOT and OUTCOME_SLOT, the caller's."""
-        for name in ("go", "outcome"):
+        for name in (GO, OUTCOME):
             os.mkfifo(name, 0o600, dir_fd=self._fd)
-        go = os.open("go", os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
+        go = os.open(GO, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
         try:
-            both = os.open("outcome", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
+            both = os.open(OUTCOME, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._fd)
             try:  # a writer's end alone, which cannot be opened before there is a reader
-                return go, os.open("outcome", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
+                return go, os.open(OUTCOME, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
             finally:
                 os.closerange(both, both + 1)
         except BaseException:
@@ -324,7 +182,7 @@ class Directory:
     def remove(self) -> None:
         """Remove it with all that is in it."""
         for name in os.listdir(self._fd):
-            if name == "notify":
+            if name == NOTIFY:
                 self._remove_below(name)
             else:
                 os.unlink(name, dir_fd=self._fd)
@@ -361,7 +219,7 @@ def _read(fd: int, name: str, most: int = MOST_BYTES) -> bytes:
 
 def _load(fd: int, container_id: str) -> State | None:
     try:
-        data = _read(fd, "state")
+        data = _read(fd, FILE)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -444,7 +302,7 @@ def is_alive(state: State) -> bool:
 def is_waiting(root: str, container_id: str) -> bool:
     """Whether its init waits for start: then, and only then, the FIFO has a reader."""
     try:
-        os.close(os.open(f"{root}/{container_id}/go", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
+        os.close(os.open(f"{root}/{container_id}/{GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ENOENT):
             return False
@@ -456,18 +314,19 @@ def is_frozen(state: State) -> bool:
     """Whether its freezer has it, or is about to."""
     for place in state.cgroups:
         if "freezer" in place.controllers:
-            return _first_word(f"{place.mount}{place.path}/freezer.state") in (b"FROZEN", b"FREEZING")
-    return any(_first_word(f"{place.mount}{place.path}/cgroup.freeze") == b"1" for place in state.cgroups)
+            return _says(place, *V1_FROZEN)
+    return any(_says(place, *V2_FROZEN) for place in state.cgroups)
 
 
-def _first_word(path: str) -> bytes:
+def _says(place: CgroupPlace, name: str, *words: str) -> bool:
+    """Whether a cgroup's file has one of these words."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(64).strip()
+        with open(f"{place.mount}{place.path}/{name}", "rb", buffering=0) as file:
+            return file.read(64).strip().decode() in words
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENODEV):  # ENODEV: removed while it was open
             raise
-        return b""
+        return False
 
 
 def status_of(root: str, state: State) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cycontainer.cgroups import Cgroup
     from cycontainer.config import IntelRdt, Resources
-    from cycontainer.state import State
+    from cycontainer.state_text import State
 
 
 def update(state: State, resources: Mapping[str, Any], intel_rdt: IntelRdt | None) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ REPORTS: list[list[str]] = [
     ["--log=file:@log", "--log-format=json"],
     ["--log", "@log", "--log-format", "text"],
     ["--log", "/no/such/log"],
+    ["--log", "/proc/version/log"],
+    ["--log", "/"],
     ["--log", '/no/"such"\\log'],
 ]
 STRANGE_LOGS: list[list[str]] = [

@@ -16,7 +16,8 @@ from oci_command import ROOT
 
 from cycontainer.errors import StateError
 from cycontainer.intelrdt import Group
-from cycontainer.state import MOST_BYTES, CgroupPlace, State, from_text, to_text
+from cycontainer.state import MOST_BYTES
+from cycontainer.state_text import CgroupPlace, State, from_text, to_text
 
 SEEDS = (
     State(id="one", bundle="/b", version="1.3.0", created="2026-11-24T18:00:00.0Z", owner=0),

@@ -77,7 +77,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "lifecycle": (
         *("cgroup_driver", "cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
-        *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "systemd", "users"),
+        *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "state_text", "systemd"),
         *(
             "creation",
             "deletion",
@@ -88,6 +88,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "starting",
             "stock",
             "supplies",
+            "users",
             "streams",
             "updating",
         ),
@@ -250,6 +251,24 @@ def test_what_the_command_shares_uses_no_python(path: str) -> None:
 def test_c_declarations_stand_in_one_file(path: str) -> None:
     if module_of(path) not in ("_sys", "_cgroup_parts"):
         assert not re.search(r'cdef extern from\s+["<]', text_of(path)), "declare it in _sys.pxd"
+
+
+def constants_of(path: str) -> set[str]:
+    """The texts in a module's tables and constants."""
+    parts = [part for part in ast.parse(text_of(path)).body if isinstance(part, ast.Assign | ast.AnnAssign)]
+    found = [part.value for assigned in parts for part in ast.walk(assigned) if isinstance(part, ast.Constant)]
+    return {value for value in found if isinstance(value, str)}
+
+
+def test_what_the_command_shares_with_python_it_does_not_say_itself() -> None:
+    """facts.py writes it for the C from the tables and constants of the modules that it imports."""
+    used = set(imports(f"{PACKAGE}/command/facts.py"))
+    sources = [path for path in files(".py") if f"{PACKAGE}.{module_of(path)}" in used]
+    shared = {text for path in sources for text in constants_of(path) if len(text) > 1}
+    assert {"annotation", "outcome", "FROZEN", "file:"} <= shared
+    for path in files(".c", ".h"):
+        code = re.sub(r"/\*.*?\*/|^#include.*?$", "", text_of(path), flags=re.DOTALL | re.MULTILINE)
+        assert not shared & set(re.findall(r'"((?:[^"\\\n]|\\.)*)"', code)), path
 
 
 # --- lengths, depths, names

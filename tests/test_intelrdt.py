@@ -14,7 +14,7 @@ from cycontainer.config import IntelRdt, Resources
 from cycontainer.deletion import open_cgroup
 from cycontainer.errors import ConfigError
 from cycontainer.intelrdt import Group, assign, find_root, join, plan_group, remove, update
-from cycontainer.state import CgroupPlace, State
+from cycontainer.state_text import CgroupPlace, State
 from cycontainer.updating import update as update_limits
 
 pytestmark = pytest.mark.root

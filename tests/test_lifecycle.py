@@ -24,7 +24,8 @@ from cycontainer.errors import (
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
-from cycontainer.state import CgroupPlace, Directory, State
+from cycontainer.state import Directory
+from cycontainer.state_text import CgroupPlace, State
 from cycontainer.streams import DEVNULL, PIPE
 
 pytestmark = pytest.mark.root

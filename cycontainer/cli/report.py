@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from typing import Final
 
 FORMATS: Final = ("text", "json")
+TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+SCHEME: Final = "file:"  # what may stand before the log's path
+PREFIX: Final = "cycontainer: "
+NO_LOG: Final = "--log {}: {}"
 
 
 class Report:
@@ -22,7 +26,7 @@ class Report:
     """
 
     def __init__(self, path: str = "", form: str = "", *, debug: bool = False) -> None:
-        self.path, self.form, self.debug = path.removeprefix("file:"), form or "text", debug
+        self.path, self.form, self.debug = path.removeprefix(SCHEME), form or "text", debug
 
     def error(self, text: str) -> None:
         """The last word: to stderr as well as to the log."""
@@ -31,13 +35,13 @@ class Report:
         if self.form == "json" and not self.path:
             self._print(_line("json", "error", text))
         else:
-            self._print(f"cycontainer: {text}")
+            self._print(PREFIX + text)
 
     def warn(self, text: str) -> None:
         if self.path:
             self._log("warning", text)
         else:
-            self._print(_line("json", "warning", text) if self.form == "json" else f"cycontainer: warning: {text}")
+            self._print(_line("json", "warning", text) if self.form == "json" else f"{PREFIX}warning: {text}")
 
     def tell(self, text: str) -> None:
         """For who asked for --debug."""
@@ -59,7 +63,7 @@ class Report:
         except OSError as error:
             from cycontainer.json_text import quoted
 
-            self._print(f"cycontainer: --log {quoted(self.path)[1:-1]}: {error.strerror}")
+            self._print(PREFIX + NO_LOG.format(quoted(self.path)[1:-1], error.strerror))
 
     def _print(self, line: str) -> None:
         try:
@@ -74,7 +78,7 @@ def _line(form: str, level: str, text: str) -> str:
 
     from cycontainer.json_text import quoted, to_json  # a verb that has nothing to say does without
 
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now = time.strftime(TIME, time.gmtime())
     if form == "json":
         return to_json({"level": level, "msg": text, "time": now})
     return f'time="{now}" level={level} msg={quoted(text)}'

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cycontainer.lifecycle import Container
-    from cycontainer.state import State
+    from cycontainer.state_text import State
 
 
 def summary(container: Container) -> dict[str, Any]:
@@ -36,15 +36,16 @@ def document(state: State, status: str, owner: str) -> dict[str, Any]:
     }
 
 
-_NAMES: dict[int, str] = {0: "root"}  # who made one container has often made others
+ROOT, NAMELESS = "root", "#{}"
+_names: dict[int, str] = {0: ROOT}  # who made one container has often made others
 
 
 def _user_name(uid: int) -> str:
-    if uid not in _NAMES:
+    if uid not in _names:
         import pwd
 
         try:
-            _NAMES[uid] = pwd.getpwuid(uid).pw_name
+            _names[uid] = pwd.getpwuid(uid).pw_name
         except KeyError:
-            _NAMES[uid] = f"#{uid}"
-    return _NAMES[uid]
+            _names[uid] = NAMELESS.format(uid)
+    return _names[uid]

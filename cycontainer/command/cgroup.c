@@ -18,13 +18,6 @@ static bool is_below(const char *path) {
     return strlen(path) < LONGEST - 1;
 }
 
-static bool has(const struct cgroup *cgroup, const char *controller) {
-    for (const char *const *name = cgroup->controller; *name; name++)
-        if (strcmp(*name, controller) == 0)
-            return true;
-    return false;
-}
-
 static void open_place(const struct cgroup *cgroup, struct Place *place) {
     int kind;
     place->root = place->directory = place->tasks = -1;
@@ -36,9 +29,9 @@ static void open_place(const struct cgroup *cgroup, struct Place *place) {
     if (kind < 0)
         hand_on();
     place->unified = kind == 1;
-    place->cpuset = !place->unified && has(cgroup, "cpuset");
-    place->freezer = !place->unified && has(cgroup, "freezer");
-    place->pids = !place->unified && has(cgroup, "pids");
+    place->cpuset = !place->unified && has_controller(cgroup, "cpuset");
+    place->freezer = !place->unified && has_controller(cgroup, "freezer");
+    place->pids = !place->unified && has_controller(cgroup, "pids");
     place->directory = open_directory(place->root, place->path);
     if (place->directory < 0 && place->directory != -ENOENT)
         hand_on();
@@ -100,7 +93,7 @@ void thaw(const struct state *state) {
 void thaw_to_die(const struct state *state) {
     for (int index = 0; index < state->cgroups; index++) {
         struct Place place = {0};
-        if (!has(&state->cgroup[index], "freezer"))
+        if (!has_controller(&state->cgroup[index], "freezer"))
             continue;
         open_place(&state->cgroup[index], &place);
         if (place.directory >= 0 && place.freezer && thaw_tree(place.directory) < 0)

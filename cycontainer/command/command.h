@@ -19,7 +19,7 @@ struct call {
     const char *verb;
     const char *root;           /* absolute */
     bool root_given;            /* else it is the default one, which may be missing */
-    const char *value[OPTIONS]; /* of an option, "true" of a flag, NULL when it was not given */
+    const char *value[OPTIONS]; /* of an option, some text of a flag, NULL when it was not given */
     const char *operand[2];
     int operands;
 };
@@ -36,11 +36,14 @@ struct cgroup {
     const char *controller[MOST_CONTROLLERS + 1]; /* NULL at the end */
 };
 
-/* What is kept of a container: state.py says what each is. It points into the text that it was read from. */
+/* What is kept of a container: state_text.py says what each is. It points into the text that it was read from. */
 struct state {
-    const char *id, *bundle, *rootfs, *version, *created;
-    const char *program, *unit; /* NULL when there is none */
-    long owner, pid, start_time, rootless, pivoted;
+#define TEXT(key, needed)   const char *key; /* NULL when there is none */
+#define NUMBER(key, needed) long key;        /* -1 when there is none */
+    STATE_TEXTS(TEXT)
+    STATE_NUMBERS(NUMBER)
+#undef TEXT
+#undef NUMBER
     struct cgroup cgroup[MOST_CGROUPS];
     int cgroups;
     const char *annotation[MOST_ANNOTATIONS][2];
@@ -78,6 +81,7 @@ bool is_id(const char *name);
 int parse_state(char *text, size_t length, struct state *state);
 int open_container(const char *root, const char *id);
 bool load_state(int directory, const char *id, struct state *state);
+bool has_controller(const struct cgroup *cgroup, const char *controller);
 bool needs_interpreter(const struct state *state, const char *verb);
 
 /* status.c */
@@ -107,7 +111,7 @@ int answer_resume(const struct call *call);
 int answer_delete(const struct call *call);
 
 /* show.c */
-int show_state(const struct call *call);
-int show_list(const struct call *call);
+int answer_state(const struct call *call);
+int answer_list(const struct call *call);
 
 #endif

@@ -77,7 +77,7 @@ int answer_resume(const struct call *call) {
 static bool has_service_manager(int directory) {
     const char *manager = getenv("NOTIFY_SOCKET");
     struct stat status;
-    return manager && *manager && fstatat(directory, "notify", &status, 0) == 0;
+    return manager && *manager && fstatat(directory, NOTIFY_DIRECTORY, &status, 0) == 0;
 }
 
 /* Reads what the init says to the end: its execve, or a message of what failed. Returns whether there was one. */
@@ -114,7 +114,7 @@ static bool died_as_init(void) {
 
 static int tell_failure(const struct message *failed) {
     char text[PATH_ROOM], reason[256];
-    snprintf(reason, sizeof(reason), "%s", strerror(failed->number[MESSAGE_ERROR]));
+    snprintf(reason, sizeof(reason), "%s", strerror(failed->error));
     for (char *letter = reason; *letter; letter++)
         *letter = (char)tolower((unsigned char)*letter);
     snprintf(text, sizeof(text), PROGRAM_FAILED, state.program, reason);
@@ -124,8 +124,8 @@ static int tell_failure(const struct message *failed) {
 /* Lets the waiting init execute its program. From the byte on, nothing is handed on. */
 static int release(const struct call *call, int directory) {
     struct message failed;
-    int go, outcome = openat(directory, "outcome", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    go = outcome < 0 ? -1 : openat(directory, "go", O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    int go, outcome = openat(directory, OUTCOME_FILE, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    go = outcome < 0 ? -1 : openat(directory, GO_FILE, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (go < 0) {
         if (errno != ENXIO && errno != ENOENT)
             hand_on();
@@ -186,13 +186,13 @@ static void remove_entries(int fd, bool below) {
     while ((errno = 0, entry = readdir(directory))) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        if (!below && strcmp(entry->d_name, "notify") == 0) {
-            int inner = openat(fd, "notify", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (!below && strcmp(entry->d_name, NOTIFY_DIRECTORY) == 0) {
+            int inner = openat(fd, NOTIFY_DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (inner < 0)
                 hand_on();
             remove_entries(inner, true);
             close(inner);
-            if (unlinkat(fd, "notify", AT_REMOVEDIR) < 0)
+            if (unlinkat(fd, NOTIFY_DIRECTORY, AT_REMOVEDIR) < 0)
                 hand_on();
         } else if (unlinkat(fd, entry->d_name, 0) < 0) {
             hand_on();

@@ -16,15 +16,9 @@ struct verb {
     int (*answer)(const struct call *call);
 };
 
-static const struct verb VERBS[] = {
-    {"state", STATE_OPTIONS, STATE_LEAST, STATE_MOST, show_state},
-    {"list", LIST_OPTIONS, LIST_LEAST, LIST_MOST, show_list},
-    {"kill", KILL_OPTIONS, KILL_LEAST, KILL_MOST, answer_kill},
-    {"start", START_OPTIONS, START_LEAST, START_MOST, answer_start},
-    {"delete", DELETE_OPTIONS, DELETE_LEAST, DELETE_MOST, answer_delete},
-    {"pause", PAUSE_OPTIONS, PAUSE_LEAST, PAUSE_MOST, answer_pause},
-    {"resume", RESUME_OPTIONS, RESUME_LEAST, RESUME_MOST, answer_resume},
-};
+static const struct verb OURS[] = {
+#define ANSWERED(name, table) {#name, table##_OPTIONS, table##_LEAST, table##_MOST, answer_##name},
+    VERBS(ANSWERED)};
 
 /* What it can do something with; any other is handed on. */
 static const bool UNDERSTOOD[OPTIONS] = {
@@ -69,7 +63,7 @@ static void read_option(const struct option *known, char ***word, struct call *c
         hand_on();
     if (option->takes_value && !equals && !*++*word)
         hand_on();
-    call->value[option->id] = !option->takes_value ? "true" : equals ? equals + 1 : **word;
+    call->value[option->id] = !option->takes_value ? "given" : equals ? equals + 1 : **word;
 }
 
 /* The global options; what follows them. */
@@ -129,7 +123,9 @@ static void find_log(const struct call *call) {
         hand_on();
     if (log && !is_plain(log))
         hand_on();
-    report_to(log && strncmp(log, "file:", 5) == 0 ? log + 5 : log, form);
+    if (log && strncmp(log, LOG_SCHEME, sizeof(LOG_SCHEME) - 1) == 0)
+        log += sizeof(LOG_SCHEME) - 1;
+    report_to(log, form);
 }
 
 /* Who makes cgroups is nothing to verbs that find them in the state; but there must be one of that name. */
@@ -162,7 +158,7 @@ int main(int argc, char **argv) {
     word = read_global(every_word, &call);
     if (call.value[OPTION_VERSION])
         return print(VERSION_TEXT, sizeof(VERSION_TEXT) - 1);
-    for (const struct verb *verb = VERBS; *word && verb < VERBS + sizeof(VERBS) / sizeof(VERBS[0]); verb++)
+    for (const struct verb *verb = OURS; *word && verb < OURS + sizeof(OURS) / sizeof(OURS[0]); verb++)
         if (strcmp(*word, verb->name) == 0)
             return answer(verb, word + 1, &call);
     hand_on();

@@ -99,7 +99,7 @@ static char *line_of(const char *message, const char *form) {
     const char *shape = json ? JSON_LINE : TEXT_LINE;
     bool time_first = json ? JSON_LINE_TIME_FIRST : TEXT_LINE_TIME_FIRST;
     add_quoted(&quoted, message);
-    strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &parts));
+    strftime(stamp, sizeof(stamp), LOG_TIME, gmtime_r(&now, &parts));
     if (asprintf(&line, shape, time_first ? stamp : quoted.start, time_first ? quoted.start : stamp) < 0)
         _exit(1);
     return line;
@@ -114,21 +114,19 @@ static void say(const char *line) {
 
 static void write_log(const char *message) {
     struct text text = {0}, path = {0};
-    const char *reason;
-    int fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
+    char *problem = NULL;
+    int error, fd;
     add(&text, line_of(message, log_form));
     add(&text, "\n");
+    fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
     if (fd >= 0 && write(fd, text.start, text.length) >= 0) /* in one call: lines of several commands stay whole */
         return;
-    text.length = 0;
-    add(&text, "cycontainer: --log ");
-    reason = strerror(errno);
+    error = errno;
     add_quoted(&path, log_path);
     path.start[path.length - 1] = 0;
-    add(&text, path.start + 1);
-    add(&text, ": ");
-    add(&text, reason);
-    say(text.start);
+    if (asprintf(&problem, PREFIX NO_LOG, path.start + 1, strerror(error)) < 0)
+        _exit(1);
+    say(problem);
 }
 
 /* The last word: to stderr as well as to the log. `format` has a %s for `what`. Returns the exit status. */
@@ -144,7 +142,7 @@ int fail(const char *format, const char *what) {
         say(line_of(message, log_form));
         return 1;
     }
-    add(&text, "cycontainer: ");
+    add(&text, PREFIX);
     add(&text, message);
     say(text.start);
     return 1;

@@ -30,17 +30,17 @@ static const char *user_name(uid_t uid) {
     static long known = -1; /* who made one container has often made others */
     struct passwd *found;
     if (uid == 0)
-        return "root";
+        return ROOT_USER;
     if (known == (long)uid)
         return name;
     errno = 0;
     found = getpwuid(uid);
     if (!found && errno != 0 && errno != ENOENT)
         hand_on();
-    if ((size_t)snprintf(name, sizeof(name), found ? "%s" : "#%s", found ? found->pw_name : "") >= sizeof(name))
-        hand_on();
     if (!found)
-        snprintf(name, sizeof(name), "#%u", uid);
+        snprintf(name, sizeof(name), NAMELESS_USER, uid);
+    else if ((size_t)snprintf(name, sizeof(name), "%s", found->pw_name) >= sizeof(name))
+        hand_on();
     known = (long)uid;
     return name;
 }
@@ -65,21 +65,11 @@ static bool summarize(const char *root, const char *id, struct summary *summary)
 static void add_field(struct text *text, const struct summary *summary, enum field field) {
     const struct state *state = &summary->state;
     switch (field) {
-    case FIELD_ID:
-        add_quoted(text, state->id);
+#define SHOW(key, FIELD)                                                                                               \
+    case FIELD:                                                                                                        \
+        add_quoted(text, state->key);                                                                                  \
         break;
-    case FIELD_BUNDLE:
-        add_quoted(text, state->bundle);
-        break;
-    case FIELD_ROOTFS:
-        add_quoted(text, state->rootfs);
-        break;
-    case FIELD_VERSION:
-        add_quoted(text, state->version);
-        break;
-    case FIELD_CREATED:
-        add_quoted(text, state->created);
-        break;
+        SHOWN_TEXTS(SHOW)
     case FIELD_STATUS:
         add_quoted(text, summary->status);
         break;
@@ -118,7 +108,7 @@ static void add_document(struct text *text, const struct summary *summary, const
     }
 }
 
-int show_state(const struct call *call) {
+int answer_state(const struct call *call) {
     static struct summary summary;
     struct text text = {0};
     if (!summarize(call->root, call->operand[0], &summary))
@@ -205,15 +195,15 @@ static int show_ids(char **ids, int count) {
     return print(text.start, text.length);
 }
 
-int show_list(const struct call *call) {
+int answer_list(const struct call *call) {
     static struct summary summary;
     const char *form = call->value[OPTION_FORMAT];
-    bool json = form && strcmp(form, "json") == 0;
+    bool json = form && strcmp(form, LIST_JSON) == 0;
     struct text text = {0};
     struct row *rows;
     char **ids;
     int count, shown = 1;
-    if (form && !json && strcmp(form, "table") != 0)
+    if (form && !json && strcmp(form, LIST_TABLE) != 0)
         hand_on();
     count = find_ids(call, &ids);
     if (call->value[OPTION_QUIET])

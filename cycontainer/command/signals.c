@@ -132,7 +132,7 @@ static int signal_first(const struct call *call, const struct state *state, int 
 
 int answer_kill(const struct call *call) {
     static struct state state;
-    int number = signal_number(call->operands > 1 ? call->operand[1] : "TERM"), error;
+    int number = signal_number(call->operands > 1 ? call->operand[1] : DEFAULT_SIGNAL), error;
     int directory = open_container(call->root, call->operand[0]);
     if (directory < 0 || !load_state(directory, call->operand[0], &state))
         return fail(NOT_FOUND, call->operand[0]);

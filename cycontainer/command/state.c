@@ -1,5 +1,5 @@
-/* Reading what is kept of a container: state.py's counterpart. The file is untrusted: whatever is not as the writer
-   writes it is the interpreter's to judge. */
+/* Reading what is kept of a container: the counterpart of state_text.py and state.py. The file is untrusted: whatever
+   is not as the writer writes it is the interpreter's to judge. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -10,8 +10,6 @@
 
 #include "command.h"
 
-enum { MOST_WORDS = 6 };
-
 bool is_id(const char *name) {
     size_t length = strlen(name);
     return length > 0 && length <= ID_LETTERS && strspn(name, ID_ALPHABET) == length && strcmp(name, ".") != 0 &&
@@ -20,29 +18,23 @@ bool is_id(const char *name) {
 
 /* --- the text */
 
-/* Undoes a word's escapes where it stands; false for one that is none of the writer's. */
+/* What a letter behind a backslash stands for; NULL when it is none of the writer's. */
+static const char *plain_of(char letter) {
+    for (size_t index = 0; index < sizeof(ESCAPES) / sizeof(ESCAPES[0]); index++)
+        if (ESCAPES[index].letter == letter)
+            return ESCAPES[index].plain;
+    return NULL;
+}
+
+/* Undoes a word's escapes where it stands; false when one is unknown. */
 static bool unescape(char *word) {
     char *to = word;
     for (; *word; word++) {
-        if (*word != '\\') {
-            *to++ = *word;
-            continue;
-        }
-        switch (*++word) {
-        case '\\':
-            *to++ = '\\';
-            break;
-        case 's':
-            *to++ = ' ';
-            break;
-        case 'n':
-            *to++ = '\n';
-            break;
-        case 'e':
-            break;
-        default:
+        const char *plain = *word == '\\' ? plain_of(*++word) : word;
+        if (!plain)
             return false;
-        }
+        if (*plain)
+            *to++ = *plain;
     }
     *to = 0;
     return true;
@@ -108,40 +100,43 @@ static bool take_annotation(char **words, struct state *state) {
     return true;
 }
 
+static bool take_resctrl(char **words, struct state *state) {
+    (void)words; /* the group is the interpreter's */
+    state->resctrl = true;
+    return true;
+}
+
+static bool take_supervised(char **words, struct state *state) {
+    (void)words, (void)state; /* no verb of ours asks */
+    return true;
+}
+
+static bool take_python(char **words, struct state *state) {
+    if (state->pythons == MOST_VERBS)
+        return false;
+    state->python[state->pythons++] = words[1];
+    return true;
+}
+
 /* A line that there may be several of; 0 when it is no such line. */
 static int take_repeated(char **words, int values, struct state *state) {
-    if (strcmp(words[0], "cgroup") == 0)
-        return values == CGROUP_WORDS && take_cgroup(words, state) ? 1 : -1;
-    if (strcmp(words[0], "annotation") == 0)
-        return values == ANNOTATION_WORDS && take_annotation(words, state) ? 1 : -1;
-    if (strcmp(words[0], "resctrl") == 0) {
-        state->resctrl = true;
-        return values == RESCTRL_WORDS ? 1 : -1;
-    }
-    if (strcmp(words[0], "supervised") == 0)
-        return values == SUPERVISED_WORDS ? 1 : -1;
-    if (strcmp(words[0], "python") == 0) {
-        if (values != PYTHON_WORDS || state->pythons == MOST_VERBS)
-            return -1;
-        state->python[state->pythons++] = words[1];
-        return 1;
-    }
+#define TAKE(key, count)                                                                                               \
+    if (strcmp(words[0], #key) == 0)                                                                                   \
+        return values == count && take_##key(words, state) ? 1 : -1;
+    STATE_REPEATED(TAKE)
     return 0;
 }
 
 /* A line that there is one of. */
 static bool take_single(char **words, int values, struct state *state) {
+#define PLACE(key, needed) {#key, &state->key},
     struct {
         const char *key, **text;
-    } texts[] = {{"id", &state->id},           {"bundle", &state->bundle},
-                 {"rootfs", &state->rootfs},   {"version", &state->version},
-                 {"created", &state->created}, {"program", &state->program},
-                 {"unit", &state->unit},       {NULL, NULL}};
+    } texts[] = {STATE_TEXTS(PLACE){NULL, NULL}};
     struct {
         const char *key;
         long *number;
-    } numbers[] = {{"owner", &state->owner},       {"pid", &state->pid},         {"start_time", &state->start_time},
-                   {"rootless", &state->rootless}, {"pivoted", &state->pivoted}, {NULL, NULL}};
+    } numbers[] = {STATE_NUMBERS(PLACE){NULL, NULL}};
     if (values != 1)
         return false;
     for (int index = 0; texts[index].key; index++)
@@ -157,9 +152,9 @@ static bool take_single(char **words, int values, struct state *state) {
 }
 
 static bool is_whole(const struct state *state) {
-    return state->id && state->bundle && state->rootfs && state->version && state->created && state->owner >= 0 &&
-           state->owner <= UINT_MAX && state->pid >= 0 && state->pid <= INT_MAX && state->start_time >= 0 &&
-           state->rootless >= 0;
+#define TEXT_IS_THERE(key, needed)   (!(needed) || state->key) &&
+#define NUMBER_IS_THERE(key, needed) (!(needed) || state->key >= 0) &&
+    return STATE_TEXTS(TEXT_IS_THERE) STATE_NUMBERS(NUMBER_IS_THERE) state->owner <= UINT_MAX && state->pid <= INT_MAX;
 }
 
 static bool is_line(char **words, int count, const char *first, const char *second) {
@@ -171,7 +166,8 @@ int parse_state(char *text, size_t length, struct state *state) {
     char *words[MOST_WORDS], *line = text, *end;
     int number = 0, count;
     memset(state, 0, sizeof(*state));
-    state->owner = state->pid = state->start_time = state->rootless = state->pivoted = -1;
+#define MISSING(key, needed) state->key = -1;
+    STATE_NUMBERS(MISSING)
     text[length] = 0;
     if (strlen(text) != length)
         return -1;
@@ -212,7 +208,7 @@ bool load_state(int directory, const char *id, struct state *state) {
     static char text[STATE_BYTES + 2];
     struct stat status;
     size_t length = 0;
-    int fd = openat(directory, "state", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int fd = openat(directory, STATE_FILE, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return false;
     if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode))
@@ -229,6 +225,13 @@ bool load_state(int directory, const char *id, struct state *state) {
     if (length > STATE_BYTES || parse_state(text, length, state) < 0 || strcmp(state->id, id) != 0)
         hand_on();
     return true;
+}
+
+bool has_controller(const struct cgroup *cgroup, const char *controller) {
+    for (const char *const *name = cgroup->controller; *name; name++)
+        if (strcmp(*name, controller) == 0)
+            return true;
+    return false;
 }
 
 bool needs_interpreter(const struct state *state, const char *verb) {

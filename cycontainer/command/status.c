@@ -14,6 +14,7 @@
 static ssize_t read_beginning(const char *path, char *text, size_t room) {
     ssize_t got;
     int error, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    text[0] = 0;
     if (fd < 0)
         return -1;
     got = read(fd, text, room - 1);
@@ -60,38 +61,33 @@ bool is_alive(const struct state *state) {
     return is_same(&process, state);
 }
 
-/* The first word of a cgroup's file; empty when it is not there. */
-static void first_word(const struct cgroup *cgroup, const char *file, char *word, size_t room) {
-    char path[2 * PATH_ROOM];
-    ssize_t got;
-    word[0] = 0;
-    if ((size_t)snprintf(path, sizeof(path), "%s%s/%s", cgroup->mount, cgroup->path, file) >= sizeof(path))
+/* Whether a cgroup's file has one of these words: {file, words, NULL}. */
+static bool says(const struct cgroup *cgroup, const char *const *sign) {
+    char path[2 * PATH_ROOM], word[64];
+    if ((size_t)snprintf(path, sizeof(path), "%s%s/%s", cgroup->mount, cgroup->path, *sign) >= sizeof(path))
         hand_on();
-    got = read_beginning(path, word, room);
-    if (got < 0 && errno != ENOENT && errno != ENODEV)
-        hand_on();
+    if (read_beginning(path, word, sizeof(word)) < 0 && errno != ENOENT && errno != ENODEV)
+        hand_on(); /* ENODEV: removed while it was open */
     word[strcspn(word, "\n")] = 0;
+    while (*++sign)
+        if (strcmp(word, *sign) == 0)
+            return true;
+    return false;
 }
 
 bool is_frozen(const struct state *state) {
-    char word[64];
     for (int index = 0; index < state->cgroups; index++)
-        for (const char *const *name = state->cgroup[index].controller; *name; name++)
-            if (strcmp(*name, "freezer") == 0) {
-                first_word(&state->cgroup[index], "freezer.state", word, sizeof(word));
-                return strcmp(word, "FROZEN") == 0 || strcmp(word, "FREEZING") == 0;
-            }
-    for (int index = 0; index < state->cgroups; index++) {
-        first_word(&state->cgroup[index], "cgroup.freeze", word, sizeof(word));
-        if (strcmp(word, "1") == 0)
+        if (has_controller(&state->cgroup[index], "freezer"))
+            return says(&state->cgroup[index], V1_FROZEN);
+    for (int index = 0; index < state->cgroups; index++)
+        if (says(&state->cgroup[index], V2_FROZEN))
             return true;
-    }
     return false;
 }
 
 /* Whether the init waits for start: then, and only then, the FIFO has a reader. */
 static bool is_waiting(int directory) {
-    int fd = openat(directory, "go", O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(directory, GO_FILE, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 && errno != ENXIO && errno != ENOENT)
         hand_on();
     if (fd >= 0)

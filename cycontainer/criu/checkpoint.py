@@ -12,6 +12,7 @@ import os
 import time
 
 from cycontainer._fd import effective_capabilities
+from cycontainer.cgroup_place import V1_FROZEN, V2_FROZEN
 from cycontainer.criu.externals import (
     View,
     external_mounts,
@@ -206,7 +207,7 @@ class Held:
         """Freeze it, but not by v1 when a signal has stopped a process: frozen, that would keep ptrace(2) waiting."""
         if self._cgroup is not None and self._freezer and self._freezes and not self._was_frozen:
             self._cgroup.freeze()
-        if self._cgroup is None or not os.path.exists(f"{self._freezer}/freezer.state"):
+        if self._cgroup is None or not os.path.exists(f"{self._freezer}/{V1_FROZEN[0]}"):
             return
         if any(map(_is_stopped, self._cgroup.processes())):
             self._cgroup.thaw()
@@ -232,7 +233,7 @@ def _is_stopped(pid: int) -> bool:
 
 def freezer_of(cgroup: Cgroup | None) -> str:
     """The directory by which a cgroup is frozen; "" when there is none."""
-    for name in ("freezer.state", "cgroup.freeze"):
+    for name, *_ in (V1_FROZEN, V2_FROZEN):
         for path in cgroup.paths if cgroup is not None else ():
             if os.path.exists(f"{path}/{name}"):
                 return str(path)
@@ -241,7 +242,7 @@ def freezer_of(cgroup: Cgroup | None) -> str:
 
 def is_frozen(freezer: str) -> bool:
     """Whether what is there is frozen."""
-    for name, frozen in (("freezer.state", "FROZEN"), ("cgroup.freeze", "1")):
+    for name, frozen, *_ in (V1_FROZEN, V2_FROZEN):
         path = f"{freezer}/{name}"
         if freezer and os.path.exists(path):
             with open(path) as file:

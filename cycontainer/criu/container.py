@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from cycontainer.config import Config
     from cycontainer.criu.options import RestoreOptions
-    from cycontainer.state import Directory, State
+    from cycontainer.state import Directory
+    from cycontainer.state_text import State
     from cycontainer.streams import Stream
 
 
