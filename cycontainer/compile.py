@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cycontainer.resources import HierarchyPlan
 
 START_SLOTS: Final = 2  # _steps.pxd
+SIGKILL: Final = 9
 CAP_SYS_ADMIN: Final = 1 << CAPABILITIES.index("CAP_SYS_ADMIN")
 NO_PROGRAM: Final = ("/",)  # the arguments of who waits for a start that never comes
 
@@ -445,6 +446,8 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
         plan.set_session()
     if process.terminal:
         plan.take_terminal()
+    if style.warm and ("pid" in scope.new or not style.keep_init):  # with whose end all is over, and no one to tidy up
+        plan.prctl("end with the launcher", identity.PR_SET_PDEATHSIG, SIGKILL)  # a change of ids would clear it
     if style.keep_init:
         plan.fork(bool(style.unit))  # whose cgroup goes with its last process
     if style.warm:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, Process, Scheduler
     from cycontainer.host import Host
 
-PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 4, 8, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 38
 IOPRIO_CLASS_SHIFT: Final = 13
 EVERY_CPU: Final = b"\xff" * 1024  # NR_CPUS goes no higher
 _RLIMIT_NAMES: Final = {number: name for name, number in RLIMITS.items()}

@@ -8,6 +8,7 @@ from cycontainer._arguments import check_count
 from cycontainer._warm import Warm
 from cycontainer.errors import ConfigError, Error, WaitTimeout
 from cycontainer.streams import DEVNULL
+from cycontainer.supplies import started_thread
 from cycontainer.template import PLACEHOLDER, Template
 
 TYPE_CHECKING = False
@@ -51,14 +52,16 @@ class Pool:
     With `reset` a container is thrown away all the same: its processes have ended, its pid, mount, ipc, uts and cgroup
     namespaces, all its file systems, its cgroup with what that counts, and its keyring are never used again. What is
     used again is the *network namespace*, which costs most to make, and nothing else. It had but a loopback, and the
-    program had no capability to configure it: a configuration that grants CAP_NET_ADMIN or CAP_SYS_ADMIN is refused.
+    program could not configure it: refused is a configuration that grants CAP_NET_ADMIN or CAP_SYS_ADMIN, and one whose
+    program is root, or may become root, and can write /proc/sys or a sysfs; that of `Pool(rootfs=...)` cannot.
     All its sockets were closed with their processes. What a later program can see of an earlier one is what the kernel
     keeps of closed connections over that loopback: ports in TIME_WAIT for a minute, counters of packets, learnt
     round-trip times. Who must not see even that leaves `reset` out.
 
     A container that dies while it waits is noticed when it would be taken, and another is. When this process ends,
-    however it ends, those that wait end, and with a pid 1 of ours (`init=True`) those that run a program, too. In a
-    fork the pool is its parent's, and refused.
+    however it ends, its forks or not, all of them end: the kernel kills their first process (PR_SET_PDEATHSIG). Without
+    a pid 1 of ours (`init=False`) that is the program, which could undo this for itself by prctl(2). In a fork the pool
+    is its parent's, and refused.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class Pool:
 
         Raises:
             ConfigError: an argument is wrong, or its containers could not wait: without no_new_privileges.
-            LaunchError: the file tree could not be made; nothing is left.
+            LaunchError: the file tree could not be made, or no thread started; nothing is left.
         """
         import atexit
         import threading
@@ -88,12 +91,16 @@ class Pool:
         self._ready: deque[Warm] = deque()
         self._used: deque[Warm] = deque()
         self._changed = threading.Condition()
-        self._closed, self._failure = False, None
-        self._thread = threading.Thread(target=self._tend, name="cycontainer-pool", daemon=True)
-        self._thread.start()
+        self._lent = 0  # of those that were taken, not yet thrown away
+        self._closed = self._emptied = False
+        self._failure: Error | None = None  # of the last try to set one up
+        self._left: Error | None = None  # what could not be removed
+        try:
+            self._thread = started_thread(self._tend, "cycontainer-pool")
+        except BaseException:
+            self._template.close()
+            raise
         atexit.register(self.close)
-
-    _failure: Error | None
 
     def run(
         self,
@@ -114,6 +121,7 @@ class Pool:
         Raises:
             As `Template.run`; WaitTimeout: none was ready in time; what kept one from being set up.
         """
+        self._check_owner()
         request = self._template.program(args, **keywords)
         warm = self._take(acquire_timeout)
         try:
@@ -132,29 +140,37 @@ class Pool:
 
         Raises:
             WaitTimeout: none was ready in time.
-            Error: the pool is closed, or what kept one from being set up.
+            Error: the pool is closed, or another process's, or what kept one from being set up.
         """
+        self._check_owner()
         return Acquired(self, self._take(timeout))
 
     def fill(self, timeout: float = 10.0) -> bool:
-        """Wait until all are set up; whether they are."""
+        """Wait until all are set up; whether they are. Raises Error: it is another process's."""
+        self._check_owner()
         with self._changed:
             return self._changed.wait_for(lambda: len(self._ready) >= self._size, timeout)
 
-    def _take(self, timeout: float | None) -> Warm:
-        if self._owner != os.getpid():
+    def _is_ours(self) -> bool:
+        return self._owner == os.getpid()
+
+    def _check_owner(self) -> None:
+        """Before any lock: in a fork one may be held for ever."""
+        if not self._is_ours():
             raise Error("a pool is that of the process that made it")
+
+    def _take(self, timeout: float | None) -> Warm:
         while True:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._ready or self._failure or self._closed, timeout):
                     raise WaitTimeout(f"no container was ready within {timeout} seconds")
-                failure, self._failure = self._failure, None
                 if self._closed:
                     raise Error("the pool is closed")
                 if not self._ready:
-                    assert failure is not None
-                    raise failure
+                    assert self._failure is not None
+                    raise self._failure.with_traceback(None)
                 warm = self._ready.popleft()
+                self._lent += 1
                 self._changed.notify_all()
             if warm.is_alive():
                 return warm
@@ -165,32 +181,60 @@ class Pool:
             kept = not self._closed
             if kept:
                 self._used.append(warm)
-                self._changed.notify_all()
+                self._given_back()
         if not kept:
-            warm.close()
+            try:
+                warm.close()
+            finally:
+                with self._changed:
+                    self._given_back()
+
+    def _given_back(self) -> None:
+        self._lent -= 1
+        self._changed.notify_all()
 
     # --- in the thread
 
     def _tend(self) -> None:
-        """Remove what was used, and set up what is missing, until the pool is closed."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._used or len(self._ready) < self._size)
-                if not self._used and not self._is_behind():  # who just took one has the machine to himself
-                    self._changed.wait_for(lambda: self._closed or self._used or self._is_behind(), LULL)
-                if self._closed:
-                    return
-                used = self._used.popleft() if self._used else None
+        """Remove what was used, and set up what is missing, until the pool is closed.
+
+        The thread outlasts what it has launched, which would be killed with it: PR_SET_PDEATHSIG is about threads.
+        """
+        while not self._closed:
             try:
-                if used is not None:
-                    used.close()
-                else:
-                    self._set_one_up()
-            except Error as error:
-                with self._changed:
-                    self._failure = error
-                    self._changed.notify_all()
-                    self._changed.wait_for(lambda: self._closed, PATIENCE)
+                self._tend_once()
+            except BaseException as error:  # who asks for a container hears of it, and here it is tried again
+                self._tell(error)
+        with self._changed:
+            self._emptied = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._lent)
+
+    def _tend_once(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._used or len(self._ready) < self._size)
+            if not self._used and not self._is_behind():  # who just took one has the machine to himself
+                self._changed.wait_for(lambda: self._closed or self._used or self._is_behind(), LULL)
+            if self._closed:
+                return
+            used = self._used.popleft() if self._used else None
+        if used is not None:
+            self._remove(used)
+        else:
+            self._set_one_up()
+
+    def _tell(self, error: BaseException) -> None:
+        failure = error if isinstance(error, Error) else Error(f"no container could be set up: {error!r}")
+        with self._changed:
+            self._failure = failure
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closed, PATIENCE)
+
+    def _remove(self, warm: Warm) -> None:
+        try:
+            warm.close()
+        except Error as error:
+            self._left = error
 
     def _is_behind(self) -> bool:
         """Whether so few wait that the next may find none."""
@@ -205,25 +249,36 @@ class Pool:
             raise
         with self._changed:
             self._ready.append(warm)
+            self._failure = None
             self._changed.notify_all()
 
     # --- the end
 
     def close(self) -> None:
-        """End those that wait. Programs that run are their callers'."""
+        """End those that wait. Programs that run are their callers'. In a fork nothing happens.
+
+        Raises:
+            CgroupError: something that was used could not be removed; all else is.
+        """
         import atexit
 
+        atexit.unregister(self.close)
+        if not self._is_ours():
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        atexit.unregister(self.close)
-        if self._owner != os.getpid():
-            return
-        self._thread.join()
+            self._changed.wait_for(lambda: self._emptied)
+            running = bool(self._lent)
+        if not running:
+            self._thread.join()
         for left in (self._ready, self._used):
             while left:
-                left.popleft().close()
+                self._remove(left.popleft())
         self._template.close()
+        failure, self._left = self._left, None
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Self:
         return self
@@ -248,6 +303,7 @@ class Acquired:
         self, args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[CallKeywords]
     ) -> Result:
         """Run its program, and wait for it; see `Pool.run`. Raises Error the second time."""
+        self._pool._check_owner()
         if self._taken:
             raise Error("this container has had its program")
         request = self._pool._template.program(args, **keywords)
@@ -261,8 +317,8 @@ class Acquired:
         return result
 
     def close(self) -> None:
-        """Throw it away, if it has had no program."""
-        if not self._taken:
+        """Throw it away, if it has had no program. In a fork nothing happens: it is the parent's."""
+        if not self._taken and self._pool._is_ours():
             self._taken = True
             self._pool._throw_away(self._warm)
 

@@ -6,9 +6,9 @@ import os
 
 from cycontainer.cgroup_runs import new_run_cgroup
 from cycontainer.compile import compile_plan, compile_program, compile_template
-from cycontainer.errors import ConfigError
 from cycontainer.launch import Ready
 from cycontainer.launch_pad import mount_namespace_of, pad_descriptor
+from cycontainer.network_reuse import check_reuse
 from cycontainer.supplies import Supplies
 from cycontainer.template_tree import can_share
 
@@ -22,19 +22,6 @@ if TYPE_CHECKING:
     from cycontainer.config import Config
     from cycontainer.host import Host
     from cycontainer.plan import Plan
-
-
-CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
-
-
-def _check_reuse(config: Config) -> None:
-    """Whoever could configure a network namespace must be its only user."""
-    process = config.process
-    held = 0
-    for mask in process.capabilities if process else ():
-        held |= mask
-    if held >> CAP_NET_ADMIN & 1 or held >> CAP_SYS_ADMIN & 1:
-        raise ConfigError("reset", "a program with CAP_NET_ADMIN or CAP_SYS_ADMIN could leave something behind")
 
 
 class Stock:
@@ -59,7 +46,7 @@ class Stock:
         """
         self._reuse = reuse
         if reuse:
-            _check_reuse(config)
+            check_reuse(config, root_attributes=style.root_attributes)
         self.program = compile_program(config, host, style) if style.warm else None
         self.shared = can_share(config, host)
         self.plan = self._plan_inside = compile_plan(config, host, style.replace(template=self.shared))
@@ -71,7 +58,11 @@ class Stock:
         if networks:
             self._plan_inside = compile_plan(config, host, style.replace(template=True, ready_network=True))
         self._tree = mount_namespace_of(compile_template(config, host, style), (pad_descriptor(),), "a template")
-        self._supplies = self._begin_supplies(host.cgroups, networks, cgroups)
+        try:
+            self._supplies = self._begin_supplies(host.cgroups, networks, cgroups)
+        except BaseException:
+            self.close()
+            raise
 
     def _begin_supplies(self, layout: CgroupLayout, networks: int, cgroups: int) -> Supplies | None:
         plan = self.plan.cgroup

@@ -85,6 +85,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "errands",
             "execution",
             "launch_pad",
+            "network_reuse",
             "starting",
             "stock",
             "supplies",
@@ -153,7 +154,8 @@ OWN_SUBJECT = {  # by a module's first or last name
 NOTHING_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 NOTHING_PREFIXES = ("do_", "handle_")
 
-WHERE_ERRORS_END = ("cli/__main__.py", "_task.py")  # there they become text, here an answer
+# there they become text, an answer, and what the one hears of for whom a thread works
+WHERE_ERRORS_END = ("cli/__main__.py", "_task.py", "pool.py", "supplies.py")
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60  # lines of code; about 40 is the aim

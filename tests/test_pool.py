@@ -15,7 +15,8 @@ import pytest
 from guard import left_since, snapshot
 from ordinary import OrdinaryUser
 
-from cycontainer import ConfigError, Error, LaunchError, Pool, ProgramError, WaitTimeout, run
+from cycontainer import CgroupError, ConfigError, Error, LaunchError, Pool, ProgramError, Template, WaitTimeout, run
+from cycontainer._warm import Warm
 from cycontainer.spec import default_config
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -110,6 +111,49 @@ def test_who_could_change_a_network_is_not_reset(busybox_rootfs: str) -> None:
         Pool(1, rootfs=busybox_rootfs, config=config, reset=True)
 
 
+def rooted(uid: int, **linux: Any) -> dict[str, Any]:
+    """A configuration whose program can write sysctls, if it is root."""
+    config = default_config()
+    config["process"]["user"] = {"uid": uid, "gid": uid}
+    config["process"]["capabilities"] = {}
+    config["linux"] |= {"readonlyPaths": [], "maskedPaths": [], **linux}
+    return config
+
+
+PROC_AGAIN = {"destination": "/proc2", "type": "bind", "source": "/proc", "options": ["rbind"]}
+SYSFS = {"destination": "/sys2", "type": "sysfs", "source": "sysfs", "options": ["nosuid"]}
+
+
+@pytest.mark.root
+def test_a_root_that_can_write_sysctls_is_not_reset(own_rootfs: str) -> None:
+    for name in ("proc2", "sys2"):
+        os.mkdir(f"{own_rootfs}/{name}")
+    closed = {"readonlyPaths": ["/proc/sys"]}
+    user, held = rooted(1000), rooted(1000)
+    held["process"]["capabilities"] = {"bounding": ["CAP_SETUID"]}
+    refused = [(rooted(0), ()), (held, ()), (rooted(0, **closed), (PROC_AGAIN,)), (rooted(0, **closed), (SYSFS,))]
+    refused.append((rooted(0, **closed), ({**PROC_AGAIN, "options": ["rbind", "ro"], "source": "/"},)))
+    for config, mounts in refused:
+        with pytest.raises(ConfigError, match="reset: a root that can write"):
+            Pool(1, rootfs=own_rootfs, config=config, mounts=mounts, reset=True)
+    read_only = {**PROC_AGAIN, "options": ["rbind", "rro"]}
+    for config, mounts in ((user, ()), (rooted(0, **closed), (read_only,)), (rooted(0, maskedPaths=["/proc/sys"]), ())):
+        with Pool(1, rootfs=own_rootfs, config=config, mounts=mounts, reset=True) as pool:
+            written = pool.run(
+                ["sh", "-c", "cd /proc; echo 5 > sys/net/core/somaxconn; cd /proc2 && echo 5 > sys/net/core/somaxconn"]
+            )
+            assert pool.run(["sh", "-c", "cat /proc/sys/net/core/somaxconn"]).stdout != b"5\n", written
+
+
+@pytest.mark.root
+def test_the_hosts_procfs_below_a_root_counts(own_rootfs: str) -> None:
+    config = rooted(0)
+    config["root"] = {"path": "/"}
+    config["mounts"] = []
+    with pytest.raises(ConfigError, match="/proc/sys/net"):
+        Pool(1, config=config, reset=True)
+
+
 # --- faults
 
 
@@ -170,7 +214,7 @@ def test_what_cannot_be_set_up_is_told_to_who_asks(busybox_rootfs: str) -> None:
             for _ in range(2):
                 pool.run(["true"])
         stock.plan, stock._plan_inside = good
-        pool._failure = None
+        assert pool.fill()
         assert pool.run(["echo", "1"], acquire_timeout=20).stdout == b"1\n"
 
 
@@ -198,53 +242,160 @@ def test_without_no_new_privileges_none_can_wait(busybox_rootfs: str) -> None:
 
 
 KILLED = """
-import sys, threading
+import os, sys, threading
 from cycontainer import Pool
-pool = Pool(3, rootfs=sys.argv[1])
+pool = Pool(3, rootfs=sys.argv[1], init=sys.argv[2] == "init")
 assert pool.fill()
 busy = pool.acquire()
 assert pool.fill()
 thread = threading.Thread(target=lambda: busy.run(["sleep", "1000"]), daemon=True)
 thread.start()
+if os.fork() == 0:  # which has all descriptors, too
+    sys.stdin.read()
+    os._exit(0)
 print(busy.pid, *[warm.child.pid for warm in pool._ready], flush=True)
-sys.stdin.read()
+os.wait()
 """
 
 
 @pytest.mark.root
-def test_a_killed_parent_leaves_nothing_running(busybox_rootfs: str) -> None:
-    command = [sys.executable, "-c", KILLED, busybox_rootfs]
+@pytest.mark.parametrize("init", ["init", "alone"])
+def test_a_killed_parent_leaves_nothing_running(busybox_rootfs: str, init: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, busybox_rootfs, init]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 4
         ends = [os.pidfd_open(pid) for pid in pids]
         parent.kill()
-    for end in ends:
-        assert select.select([end], [], [], 20)[0], "it runs on"
-        os.close(end)
+        parent.wait()
+        for end in ends:
+            assert select.select([end], [], [], 20)[0], "it runs on"
+            os.close(end)
     run(["true"], rootfs=busybox_rootfs)  # it takes away what cgroups are left
 
 
+@pytest.mark.root
+def test_what_runs_when_the_pool_is_closed_runs_on(busybox_rootfs: str) -> None:
+    results: list[int] = []
+    for init in (True, False):
+        pool = Pool(2, rootfs=busybox_rootfs, init=init)
+        container = pool.acquire()
+        reader, writer = os.pipe()
+        running = threading.Thread(
+            target=lambda c, r: results.append(c.run(["sh", "-c", "read x; exit $x"], stdin=r).returncode),
+            args=(container, reader),
+        )
+        running.start()
+        pool.close()
+        os.write(writer, b"7\n")
+        running.join()
+        pool._thread.join()
+        for fd in (reader, writer):
+            os.close(fd)
+    assert results == [7, 7]
+
+
 FORKED = """
-import os, sys
-from cycontainer import Error, Pool
-with Pool(1, rootfs=sys.argv[1]) as pool:
-    assert pool.fill()
+import os, sys, threading
+from cycontainer import Error, Pool, Template
+with Pool(1, rootfs=sys.argv[1]) as pool, Template(rootfs=sys.argv[1], networks=1) as template:
+    assert pool.fill() and template.fill()
+    taken = pool.acquire()
+    supplies = template._stock._supplies
+    held = [pool._changed, supplies._changed]  # as when another thread is at work
+    for lock in held:
+        lock.acquire()
     pid = os.fork()
     if pid == 0:
-        try:
-            pool.run(["true"])
-        except Error:
-            pool.close()
-            os._exit(0)
-        os._exit(1)
+        refused = 0
+        for use in (pool.acquire, pool.fill, lambda: pool.run(["true"]), lambda: taken.run(["true"])):
+            try:
+                use()
+            except Error:
+                refused += 1
+        taken.close()
+        pool.close()
+        assert template.run(["true"]).returncode == 0 and not template.fill()
+        template.close()
+        os._exit(refused != 4)
+    for lock in held:
+        lock.release()
     assert os.waitpid(pid, 0)[1] == 0
+    assert taken.run(["true"]).returncode == 0
     assert pool.run(["true"]).returncode == 0
 """
 
 
 @pytest.mark.root
-def test_a_fork_has_no_pool(busybox_rootfs: str) -> None:
+def test_a_fork_has_no_pool_and_waits_for_none(busybox_rootfs: str) -> None:
+    # the threads of the parent hold locks: in a fork of its own, for no one there lets go of them
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, busybox_rootfs], check=True, cwd=PROJECT, timeout=60)
     subprocess.run([sys.executable, "-c", "from cycontainer import Pool; Pool(2)"], check=True, cwd=PROJECT, timeout=60)
+
+
+# --- the thread
+
+
+@pytest.mark.root
+def test_whatever_fails_in_the_thread_is_told_and_it_goes_on(
+    busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Pool(1, rootfs=busybox_rootfs) as pool:
+        assert pool.fill()
+
+        def fail() -> None:
+            raise MemoryError("none")
+
+        monkeypatch.setattr(pool, "_set_one_up", fail)
+        pool.run(["true"])
+        told: list[str] = []
+
+        def ask() -> None:
+            with pytest.raises(Error, match="MemoryError") as failure:
+                pool.acquire(timeout=20)
+            told.append(str(failure.value))
+
+        for thread in (threads := [threading.Thread(target=ask) for _ in range(3)]):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(told) == 3
+        monkeypatch.undo()
+        assert pool.fill() and pool._failure is None
+        assert pool.run(["echo", "1"]).stdout == b"1\n"
+
+
+@pytest.mark.root
+def test_what_cannot_be_removed_is_told_when_it_is_closed(busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(2, rootfs=busybox_rootfs)
+    assert pool.fill()
+    close = Warm.close
+
+    def fail(warm: Warm) -> None:
+        close(warm)
+        raise CgroupError("/some", 16)
+
+    monkeypatch.setattr(Warm, "close", fail)
+    with pytest.raises(CgroupError):
+        pool.close()
+    assert not pool._ready and pool._template._closed
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("made", [Pool, Template])
+def test_without_a_thread_nothing_is_left(
+    busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch, made: type[Pool] | type[Template]
+) -> None:
+    started = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == ("cycontainer-pool" if made is Pool else "cycontainer-supplies"):
+            raise RuntimeError("can't start new thread")
+        started(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    before = snapshot()
+    with pytest.raises(LaunchError, match="EAGAIN"):
+        Pool(2, rootfs=busybox_rootfs) if made is Pool else Template(rootfs=busybox_rootfs, networks=1)
+    assert not left_since(before)
