@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from launching import document
+from inject import AVAILABLE, Trial
+from launching import document, launched, plan_of
 
 from cycontainer import ConfigError, LaunchError, ProgramError, run
 from cycontainer.spec import DEFAULT_MOUNTS
@@ -19,6 +20,7 @@ from cycontainer.spec import DEFAULT_MOUNTS
 pytestmark = pytest.mark.root
 
 IN_TIME = 10.0
+OPENAT2 = 437
 REFUSALS = {errno.ELOOP, errno.ENOTDIR, errno.EPERM, errno.ENOENT, errno.EACCES, errno.EEXIST, errno.EXDEV}
 TARGETS = sorted({mount["destination"] for mount in DEFAULT_MOUNTS} | {"/tmp", "/run"})
 
@@ -50,6 +52,71 @@ def image(busybox_rootfs: str, tmp_path: object) -> Iterator[Image]:
     yield made
     assert os.listdir(made.outside) == []
     assert time.monotonic() - before < IN_TIME
+
+
+class Meanwhile(Trial):
+    """Does something to the image when the init has asked for a path that is not there for the `n`-th time."""
+
+    def __init__(self, function: Callable[[], object], path: str, n: int, change: Callable[[], object]) -> None:
+        super().__init__(function, 1, 1 << 60, errno.EIO)
+        self.path, self.n, self.change = path.encode() + b"\0", n, change
+        self.asked = 0  # the process that is asking
+
+    def _at_call(self, pid: int) -> None:
+        super()._at_call(pid)
+        if self.info.op == 1 and self.info.number == OPENAT2:
+            with open(f"/proc/{pid}/mem", "rb") as memory:
+                memory.seek(self.info.arguments[1])
+                self.asked = pid if memory.read(len(self.path)) == self.path else 0
+        elif self.info.op == 2 and self.asked == pid:
+            self.asked = 0
+            if self.info.number == -errno.ENOENT & 0xFFFFFFFFFFFFFFFF:  # what it returned
+                self.n -= 1
+                if self.n == 0:
+                    self.change()
+
+
+def status_when(image: Image, path: str, n: int, change: Callable[[], object]) -> object:
+    """What a launch returns whose image changes as it looks for `path`, or raises."""
+    config = document(image.root)
+    config["mounts"].append({"destination": "/made", "type": "tmpfs", "source": "tmpfs"})
+    plan = plan_of(config)
+    trial = Meanwhile(lambda: launched(plan), path, n, change)
+    outcome = trial.run()
+    assert trial.n == 0 and not outcome.hung
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="the registers are x86_64's")
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("target", ["/proc", "/sys"])
+def test_a_link_that_is_put_where_none_may_be_is_not_followed(target: str, n: int, image: Image) -> None:
+    """Whichever look at the path it comes after."""
+    where = image.inside(target)
+    os.mkdir(f"{image.root}/elsewhere")
+    with pytest.raises(LaunchError, match=f"find or make {target}: ELOOP"):
+        status_when(image, target, n, lambda: os.symlink("elsewhere", where))
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="the registers are x86_64's")
+@pytest.mark.parametrize(("target", "n"), [("/proc", 1), ("/proc", 2), ("/made", 2), ("/made", 3)])  # 1: its mode
+def test_a_directory_that_another_launch_makes_first_is_taken(target: str, n: int, image: Image) -> None:
+    where = image.inside(target)
+    assert status_when(image, target, n, lambda: os.mkdir(where)) == 0
+
+
+def test_what_may_be_behind_no_link_is_not_in_a_new_file_system_behind_one(image: Image) -> None:
+    os.symlink("elsewhere", image.inside("/new"))
+    os.mkdir(f"{image.root}/elsewhere")
+    config = document(image.root)
+    config["mounts"] += [
+        {"destination": "/new", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/new/proc", "type": "proc", "source": "proc"},
+    ]
+    with pytest.raises(LaunchError, match="find or make /new/proc: ELOOP"):
+        run(["true"], config=config)
 
 
 LINKS: dict[str, Callable[[Image], str]] = {

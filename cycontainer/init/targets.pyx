@@ -64,33 +64,35 @@ cdef long follow_dangling(int parent, char *path, long start, const char *rest) 
     return DANGLING if length >= 0 else length
 
 
-cdef long make_component(int root, int parent, char *path, long start, long end, int directory) noexcept nogil:
+cdef long make_component(
+    int root, int parent, char *path, long start, long end, int directory, long resolve
+) noexcept nogil:
     """Make path[start:end] in `parent` and open it."""
     cdef char stop = path[end]
-    cdef long result
+    cdef long result, made
     cdef open_how_ how
     path[end] = 0
     if directory:
-        result = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
+        made = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
     else:
         how.flags, how.mode, how.resolve = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644, RESOLVE_NO_SYMLINKS
-        result = sys4(NR_openat2, parent, <long> (path + start), <long> &how, sizeof(how))
-        if result >= 0:
-            sys1(NR_close, result)
-    if result >= 0:
-        result = open_inside(root, path, O_PATH, 0)
-        path[end] = stop
-        return result
+        made = sys4(NR_openat2, parent, <long> (path + start), <long> &how, sizeof(how))
+        if made >= 0:
+            sys1(NR_close, made)
+    result = made
+    if made >= 0 or made == -EEXIST:      # another launch may have made it since we looked
+        result = open_inside(root, path, O_PATH, resolve)
+    if result == -ENOENT and made == -EEXIST:
+        return make_rest(parent, path, start, end, stop)
     path[end] = stop
-    if result != -EEXIST:
-        return result
-    path[end] = 0
-    # `rest` starts behind the component; its first byte is what `stop` says
-    return make_rest(parent, path, start, end, stop)
+    return result
 
 
 cdef long make_rest(int parent, char *path, long start, long end, char stop) noexcept nogil:
-    """What stands there cannot be opened: a link to nothing. Go where it points to, inside the root."""
+    """What stands there cannot be opened: a link to nothing. Go where it points to, inside the root.
+
+    path[end] is NUL; `rest` begins with `stop`, which stood there.
+    """
     cdef char rest[PATH_SIZE]
     cdef long length = 0
     if stop:
@@ -103,7 +105,7 @@ cdef long make_rest(int parent, char *path, long start, long end, char stop) noe
     return follow_dangling(parent, path, start, rest)
 
 
-cdef long walk(int root, char *path, int directory) noexcept nogil:
+cdef long walk(int root, char *path, int directory, long resolve) noexcept nogil:
     """Open `path`, making what is missing; or DANGLING with `path` rewritten."""
     cdef int parent = root
     cdef long opened = -ENOENT, start = 0, end = 0, after
@@ -121,10 +123,10 @@ cdef long walk(int root, char *path, int directory) noexcept nogil:
         while path[after] == c'/':
             after += 1
         stop, path[end] = path[end], 0
-        opened = open_inside(root, path, O_PATH, 0)
+        opened = open_inside(root, path, O_PATH, resolve)
         path[end] = stop
         if opened == -ENOENT:
-            opened = make_component(root, parent, path, start, end, directory or path[after])
+            opened = make_component(root, parent, path, start, end, directory or path[after], resolve)
         if parent != root:
             sys1(NR_close, parent)
         if opened < 0:
@@ -132,18 +134,21 @@ cdef long walk(int root, char *path, int directory) noexcept nogil:
         parent = <int> opened
 
 
-cdef public long reach(int root, const char *path, int directory) noexcept nogil:
-    """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file."""
+cdef public long reach(int root, const char *path, int directory, long resolve) noexcept nogil:
+    """A new O_PATH descriptor of `path` inside `root`; what is missing is made, as a directory or a file.
+
+    `resolve` holds for each look at the path: between two of them others may change the image.
+    """
     cdef char work[PATH_SIZE]
     cdef int _links
-    cdef long result = open_inside(root, path, O_PATH | OPEN_DIRECTORY if directory else O_PATH, 0)
+    cdef long result = open_inside(root, path, O_PATH | OPEN_DIRECTORY if directory else O_PATH, resolve)
     if result != -ENOENT:
         return result
     result = append(work, 0, path)
     if result < 0:
         return result
     for _links in range(MOST_LINKS):
-        result = walk(root, work, directory)
+        result = walk(root, work, directory, resolve)
         if result != DANGLING:
             return result
     return -ELOOP
@@ -152,7 +157,7 @@ cdef public long reach(int root, const char *path, int directory) noexcept nogil
 cdef public long hold(State *state, const char *path) noexcept nogil:
     """What follows is made in this directory: it is resolved once for all of that."""
     put_away(&state.held)
-    state.held = <int> reach(state.root, path, 1)
+    state.held = <int> reach(state.root, path, 1, 0)
     return state.held
 
 
@@ -199,10 +204,8 @@ cdef public long find_target(State *state, const char *path, long rule, const ch
     result = -ENOENT
     if name is not NULL:
         result = make_below(state.held, name)
-    elif rule & TARGET_NO_LINKS:
-        result = open_inside(state.root, path, O_PATH | OPEN_DIRECTORY if directory else O_PATH, RESOLVE_NO_SYMLINKS)
-    if result == -ENOENT or (result < 0 and name is not NULL):
-        result = reach(state.root, path, directory)
+    if result < 0:
+        result = reach(state.root, path, directory, RESOLVE_NO_SYMLINKS if rule & TARGET_NO_LINKS else 0)
     if result < 0:
         return result
     state.target = <int> result
