@@ -4,7 +4,7 @@
 
 As root, with criu in PATH (tests/install-criu puts one in place; runc needs iptables beside it). Prints two tables in
 Markdown: dump and restore of a sleeping busybox in the default configuration, by each way; and a Python with a loaded
-data set, started cold and spawned from a snapshot.
+data set, and a Java that does the same where there is a JDK, started cold and spawned from a snapshot.
 """
 
 from __future__ import annotations
@@ -32,6 +32,17 @@ WARM = (  # half of it is imports, half a data set: what a service does before i
     "print('ready', flush=True)\n"
     "for line in sys.stdin: print(table[line.strip()][1], flush=True)\n"
 )
+WARM_JAVA = """
+public class Warm {
+    public static void main(String[] words) {
+        var table = new java.util.HashMap<String, Long>();
+        for (long n = 0; n < 2_000_000; n++) table.put(Long.toString(n), n * n);
+        System.out.println("ready");
+        for (var in = new java.util.Scanner(System.in); in.hasNextLine();)
+            System.out.println(table.get(in.nextLine().strip()));
+    }
+}
+"""
 Times = dict[str, list[float]]
 
 
@@ -109,20 +120,35 @@ def compare(top: str, rootfs: str, rounds: int) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-# --- clones of a warm Python
+# --- clones of a warm program
 
 
-def python_config(rootfs: str) -> dict[str, Any]:
-    """This machine's Python on a root of its own."""
-    config = workload.config(rootfs, "/bench-python")
-    config["process"].update(args=[os.path.realpath(sys.executable), "-c", WARM], env=["PATH=/usr/bin"])
+def config_of(rootfs: str, words: list[str], paths: dict[str, str]) -> dict[str, Any]:
+    """This machine's programs on a root of its own; `paths` are further ones that it has, and what lies there."""
+    config = workload.config(rootfs, "/bench-warm")
+    config["process"].update(args=words, env=["PATH=/usr/bin"])
     config["linux"]["resources"] = {}
-    for path in ("/usr", "/lib", "/lib64", "/etc"):
-        if os.path.isdir(path):
+    del config["linux"]["cgroupsPath"]
+    for path, source in {**{path: path for path in ("/usr", "/lib", "/lib64", "/etc")}, **paths}.items():
+        if os.path.isdir(source):
             os.makedirs(f"{rootfs}{path}", exist_ok=True)
             options = ["rbind", "ro"]
-            config["mounts"].append({"destination": path, "type": "bind", "source": path, "options": options})
+            config["mounts"].append({"destination": path, "type": "bind", "source": source, "options": options})
     return config
+
+
+def programs(top: str) -> dict[str, dict[str, Any]]:
+    """Configurations by name."""
+    found = {"Python": config_of(f"{top}/python", [os.path.realpath(sys.executable), "-c", WARM], {})}
+    compiler = shutil.which("javac")
+    if compiler is not None:
+        os.mkdir(f"{top}/classes")
+        with open(f"{top}/classes/Warm.java", "w") as file:
+            file.write(WARM_JAVA)
+        quiet(compiler, "-d", f"{top}/classes", f"{top}/classes/Warm.java")
+        java = os.path.realpath(compiler).removesuffix("javac") + "java"
+        found["Java"] = config_of(f"{top}/java", [java, "-cp", "/classes", "Warm"], {"/classes": f"{top}/classes"})
+    return found
 
 
 def ask(container: Container) -> None:
@@ -142,15 +168,14 @@ def cold(config: dict[str, Any], root: str) -> Container:
     return container
 
 
-def clones(top: str, rounds: int, together: int) -> None:
+def clones(name: str, config: dict[str, Any], top: str, rounds: int, together: int) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    config, root = python_config(f"{top}/python"), f"{top}/states"
-    del config["linux"]["cgroupsPath"]
+    root = f"{top}/states"
     times: Times = {"cold start": [], "clone": [], f"{together} clones at once": []}
     with cold(config, root) as warm:
         taking = time.perf_counter()
-        snapshot = warm.snapshot(f"{top}/snapshot")
+        snapshot = warm.snapshot(f"{top}/snapshot-{name}")
         taking = 1000 * (time.perf_counter() - taking)
 
     def spawned(_: int = 0) -> Container:
@@ -164,10 +189,10 @@ def clones(top: str, rounds: int, together: int) -> None:
         return container
 
     for _ in range(rounds):
-        for name, make in (("cold start", started), ("clone", spawned)):
+        for way, make in (("cold start", started), ("clone", spawned)):
             start = time.perf_counter()
             container = make()
-            times[name].append(1000 * (time.perf_counter() - start))
+            times[way].append(1000 * (time.perf_counter() - start))
             container.delete(force=True)
         with ThreadPoolExecutor(together) as pool:
             start = time.perf_counter()
@@ -175,9 +200,9 @@ def clones(top: str, rounds: int, together: int) -> None:
             times[f"{together} clones at once"].append(1000 * (time.perf_counter() - start))
         for container in made:
             container.delete(force=True)
-    print("\n| to the first answer | least | median |\n|---|---|---|")
-    for name, figures in times.items():
-        print(f"| {name} | {min(figures):.0f} ms | {statistics.median(figures):.0f} ms |")
+    print(f"\n| {name}, to the first answer | least | median |\n|---|---|---|")
+    for way, figures in times.items():
+        print(f"| {way} | {min(figures):.0f} ms | {statistics.median(figures):.0f} ms |")
     gain = statistics.median(times["cold start"]) - statistics.median(times["clone"])
     print(f"\nTaking the snapshot took {taking:.0f} ms: it pays from the {int(taking // gain) + 1}. clone on.")
 
@@ -189,10 +214,11 @@ def main() -> None:
     asked = parser.parse_args()
     top = tempfile.mkdtemp(prefix="bench-")
     try:
-        for name in ("rootfs", "python"):
+        for name in ("rootfs", "python", "java"):
             workload.make_rootfs(f"{top}/{name}")
         compare(top, f"{top}/rootfs", asked.rounds)
-        clones(top, max(3, asked.rounds // 3), asked.clones)
+        for name, config in programs(top).items():
+            clones(name, config, top, max(3, asked.rounds // 3), asked.clones)
     finally:
         shutil.rmtree(top)
 

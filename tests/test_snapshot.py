@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from saved import KINDS, Obedient, config_of
+from saved import KINDS, Obedient, config_of, python_config
 
 from cycontainer import Container, Snapshot
 from cycontainer.errors import ConfigError, ContainerNotRunning
@@ -47,6 +48,28 @@ def test_clones_are_independent(busybox_rootfs: str, top: str) -> None:
             places = [each.container.state()["cgroupPaths"] for each in (warm, one, two)]
             assert len({tuple(sorted(place.items())) for place in places}) == 3
         assert not os.path.exists(snapshot.path)
+
+
+def test_a_warm_java_goes_on_in_its_clones(top: str) -> None:
+    compiler = shutil.which("javac")
+    if compiler is None:
+        pytest.skip("needs a JDK")
+    os.makedirs(f"{top}/classes")
+    with open(f"{top}/classes/Count.java", "w") as file:
+        file.write(
+            "public class Count { public static void main(String[] words) { int n = 0;"
+            " for (var in = new java.util.Scanner(System.in); in.hasNextLine(); in.nextLine())"
+            ' System.out.println(++n + "\\n."); } }'
+        )
+    subprocess.run([compiler, "-d", f"{top}/classes", f"{top}/classes/Count.java"], check=True)
+    config = python_config(f"{top}/root")
+    config["process"]["args"] = [os.path.realpath(compiler).removesuffix("c"), "-cp", "/classes", "Count"]
+    for path, source in (("/etc", "/etc"), ("/classes", f"{top}/classes")):  # Debian's has its configuration in /etc
+        config["mounts"].append({"destination": path, "type": "bind", "source": source, "options": ["rbind", "ro"]})
+    with Obedient.start("warm", config, f"{top}/states") as warm:
+        assert warm.do("") == "1\n"
+        with warm.container.snapshot() as snapshot, spawn(snapshot, top) as one, spawn(snapshot, top) as two:
+            assert [each.do("") for each in (one, one, two, warm)] == ["2\n", "3\n", "2\n", "2\n"]
 
 
 def test_eight_at_once(busybox_rootfs: str, top: str) -> None:
