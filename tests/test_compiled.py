@@ -90,6 +90,11 @@ def test_looking_is_the_same_in_every_situation(situation: str, both: Both) -> N
         both.same([*options, "--root=@states", "state", "two"])
 
 
+def test_a_log_that_cannot_be_opened_has_its_own_reason(both: Both) -> None:
+    told = both.same(["--log", "/", "--root=@states", "state", "two"], env={"TZ": ":no/such/zone"})[2]
+    assert b"--log /: Is a directory" in told
+
+
 @pytest.mark.parametrize("options", STRANGE_LOGS, ids=ascii)
 def test_a_log_of_a_strange_name_is_told_of_in_plain_letters(options: list[str], both: Both) -> None:
     told = both.same([*options, "--root=@states", "state", "two"], alone=False)[2]

@@ -91,3 +91,5 @@ def test_a_bare_environment_runs_a_container(wheel: str, tmp_path: Path) -> None
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={})
         assert (done.returncode, done.stderr) == (0, "")
         assert printed in done.stdout
+    subprocess.run([f"{bare}/pip", "-q", "uninstall", "--yes", "cycontainer"], check=True, env={"PATH": ""})
+    assert not [path for path in (tmp_path / "venv").rglob("*") if "cycontainer" in path.name]  # nor what it keeps

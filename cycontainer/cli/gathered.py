@@ -1,8 +1,9 @@
 """A verb's imports at once, from one file: to find, check and read fifty takes longer than to execute them. Face.
 
-The compiled command starts here. What a verb has imported is kept beside the interpreter's own caches, as code, and
-lasts as those do: a source that is not as it was ends it. Where the file cannot be written, or is not there yet,
-modules are imported as ever, and always those that it does not have.
+The compiled command starts here. What a verb has imported is kept as code behind that of its own module, in the
+interpreter's cache of that (marshal reads no further than its end): it goes where this goes, also when the package is
+uninstalled. A source that is not as it was ends it. Where the file cannot be written, or is not there yet, modules are
+imported as ever, and always those that it does not have.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from _frozen_importlib import ModuleSpec  # importlib.machinery has these, and costs 0.8 ms
-from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader
+from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader, cache_from_source
 from marshal import dumps, loads
 
 TYPE_CHECKING = False
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 VERBS: Final = ("create", "run", "exec", "checkpoint", "restore", "update", "ps", "events", "features")
 PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + "/"
-VERSION: Final = sys.version.encode()  # in the file's beginning: code is of one interpreter
+VERSION: Final = sys.version.encode()  # in front of it: code is of one interpreter
 _modules: dict[str, Module] = {}
 
 
@@ -76,7 +77,8 @@ def load(verb: str) -> bool:
     try:
         with open(_place(verb), "rb") as file:
             data = file.read()
-        found: list[Module] = loads(memoryview(data)[len(VERSION) :]) if data.startswith(VERSION) else []
+        at = data.find(VERSION)
+        found: list[Module] = loads(memoryview(data)[at + len(VERSION) :]) if at >= 0 else []
         for _, path, modified, size, _, _ in found:
             status = os.stat(PACKAGE + path)
             if (status.st_mtime_ns, status.st_size) != (modified, size):
@@ -100,24 +102,27 @@ def keep(verb: str) -> None:
             code = spec.loader.get_code(name) if isinstance(spec.loader, SourceFileLoader) else None
             path, package = spec.origin.removeprefix(PACKAGE), hasattr(module, "__path__")
             modules.append((name, path, status.st_mtime_ns, status.st_size, code, package))
-        _write(_place(verb), VERSION + dumps(modules))
+        with open(_place(verb), "rb") as file:
+            own, _, _ = file.read().partition(VERSION)
+        _write(_place(verb), own + VERSION + dumps(modules))
     except (OSError, SyntaxError, ValueError):  # the package was replaced meanwhile, or the directory is not ours
         return
 
 
 def _place(verb: str) -> str:
-    return f"{os.path.dirname(__spec__.cached or __file__)}/{verb}.{sys.implementation.cache_tag}.gathered"
+    return cache_from_source(f"{PACKAGE}cli/{verb}.py")
 
 
 def _write(path: str, data: bytes) -> None:
-    """All of it or nothing, and as readable as this source is. Raises OSError."""
-    new = f"{path}.{os.getpid()}"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    """All of it or nothing, as readable as this source is; who is killed meanwhile leaves nothing. Raises OSError."""
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(fd, "wb") as file:
+        with open(os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=directory), "wb") as file:
             file.write(data)
-            os.fchmod(fd, os.stat(__file__).st_mode & 0o666)
-        os.rename(new, path)
-    except OSError:
-        os.unlink(new)
-        raise
+            file.flush()
+            os.fchmod(file.fileno(), os.stat(__file__).st_mode & 0o666)
+            os.fsync(file.fileno())  # half of it, after a power failure, the interpreter would choke on
+            os.unlink(path)  # linkat(2) replaces nothing
+            os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=directory)  # with a descriptor it follows links
+    finally:
+        os.close(directory)
