@@ -2,6 +2,9 @@
 
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
 if TYPE_CHECKING:
+    from cycontainer._answers import Opaque as Opaque
+    from cycontainer._answers import RemoteTraceback as RemoteTraceback
+    from cycontainer._answers import TaskError as TaskError
     from cycontainer._result import Result as Result
     from cycontainer._result import Usage as Usage
     from cycontainer._run import DEVNULL as DEVNULL
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
     from cycontainer.errors import WaitTimeout as WaitTimeout
     from cycontainer.executor import ContainerExecutor as ContainerExecutor
     from cycontainer.executor import Limits as Limits
-    from cycontainer.executor import Opaque as Opaque
-    from cycontainer.executor import RemoteTraceback as RemoteTraceback
-    from cycontainer.executor import TaskError as TaskError
     from cycontainer.lifecycle import Container as Container
     from cycontainer.pool import Acquired as Acquired
     from cycontainer.pool import Pool as Pool
@@ -47,10 +47,8 @@ _HOME = {
     **dict.fromkeys(("Spawned", "spawn"), "cycontainer._spawned"),
     **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
-    **dict.fromkeys(
-        ("ContainerExecutor", "Limits", "Opaque", "RemoteTraceback", "TaskError"),
-        "cycontainer.executor",
-    ),
+    **dict.fromkeys(("ContainerExecutor", "Limits"), "cycontainer.executor"),
+    **dict.fromkeys(("Opaque", "RemoteTraceback", "TaskError"), "cycontainer._answers"),
     "Snapshot": "cycontainer.criu.snapshot",
     **dict.fromkeys(("Acquired", "Pool"), "cycontainer.pool"),
     "Template": "cycontainer.template",

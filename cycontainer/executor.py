@@ -8,17 +8,15 @@ another container. An exception comes as text; of Python's own ones the class is
 
 from __future__ import annotations
 
-import builtins
-import json
 import os
 import sys
-import threading
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from cycontainer._arguments import PRIVATE, check_count, check_number, path_list
+from cycontainer._answers import answers_of, to_container
+from cycontainer._arguments import PRIVATE, check_count, check_number, mount_entries, path_list
 from cycontainer._by_value import dumps
-from cycontainer._task import TAG
-from cycontainer.errors import ConfigError, Error, printable
+from cycontainer.errors import CgroupError, ConfigError, Error
 from cycontainer.pool import Pool
 from cycontainer.record import Record
 from cycontainer.template import Template
@@ -28,162 +26,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Final, TypeVar
 
-    from cycontainer._result import Result
-
     Returned = TypeVar("Returned")
+    _Key = tuple[tuple[str, object], ...]
 
 LIBRARY: Final = "/tmp/.cycontainer"  # where cloudpickle is in the container
-MOST_OUTPUT: Final = 64 << 20  # bytes of an answer, and of what a task prints
-DEEPEST: Final = 500  # lists in lists
-LONGEST_TOLD: Final = 64 << 10  # letters of what went wrong
-
-
-class TaskError(Error):
-    """A task failed: it raised what is none of Python's own exceptions, or its container did not answer.
-
-    Attributes:
-        kind: the exception's class: "module.Name"; "" when none was told.
-        text: what it says, or why there is no answer.
-        traceback: where it was raised, as text; "" when that is not known.
-    """
-
-    def __init__(self, kind: str, text: str, traceback: str = "") -> None:
-        super().__init__(kind, text, traceback)
-        self.kind, self.text, self.traceback = kind, text, traceback
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.text}" if self.kind else self.text
-
-
-class RemoteTraceback(Error):
-    """The cause of an exception that was raised in a container: its traceback there.
-
-    Attributes:
-        text: the traceback.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
-
-
-_to_container = threading.local()  # `now`: what this thread pickles is loaded in a container
-
-
-class Opaque:
-    """A result that is no plain data. It is not unpickled here, nor when it is copied or pickled: passed to another
-    task, it is the object there.
-
-    Attributes:
-        data: the pickle. To load it runs code of whoever made it: never do so outside of a container.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def __reduce__(self) -> tuple[object, ...]:
-        if not getattr(_to_container, "now", False):
-            return Opaque, (self.data,)
-        import pickle
-
-        return pickle.loads, (self.data,)
-
-    def __repr__(self) -> str:
-        return f"Opaque({len(self.data)} bytes)"
-
-
-# --- what comes back
-
-
-def decoded(value: Any, depth: int = 0) -> Any:
-    """What a task returned. Raises ValueError, TypeError, LookupError: it is no answer of a task of ours."""
-    if depth > DEEPEST:
-        raise ValueError("deeper than 500 lists")
-    if isinstance(value, list):
-        return [decoded(item, depth + 1) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value:
-        return {key: decoded(item, depth + 1) for key, item in value.items()}
-    return _untagged(value[TAG], value["v"], depth + 1)
-
-
-def _untagged(kind: str, value: Any, depth: int) -> Any:
-    if kind in ("bytes", "bytearray", "opaque"):
-        import base64
-
-        data = base64.b64decode(value, validate=True)
-        return {"bytes": bytes, "bytearray": bytearray, "opaque": Opaque}[kind](data)
-    if kind == "int":
-        return int(value, 16)
-    if kind == "complex":
-        real, imaginary = value
-        return complex(float(real), float(imaginary))
-    if kind == "dict":
-        return {decoded(key, depth): decoded(item, depth) for key, item in value}
-    return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](decoded(item, depth) for item in value)
-
-
-def _exception(told: Mapping[str, Any]) -> BaseException:
-    """What a task raised, made again if it is one of Python's own."""
-    kind, text, trace = (printable_lines(told[key]) for key in ("type", "text", "traceback"))
-    module, _, name = kind.rpartition(".")
-    made: BaseException = TaskError(kind, text, trace)
-    found = vars(builtins).get(name) if module == "builtins" else None
-    ends = (StopIteration, StopAsyncIteration)  # raised from a result, they would end whatever loop is around it
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, ends):
-        try:
-            made = found(*decoded(told["args"]))
-        except (TypeError, ValueError):
-            return made  # one that takes other arguments than it has
-    made.__cause__ = RemoteTraceback(trace)
-    return made
-
-
-def printable_lines(text: Any) -> str:
-    """A hostile text, with control characters escaped but line ends. Raises TypeError."""
-    if not isinstance(text, str):
-        raise TypeError("no text")
-    return "\n".join(printable(line) for line in text[:LONGEST_TOLD].split("\n"))
-
-
-def _answers(result: Result, count: int) -> list[Any]:
-    """What each call of a task came to: ("result", value) or ("error", exception)."""
-    if result.returncode != 0 or result.timed_out or result.output_exceeded:
-        return [("error", _no_answer(result))] * count
-    try:
-        answers = json.loads(result.stdout)["answers"]
-        found = [
-            ("error", _exception(answer["error"])) if "error" in answer else ("result", decoded(answer["result"]))
-            for answer in answers
-        ]
-        if len(found) != count:
-            raise ValueError(f"{len(found)} answers to {count} calls")
-        return found
-    except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
-        failure = TaskError("", f"the container's answer is none: {printable(str(error))[:200]}")
-        return [("error", failure)] * count
-
-
-def _no_answer(result: Result) -> TaskError:
-    if result.timed_out:
-        why = "took longer than its timeout"
-    elif result.output_exceeded:
-        why = f"gave more than {MOST_OUTPUT} bytes"
-    elif result.oom_killed:
-        why = "needed more memory than it may have"
-    elif result.signal:
-        why = f"was ended by signal {result.signal}"
-    else:
-        why = f"ended with status {result.returncode}"
-    printed = printable_lines(result.stderr.decode("utf-8", "replace")[-4000:])
-    return TaskError("", f"the task {why}", printed)
-
-
-# --- the executor
+MOST_OUTPUT: Final = 16 << 20  # bytes, when `result_limit` is not given
+MOST_KEPT: Final = 16  # templates or pools of calls with limits of their own
 
 
 class ContainerExecutor(Executor):
@@ -199,7 +47,8 @@ class ContainerExecutor(Executor):
     to another call.
 
     Nothing of a result is unpickled in this process: a hostile function can answer with wrong data, and with an
-    exception of Python's own kinds, and no more.
+    exception of Python's own kinds, and no more. What it costs to read is bounded: `result_limit` bytes, which as many
+    small lists can take thirty times that in memory, and three seconds of processor time for sets and dicts.
 
     It is what Dask takes as a scheduler: `dask.compute(graph, scheduler=executor)`. In a process that Celery or Ray has
     forked, make it there: a fork has no threads.
@@ -214,6 +63,7 @@ class ContainerExecutor(Executor):
         paths: Sequence[str] = (),
         python: str | None = None,
         opaque: bool = False,
+        result_limit: int = MOST_OUTPUT,
         **keywords: Any,
     ) -> None:
         """
@@ -224,6 +74,7 @@ class ContainerExecutor(Executor):
             paths: directories whose modules tasks may import; they are shown in the container read-only.
             python: the interpreter in the container, of this one's version; None is this one.
             opaque: results may be other than plain data.
+            result_limit: bytes that a container may answer, as JSON, and print, together; one that gives more is ended.
             keywords: those of `Template`: rootfs, memory, cpus, pids, network, mounts, ...
 
         Raises:
@@ -232,20 +83,23 @@ class ContainerExecutor(Executor):
         """
         import threading
 
-        self._max_workers = max_workers or len(os.sched_getaffinity(0))
-        check_count("max_workers", self._max_workers, 1)
+        check_count("max_workers", max_workers, 1)
         check_count("warm", warm, 0)
+        check_count("result_limit", result_limit or 0, 1)
         check_number("timeout", timeout, 0, float("inf"))
         self._cloudpickle = _import_cloudpickle()
-        self._timeout, self._opaque = timeout, bool(opaque)
+        self._max_workers, self._owner = max_workers or len(os.sched_getaffinity(0)), os.getpid()
+        self._timeout, self._opaque, self._result_limit = timeout, bool(opaque), result_limit
         program, mounts = _program(python, paths, self._cloudpickle, own_root=keywords.get("rootfs") is not None)
         self._paths = [os.path.abspath(path) for path in paths]
         self._args = (program, "-I", "-c", _begin(paths))
-        self._outline = {**keywords, "mounts": [*mounts, *keywords.get("mounts", ())]}
+        given = keywords.get("mounts")
+        self._outline = {**keywords, "mounts": [*mounts, *mount_entries(() if given is None else given)]}
         self._warm = warm
-        self._limited: dict[tuple[tuple[str, object], ...], Template | Pool] = {}
+        self._sources: dict[_Key, _Source] = {}  # who was used last is last
+        self._failure: CgroupError | None = None  # of one that could not be closed
         self._lock = threading.Lock()
-        self._source_of({})
+        self._let_go(self._taken({}))
         self._threads = ThreadPoolExecutor(self._max_workers, thread_name_prefix="cycontainer-executor")
 
     # --- as concurrent.futures has it
@@ -255,6 +109,7 @@ class ContainerExecutor(Executor):
 
         Raises:
             RuntimeError: the executor was shut down.
+            Error: it is another process's: this one was forked since.
             pickle.PicklingError, TypeError: the call cannot be pickled.
         """
         return self.submit_with(Limits(), fn, *args, **kwargs)
@@ -263,6 +118,7 @@ class ContainerExecutor(Executor):
         self, limits: Limits, fn: Callable[..., Returned], /, *args: Any, **kwargs: Any
     ) -> Future[Returned]:
         """`submit` with limits of this call's own."""
+        self._check_owner()
         payload = self._pickled([(fn, args, kwargs)])
         return self._threads.submit(self._call_one, payload, limits)
 
@@ -281,18 +137,28 @@ class ContainerExecutor(Executor):
             timeout: seconds for all of them, from now on; then TimeoutError.
             chunksize: how many calls one container makes, one after the other: they see each other.
             progress: called with how many calls have been made and how many there are, whenever a container has
-                ended, in whatever thread that is.
+                ended, in whatever thread that is. What was cancelled has not been made.
         """
+        until = None if timeout is None else time.monotonic() + timeout
+        self._check_owner()
         check_count("chunksize", chunksize, 1)
         calls: list[tuple[object, ...]] = [(fn, args, {}) for args in zip(*iterables)]
         chunks = [calls[at : at + chunksize] for at in range(0, len(calls), chunksize)]
         futures = [self._threads.submit(self._call_all, self._pickled(chunk), len(chunk), Limits()) for chunk in chunks]
         if progress is not None:
             _tell_progress(futures, [len(chunk) for chunk in chunks], progress)
-        return _results_of(futures, timeout)
+        return _results_of(futures, until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """No more calls. With `wait` those that were submitted have ended, and nothing is left, when this returns."""
+        """No more calls. With `wait` those that were submitted have ended, and nothing is left, when this returns.
+
+        In a fork nothing happens: all is its parent's.
+
+        Raises:
+            CgroupError: something that was used could not be removed; all else is.
+        """
+        if self._owner != os.getpid():
+            return
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         if wait:
             self._close()
@@ -307,38 +173,74 @@ class ContainerExecutor(Executor):
 
     # --- details
 
+    def _check_owner(self) -> None:
+        """Before any lock, and before anything waits for a thread: a fork has none of them."""
+        if self._owner != os.getpid():
+            raise Error("an executor is that of the process that made it")
+
     def _close(self) -> None:
         with self._lock:
-            sources, self._limited = list(self._limited.values()), {}
+            sources, self._sources = list(self._sources.values()), {}
         for source in sources:
-            source.close()
+            self._close_one(source)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _close_one(self, source: _Source) -> None:
+        try:
+            source.made.close()
+        except CgroupError as error:
+            self._failure = error
 
     def _pickled(self, calls: Sequence[tuple[object, ...]]) -> bytes:
         """Each call by itself, so that one that cannot be unpickled is the only one to fail."""
-        _to_container.now = True
+        to_container.now = True
         try:
             pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
         finally:
-            _to_container.now = False
+            to_container.now = False
         return dumps(self._cloudpickle, pickled, ())
 
-    def _source_of(self, limits: Mapping[str, object]) -> Template | Pool:
-        """What has containers with these limits, made when it is first asked for."""
+    def _taken(self, limits: Mapping[str, object]) -> _Source:
+        """What has containers with these limits, made when it is first asked for; to be let go."""
         key = tuple(sorted(limits.items()))
         with self._lock:
-            if key not in self._limited:
+            source = self._sources.pop(key, None)
+            if source is None:
                 outline: Any = {**self._outline, **limits}
-                self._limited[key] = Pool(self._warm, **outline) if self._warm else Template(**outline)
-            return self._limited[key]
+                source = _Source(Pool(self._warm, **outline) if self._warm else Template(**outline))
+            self._sources[key] = source
+            source.users += 1
+        return source
+
+    def _let_go(self, source: _Source) -> None:
+        """It is used no more; of too many, those that were not used for longest are closed."""
+        with self._lock:
+            source.users -= 1
+            idle = [key for key, each in self._sources.items() if key and not each.users]
+            surplus = [self._sources.pop(key) for key in idle[: max(0, len(self._sources) - 1 - MOST_KEPT)]]
+        for each in surplus:
+            self._close_one(each)
 
     def _call_one(self, payload: bytes, limits: Limits) -> Any:
         return _outcome(self._call_all(payload, 1, limits)[0])
 
     def _call_all(self, payload: bytes, count: int, limits: Limits) -> list[Any]:
-        source = self._source_of(limits.of_container())
         timeout = self._timeout if limits.timeout is None else limits.timeout
-        result = source.run(self._args, input=payload, timeout=timeout, output_limit=MOST_OUTPUT)
-        return _answers(result, count)
+        source = self._taken(limits.of_container())
+        try:
+            result = source.made.run(self._args, input=payload, timeout=timeout, output_limit=self._result_limit)
+        finally:
+            self._let_go(source)
+        return answers_of(result, count)
+
+
+class _Source:
+    """What has containers with certain limits, and how many calls use it."""
+
+    def __init__(self, made: Template | Pool) -> None:
+        self.made, self.users = made, 0
 
 
 class Limits(Record):
@@ -366,13 +268,15 @@ def _tell_progress(
 
     lock, done, total = threading.Lock(), [0], sum(sizes)
 
-    def tell(size: int) -> None:
+    def tell(future: Future[Any], size: int) -> None:
+        if future.cancelled():
+            return
         with lock:
             done[0] += size
             progress(done[0], total)
 
     for future, size in zip(futures, sizes):
-        future.add_done_callback(lambda _, size=size: tell(size))  # type: ignore[misc]  # a default is no argument
+        future.add_done_callback(lambda done, size=size: tell(done, size))  # type: ignore[misc]  # a default is no argument
 
 
 def _outcome(answer: tuple[str, Any]) -> Any:
@@ -383,10 +287,7 @@ def _outcome(answer: tuple[str, Any]) -> Any:
     return value
 
 
-def _results_of(futures: list[Future[list[Any]]], timeout: float | None) -> Iterator[Any]:
-    import time
-
-    until = None if timeout is None else time.monotonic() + timeout
+def _results_of(futures: list[Future[list[Any]]], until: float | None) -> Iterator[Any]:
     try:
         for future in futures:
             left = None if until is None else until - time.monotonic()

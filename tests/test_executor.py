@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import os
 import pickle
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -19,7 +21,9 @@ from conftest import decline
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, ContainerExecutor, Limits, Opaque, TaskError
+from cycontainer.executor import MOST_KEPT
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PYTHON = "/usr/bin/python3"
 # what lies in /tmp and is seen there: the interpreter's directory, and where a home is hidden
 PLACES = (sys.prefix, sys.base_prefix, os.path.expanduser("~"))
@@ -113,6 +117,11 @@ class Evil:
         return os.mkdir, (self.mark,)
 
 
+def alike(form: bytes) -> bytes:
+    """Numbers of one hash: to put them all into a set takes minutes."""
+    return b",".join(form % b'{"!": "int", "v": "%x"}' % (number * sys.hash_info.modulus) for number in range(100_000))
+
+
 ANSWERS = {
     "a pickle": pickle.dumps(Evil("/tmp/mark-of-a-pickle")),
     "nothing": b"",
@@ -130,6 +139,10 @@ ANSWERS = {
     "half an error": b'{"answers": [{"error": {"type": 5}}]}',
     "an error of ours": b'{"answers": [{"error": {"type": "os.system", "args": ["x"], "text": "", "traceback": ""}}]}',
     "a function": b'{"answers": [{"error": {"type": "builtins.eval", "args": ["1"], "text": "", "traceback": ""}}]}',
+    "colliding hashes": b'{"answers": [{"result": {"!": "set", "v": [%s]}}]}' % alike(b"%s"),
+    "colliding keys": b'{"answers": [{"result": {"!": "dict", "v": [%s]}}]}' % alike(b"[%s, 1]"),
+    "colliding hashes of an error's": b'{"answers": [{"error": {"type": "builtins.KeyError", "text": "", '
+    b'"traceback": "", "args": {"!": "frozenset", "v": [%s]}}}]}' % alike(b"%s"),
     "an exit": b'{"answers": [{"error": {"type": "builtins.SystemExit", "args": [1], "text": "", "traceback": ""}}]}',
 }
 
@@ -139,13 +152,17 @@ def test_a_hostile_answer_is_an_error_and_runs_nothing(executor: ContainerExecut
     def hostile() -> None:
         for fd in range(3, 20):
             try:
-                os.write(fd, answer)
+                left = answer
+                while left:
+                    left = left[os.write(fd, left) :]
                 os._exit(0)
             except OSError:
                 continue
 
+    before = time.thread_time()
     with pytest.raises(TaskError):
         executor.submit(hostile).result()
+    assert time.thread_time() - before < 20
     assert not os.path.exists("/tmp/mark-of-a-pickle")
 
 
@@ -171,6 +188,18 @@ def test_a_flood_is_ended(executor: ContainerExecutor) -> None:
 
     with pytest.raises(TaskError, match="bytes"):
         executor.submit(flood).result()
+    with ContainerExecutor(1, result_limit=1000) as small:
+        assert small.submit(bytes, 500).result() == bytes(500)
+        with pytest.raises(TaskError, match="result_limit"):
+            small.submit(bytes, 1000).result()
+
+
+def test_large_sets_are_answers(executor: ContainerExecutor) -> None:
+    def large() -> tuple[set[int], dict[tuple[int, str], int]]:
+        return set(range(0, 1 << 40, 1 << 22)), {(number, str(number)): number for number in range(100_000)}
+
+    numbers, pairs = executor.submit(large).result()
+    assert len(numbers) == 1 << 18 and pairs[77, "77"] == 77 and len(pairs) == 100_000
 
 
 # --- limits
@@ -195,6 +224,16 @@ def test_memory_is_limited_for_one_call() -> None:
         assert executor.submit(lambda: len(bytearray(100 << 20))).result() == 100 << 20
         with pytest.raises((TaskError, MemoryError)):
             executor.submit_with(Limits(memory=50 << 20), lambda: len(bytearray(100 << 20))).result()
+
+
+def test_a_limit_for_each_call_costs_no_template_for_each() -> None:
+    with ContainerExecutor(2) as executor:
+        first = executor._sources[()]
+        for pids in range(100, 100 + 2 * MOST_KEPT):
+            assert executor.submit_with(Limits(pids=pids), pow, 2, 3).result() == 8
+        assert len(executor._sources) == MOST_KEPT + 1 and executor._sources[()] is first
+        last = executor._sources[(("pids", 100 + 2 * MOST_KEPT - 1),)]
+        assert not last.made._closed and not last.users
 
 
 # --- many
@@ -222,6 +261,25 @@ def test_one_failure_among_many_is_its_own(executor: ContainerExecutor) -> None:
         next(results)
     with pytest.raises(TimeoutError):
         list(executor.map(pow, [2] * 50, [2] * 50, timeout=0))
+
+
+def test_the_timeout_of_a_map_begins_with_the_call(executor: ContainerExecutor) -> None:
+    results = executor.map(time.sleep, [0.3, 4], timeout=1)
+    time.sleep(1.1)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        list(results)
+    assert time.monotonic() - began < 0.5
+
+
+def test_what_was_cancelled_has_not_been_made() -> None:
+    gate, told = threading.Event(), list[tuple[int, int]]()
+    with ContainerExecutor(1) as executor:
+        executor._threads.submit(gate.wait, 20)
+        executor.map(abs, range(3), progress=lambda *of: told.append(of))
+        executor.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+    assert told == []
 
 
 def test_warm_containers_serve_it() -> None:
@@ -300,11 +358,53 @@ def test_what_has_not_begun_can_be_cancelled() -> None:
 def test_what_cannot_be_pickled_or_meant_is_refused(executor: ContainerExecutor) -> None:
     with pytest.raises(TypeError):
         executor.submit(lambda lock: None, threading.Lock())
-    for keywords in ({"max_workers": -1}, {"warm": -1}, {"timeout": "a"}, {"paths": "/usr"}):
+    with ContainerExecutor(1, mounts=None) as bare:
+        assert bare.submit(abs, -1).result() == 1
+    for keywords in (
+        {"max_workers": 0},
+        {"mounts": 5},
+        {"result_limit": 0},
+        {"result_limit": None},
+        {"max_workers": -1},
+        {"warm": -1},
+        {"timeout": "a"},
+        {"paths": "/usr"},
+    ):
         with pytest.raises(ConfigError):
             ContainerExecutor(**keywords)
     with pytest.raises(TypeError):
         ContainerExecutor(no_such_keyword=1)
+
+
+FORKED = """
+import os, sys, threading
+from cycontainer import ContainerExecutor, Error
+with ContainerExecutor(1, warm=int(sys.argv[1])) as executor:
+    assert executor.submit(abs, -1).result() == 1
+    with executor._lock, executor._threads._shutdown_lock:  # as when another thread is at work
+        pid = os.fork()
+        if pid == 0:
+            for use in (lambda: executor.submit(abs, -1), lambda: executor.map(abs, [1])):
+                try:
+                    use()
+                    os._exit(1)
+                except Error:
+                    continue
+            executor.shutdown()
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    if os.fork() == 0:
+        with ContainerExecutor(1) as own:
+            assert own.submit(abs, -1).result() == 1
+        os._exit(0)
+    assert os.wait()[1] == 0
+    assert executor.submit(abs, -1).result() == 1
+"""
+
+
+@pytest.mark.parametrize("warm", ["0", "1"])
+def test_a_fork_is_told_and_may_have_one_of_its_own(warm: str) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, warm], check=True, cwd=PROJECT, timeout=60)
 
 
 def stop(number: int) -> int:

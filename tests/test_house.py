@@ -98,6 +98,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "faces": (
         "__init__",
         "__main__",
+        "_answers",
         "_arguments",
         "_by_value",
         "_plans",
@@ -143,6 +144,7 @@ SLOW = {
     *("threading", "traceback", "typing", "unittest", "urllib"),
 }
 OWN_SUBJECT = {  # by a module's first or last name
+    "_answers": {"threading"},
     "_by_value": {"threading"},
     "aio": {"asyncio"},
     "executor": {"concurrent", "threading"},
