@@ -66,5 +66,8 @@ cdef enum:
     MOST_KEPT = 64                    # programs of some 10 KB each
     NEW_LISTENER = 8                  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 
-cdef enum:                        # where a test of an argument leads: on, or over the rest of its condition or its rule
-    NEXT, PASS, FAIL
+
+cdef inline bytes jump(uint16_t code, uint32_t k, uint8_t jt, uint8_t jf):
+    """One instruction; a jump or not."""
+    cdef Instruction made = Instruction(code, jt, jf, k)
+    return (<char *> &made)[:sizeof(Instruction)]

@@ -8,7 +8,7 @@ alone: libseccomp takes twice as long for three together (18 ms, not 7). The pre
     part: load the call's number
           x32's bit is set: jump to x32's part              it shares x86_64's architecture
           above the last call the profile names: ENOSYS     see `_last_call`
-          an old call that stands for many: ...             see `_hidden_calls`
+          an old call that stands for many: ...             see `hidden_calls` in `_seccomp_rules.pyx`
           a call with several rules with conditions: ...    see `_own_calls`
           libseccomp's program
 
@@ -21,10 +21,11 @@ import errno as errno_names
 import os
 
 from cycontainer import _fd, tables
+from cycontainer._seccomp_rules import alternatives, hidden_calls
 from cycontainer._seccomp_tree import as_tree
 from cycontainer.errors import ConfigError, HostError
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free
 from cycontainer._sys cimport RTLD_LOCAL, RTLD_NOW, dlopen, dlsym
 
@@ -49,17 +50,6 @@ cdef dict OPERATORS = {           # enum scmp_compare
 cdef dict FLAGS = {**tables.FILTER_FLAGS, "SECCOMP_FILTER_FLAG_TSYNC": 0}  # TSYNC: init has one thread
 
 cdef set WIDE = {"x86_64", "aarch64"}       # elsewhere an argument is its low half: libseccomp's rule, for x32, too
-
-# An operator's tests of the argument's high half, and of its low half: the test, where to go when it is true, and else.
-cdef tuple SAME = ((JUMP_IF_EQUAL, NEXT, FAIL),)
-cdef tuple MORE = ((JUMP_IF_ABOVE, PASS, NEXT), (JUMP_IF_EQUAL, NEXT, FAIL))
-cdef tuple LESS = ((JUMP_IF_ABOVE, FAIL, NEXT), (JUMP_IF_EQUAL, NEXT, PASS))
-cdef dict TESTS = {
-    "SCMP_CMP_EQ": (SAME, SAME), "SCMP_CMP_MASKED_EQ": (SAME, SAME),
-    "SCMP_CMP_NE": (((JUMP_IF_EQUAL, NEXT, PASS),), ((JUMP_IF_EQUAL, FAIL, NEXT),)),
-    "SCMP_CMP_GT": (MORE, ((JUMP_IF_ABOVE, NEXT, FAIL),)), "SCMP_CMP_GE": (MORE, ((JUMP_IF_LEAST, NEXT, FAIL),)),
-    "SCMP_CMP_LT": (LESS, ((JUMP_IF_LEAST, FAIL, NEXT),)), "SCMP_CMP_LE": (LESS, ((JUMP_IF_ABOVE, FAIL, NEXT),)),
-}
 
 # What a process on this machine can be; the first is always in the filter, the others when the profile lists them.
 # Others still may be listed, and would be parts that nothing ever reaches. In libseccomp's words.
@@ -332,22 +322,17 @@ cdef bytes _joined(seccomp, list architectures):
     parts = {name: _part(name, default, flattened, _numbers(name, names)) for name in architectures}
     x32 = parts.pop("x32", b"")
     if x32:                           # both parts begin after the number was loaded: `_part`
-        reach = _jump(JUMP_IF_LEAST, X32_BIT, 0, 1) + _jump(JUMP, len(parts["x86_64"]) // sizeof(Instruction), 0, 0)
+        reach = jump(JUMP_IF_LEAST, X32_BIT, 0, 1) + jump(JUMP, len(parts["x86_64"]) // sizeof(Instruction), 0, 0)
         parts["x86_64"] = reach + parts["x86_64"] + x32
-    load = _jump(LOAD, NUMBER_AT, 0, 0)
-    way, program = _jump(LOAD, ARCHITECTURE_AT, 0, 0), b""
+    load = jump(LOAD, NUMBER_AT, 0, 0)
+    way, program = jump(LOAD, ARCHITECTURE_AT, 0, 0), b""
     ahead = 2 * len(parts) + 1        # instructions from here to the first part
     for name, part in parts.items():
         ahead -= 2
-        way += _jump(JUMP_IF_EQUAL, _token(name), 0, 1)
-        way += _jump(JUMP, ahead + len(program) // sizeof(Instruction), 0, 0)
+        way += jump(JUMP_IF_EQUAL, _token(name), 0, 1)
+        way += jump(JUMP, ahead + len(program) // sizeof(Instruction), 0, 0)
         program += load + part
-    return way + _jump(RETURN, KILL_PROCESS, 0, 0) + program
-
-
-cdef bytes _jump(uint16_t code, uint32_t k, uint8_t jt, uint8_t jf):
-    cdef Instruction made = Instruction(code, jt, jf, k)
-    return (<char *> &made)[:sizeof(Instruction)]
+    return way + jump(RETURN, KILL_PROCESS, 0, 0) + program
 
 
 cdef dict _numbers(str architecture, names):
@@ -369,14 +354,15 @@ cdef bytes _part(str architecture, uint32_t default, list flattened, dict number
     start = b""
     last = _last_call(architecture, default, numbers)
     if last >= 0 and architecture in OWN_NUMBERS:
-        start += _jump(JUMP_IF_LEAST, OWN_NUMBERS[architecture], 2, 0)
+        start += jump(JUMP_IF_LEAST, OWN_NUMBERS[architecture], 2, 0)
     if last >= 0:
-        start += _jump(JUMP_IF_ABOVE, last, 0, 1) + _jump(RETURN, RETURN_ENOSYS, 0, 0)
+        start += jump(JUMP_IF_ABOVE, last, 0, 1) + jump(RETURN, RETURN_ENOSYS, 0, 0)
     plain = _plain_calls(architecture, flattened, numbers)
     if architecture == "x86":
-        start += _hidden_calls(default, flattened, plain)
+        start += hidden_calls(default, flattened, numbers)
     own = _own_calls(architecture, flattened, numbers)
-    start += b"".join([_alternatives(architecture, numbers[name], default, rules) for name, rules in own.items()])
+    wide = architecture in WIDE
+    start += b"".join([alternatives(wide, numbers[name], default, rules) for name, rules in own.items()])
     others = [rule for rule in flattened if rule[1] not in own]
     program = start + _compiled(architecture, default, [rule for rule in others if rule[1] not in plain], numbers)
     answers = {_own_number(name, numbers): action for name, action in plain.items()}
@@ -438,63 +424,3 @@ cdef dict _own_calls(str architecture, list flattened, dict numbers):
         if len(each) > 1 and len({action for action, _, _ in each}) == 1 and all([rule[2] for rule in each])
         and numbers.get(name, UNKNOWN_CALL) >= 0 and not _is_multiplexed(architecture, name)
     }
-
-
-cdef bytes _alternatives(str architecture, int number, uint32_t default, list rules):
-    """One call's rules: the answer of those whose conditions hold, else the default."""
-    made = b""
-    for action, _, conditions in rules:
-        rest = _jump(RETURN, action, 0, 0)
-        for condition in reversed(conditions):      # a failed one jumps over all that follows of its rule
-            rest = _condition(architecture in WIDE, condition, len(rest) // sizeof(Instruction)) + rest
-        made += rest
-    made += _jump(RETURN, default, 0, 0)
-    skip = _jump(JUMP_IF_EQUAL, number, 1, 0) + _jump(JUMP, len(made) // sizeof(Instruction), 0, 0)
-    return skip + made
-
-
-cdef bytes _condition(bint wide, condition, int rest):
-    """Compare an argument: go on where that holds, else jump over `rest` more. 32 bits at once is all that BPF can."""
-    masked = condition.op == "SCMP_CMP_MASKED_EQ"
-    mask, value = (condition.value, condition.value_two) if masked else (2**64 - 1, condition.value)
-    high, low = TESTS[condition.op]
-    steps = []
-    for shift, tests in ((32, high), (0, low)):
-        if shift == 0 or wide:
-            steps.append((LOAD, ARGUMENTS_AT + 8 * condition.position + shift // 8, NEXT, NEXT))
-            steps += [(MASK, mask >> shift & 0xFFFFFFFF, NEXT, NEXT)] if masked else []
-            steps += [(code, value >> shift & 0xFFFFFFFF, true, false) for code, true, false in tests]
-    made = b""
-    for place, (code, k, true, false) in enumerate(steps, 1):
-        left = len(steps) - place
-        distance = {NEXT: 0, PASS: left, FAIL: left + rest}
-        made += _jump(code, k, distance[true], distance[false])
-    return made
-
-
-cdef bytes _hidden_calls(uint32_t default, list flattened, dict plain):
-    """Judge i386's multiplexers; for a call whose conditions cannot be seen there, by the stricter answer.
-
-    libseccomp leaves the conditions out, so that "socket, but not AF_VSOCK" would allow all sockets to `socketcall`. A
-    profile that names the multiplexer itself has decided for it, and is obeyed.
-    """
-    made = b""
-    for multiplexer, number, calls in tables.MULTIPLEXERS:
-        strictest = {name: action for name, action in plain.items() if name in calls}
-        for action, name, conditions in flattened:
-            if name in calls and conditions:
-                strictest[name] = min(strictest.get(name, default), action, key=_strictness)
-        if not strictest or any([name == multiplexer for _, name, _ in flattened]):
-            continue
-        answers = b"".join([
-            _jump(JUMP_IF_EQUAL, calls[name], 0, 1) + _jump(RETURN, strictest[name], 0, 0) for name in strictest
-        ])
-        restore = _jump(LOAD, NUMBER_AT, 0, 0)
-        judge = _jump(LOAD, ARGUMENTS_AT, 0, 0) + answers + restore      # the low half: i386 has no other
-        made += _jump(JUMP_IF_EQUAL, number, 0, len(judge) // sizeof(Instruction)) + judge
-    return made
-
-
-def _strictness(action: int) -> int:
-    """The kernel's order: as a signed number, the lower is the stricter. seccomp(2), "Filters"."""
-    return <int32_t> <uint32_t> action

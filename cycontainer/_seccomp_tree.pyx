@@ -9,10 +9,10 @@ each number that it compares with and the one behind: between two of these nothi
 an argument, a leaf of the tree jumps to that part of the program, which is kept.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint32_t
 
 from cycontainer._seccomp cimport (ARCHITECTURE_AT, JUMP, JUMP_IF_ABOVE, JUMP_IF_EQUAL, JUMP_IF_LEAST, LOAD,
-                                   NUMBER_AT, RETURN, Instruction)
+                                   NUMBER_AT, RETURN, Instruction, jump)
 
 cdef enum:
     LONGEST_JUMP = 255            # of a condition: 8 bits
@@ -84,11 +84,6 @@ cdef long _follow(const Instruction *code, long count, uint32_t architecture, ui
     return -1
 
 
-cdef bytes _jump(uint16_t code, uint32_t k, uint8_t jt, uint8_t jf):
-    cdef Instruction made = Instruction(code, jt, jf, k)
-    return (<char *> &made)[:sizeof(Instruction)]
-
-
 cdef bytes _assembled(const Instruction *code, long count, list starts, list outcomes):
     """The tree, and behind it the parts that its leaves jump to."""
     cdef list tree = []
@@ -101,7 +96,7 @@ cdef bytes _assembled(const Instruction *code, long count, list starts, list out
         places[at] = size + len(places)
     for at in range(size):
         if isinstance(tree[at], int):
-            tree[at] = _jump(JUMP, places[tree[at] - PART] - at - 1, 0, 0)
+            tree[at] = jump(JUMP, places[tree[at] - PART] - at - 1, 0, 0)
     for at in kept:
         tree.append(_moved(code, at, places))
     return b"".join(tree)
@@ -112,14 +107,14 @@ cdef int _branch(list tree, list starts, list outcomes, long first, long last) e
     cdef list left = []
     cdef long middle = (first + last + 1) // 2
     if first == last:
-        tree.append(_jump(RETURN, outcomes[first], 0, 0) if outcomes[first] < PART else outcomes[first])
+        tree.append(jump(RETURN, outcomes[first], 0, 0) if outcomes[first] < PART else outcomes[first])
         return 0
     _branch(left, starts, outcomes, first, middle - 1)
     if len(left) <= LONGEST_JUMP:
-        tree.append(_jump(JUMP_IF_LEAST, starts[middle], len(left), 0))
+        tree.append(jump(JUMP_IF_LEAST, starts[middle], len(left), 0))
     else:
-        tree.append(_jump(JUMP_IF_LEAST, starts[middle], 0, 1))
-        tree.append(_jump(JUMP, len(left), 0, 0))
+        tree.append(jump(JUMP_IF_LEAST, starts[middle], 0, 1))
+        tree.append(jump(JUMP, len(left), 0, 0))
     tree += left
     return _branch(tree, starts, outcomes, middle, last)
 
@@ -145,8 +140,8 @@ cdef bytes _moved(const Instruction *code, long at, dict places):
     """An instruction of a part, at its new place: what is left out between makes jumps shorter, never longer."""
     cdef long here = places[at] + 1
     if code[at].code == JUMP:
-        return _jump(JUMP, places[at + 1 + <long> code[at].k] - here, 0, 0)
+        return jump(JUMP, places[at + 1 + <long> code[at].k] - here, 0, 0)
     if code[at].code in (JUMP_IF_EQUAL, JUMP_IF_ABOVE, JUMP_IF_LEAST):
-        return _jump(code[at].code, code[at].k,
+        return jump(code[at].code, code[at].k,
                      places[at + 1 + code[at].jt] - here, places[at + 1 + code[at].jf] - here)
     return (<const char *> &code[at])[:sizeof(Instruction)]

@@ -12,7 +12,7 @@ So nothing here
 - says where memory lies: mbind set_mempolicy move_pages migrate_pages, which engines tie to CAP_SYS_NICE.
 
 i386's `socketcall` is left out, too: it hides the family of a socket from every filter, and AF_VSOCK is refused. What
-else it stands for, libseccomp lets through with the calls of those names; 32-bit programs make sockets by `socket`.
+else it stands for is allowed through it as by itself (`_seccomp_rules.pyx`); 32-bit programs make sockets by `socket`.
 
 Source: the engines' published profiles; syscalls(2); seccomp(2).
 """

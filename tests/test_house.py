@@ -48,6 +48,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "_nsenter",
             "_plan",
             "_seccomp",
+            "_seccomp_rules",
             "_seccomp_tree",
             "_unix",
             "_wait",

@@ -280,6 +280,28 @@ def test_a_profile_that_names_socketcall_decides_for_it() -> None:
     assert answer(compile_filter(allows(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64"), I386, 102, 1) == ALLOW
 
 
+@pytest.mark.parametrize("of", ["socketcall", "ipc"])
+def test_a_multiplexer_that_is_refused_as_all_else_is_lets_nothing_through(of: str) -> None:
+    """The rule says no more than the default, but it names the call: what is allowed by itself is not, there."""
+    allowed = (rule("bind", "ALLOW"), rule("connect", "ALLOW", None, where(0, "EQ", 1)), rule("shmget", "ALLOW"))
+    rules = (rule(of, "ERRNO", errno.EPERM), *allowed)
+    program = compile_filter(allows(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64")
+    sockets = {answer(program, I386, 102, number) for number in (2, 3)}
+    refused, let_through = {ERRNO | errno.EPERM}, {ERRNO | errno.EPERM, ALLOW}
+    assert sockets == (refused if of == "socketcall" else let_through)  # connect's condition cannot be seen
+    assert answer(program, I386, 117, 23) == (ALLOW if of == "socketcall" else ERRNO | errno.EPERM)
+    assert answer(program, I386, 361) == answer(program, I386, 395) == ALLOW  # by themselves
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES])
+def test_what_is_refused_by_its_own_name_is_refused_by_an_allowed_multiplexer_too(number: int) -> None:
+    """Whether the refusal is the default's or another."""
+    rules = (rule("socketcall", "ALLOW"), rule("bind", "ALLOW"), rule("socket", "ERRNO", number))
+    program = compile_filter(allows(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64")
+    assert answer(program, I386, 102, 1) == answer(program, I386, 359) == ERRNO | number
+    assert answer(program, I386, 102, 2) == answer(program, I386, 102, 3) == ALLOW
+
+
 def test_a_refusal_with_a_condition_is_whole_where_the_condition_cannot_be_seen() -> None:
     rules = (rule("socket", "ERRNO", 97, where(2, "EQ", 9)), rule("semget", "KILL_PROCESS", None, where(0, "EQ", 9)))
     program = compile_filter(denies(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64")
