@@ -88,7 +88,7 @@ class Trial:
         fault: an errno, or minus a signal's number, which the process gets in front of the call.
         prepare: called before counting begins.
         follow: trace its children, and wait for their end; else they may live on.
-        program: the path of one that `function` executes, whose calls count, too.
+        programs: the paths of those that `function` executes, one by the other, whose calls count, too.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class Trial:
         prepare: Callable[[], object] | None = None,
         *,
         follow: bool = True,
-        program: str = "",
+        programs: tuple[str, ...] = (),
     ) -> None:
-        self.program = program
+        self.programs = programs
         self.options = OPTIONS | (FOLLOW if follow else 0)
         self.function, self.role, self.left_to_count, self.fault, self.prepare = function, role, n, fault, prepare
         self.roles: dict[int, int] = {}  # pid: role
@@ -223,7 +223,7 @@ class Trial:
         return 0
 
     def _is_program(self, pid: int) -> bool:
-        return bool(self.program) and os.readlink(f"/proc/{pid}/exe") == self.program
+        return bool(self.programs) and os.readlink(f"/proc/{pid}/exe") in self.programs
 
     def _at_call(self, pid: int) -> None:
         ptrace(PTRACE_GET_SYSCALL_INFO, pid, ctypes.sizeof(self.info), ctypes.addressof(self.info))

@@ -38,8 +38,12 @@ class Bundle:
         config["root"]["path"] = rootfs
         config["process"].update(args=["sleep", "1000"], env=["PATH=/bin"], terminal=False)
         config["linux"]["cgroupsPath"] = f"/{NAME}"
+        self.config = config
+        self.write()
+
+    def write(self) -> None:
         with open(f"{self.path}/config.json", "w") as file:
-            json.dump(config, file)
+            json.dump(self.config, file)
 
     def command(self, *words: str) -> int:
         return main(["--root", self.root, *words])
@@ -157,23 +161,64 @@ def test_the_compiled_command_may_be_killed_or_fail_at_any_system_call(
     verb: tuple[str, ...], bundle: Bundle, request: pytest.FixtureRequest
 ) -> None:
     """Also where it hands on: then the interpreter has to find what it needs."""
-    every = request.config.getoption("--every-call")
+    distance = 1 if request.config.getoption("--every-call") else SAMPLE // 2
+    counted, problems = tried(verb, COMPILED[verb], bundle, (COMMAND[0],), distance)
+    assert not problems, "\n".join(problems)
+    assert counted > SAMPLE // 2  # some calls were its own
+
+
+def hooked(kind: str, before: Callable[[Bundle], object]) -> Callable[[Bundle], object]:
+    def prepare(bundle: Bundle) -> None:
+        bundle.config["hooks"] = {kind: [{"path": "/bin/true"}, {"path": "/bin/sleep", "args": ["sleep", "0.01"]}]}
+        bundle.write()
+        before(bundle)
+
+    return prepare
+
+
+HANDED_ON: dict[str, tuple[tuple[str, ...], Callable[[Bundle], object]]] = {
+    "create": (("create", "--bundle", "@bundle"), lambda _: None),
+    "run": (("run", "--detach", "--bundle", "@bundle"), lambda _: None),
+    "exec": (("exec", "--detach"), started),
+    "start with hooks": (("start",), hooked("poststart", created)),
+    "delete with hooks": (("delete",), hooked("poststop", stopped)),
+    "delete running with hooks": (("delete", "--force"), hooked("poststop", started)),
+}
+
+
+@pytest.mark.parametrize("verb", HANDED_ON)
+def test_the_interpreter_that_it_hands_on_to_may_be_killed_or_fail_at_any_system_call(
+    verb: str, bundle: Bundle, request: pytest.FixtureRequest
+) -> None:
+    distance = 1 if request.config.getoption("--every-call") else SAMPLE
+    programs = (COMMAND[0], os.path.realpath(sys.executable))
+    counted, problems = tried(*HANDED_ON[verb], bundle, programs, distance)
+    assert not problems, "\n".join(problems)
+    assert counted > 10 * SAMPLE  # most calls are the interpreter's
+
+
+def tried(
+    verb: tuple[str, ...],
+    before_it: Callable[[Bundle], object],
+    bundle: Bundle,
+    programs: tuple[str, ...],
+    distance: int,
+) -> tuple[int, list[str]]:
+    """How many calls of the real command there are, and what went wrong when every `distance`-th failed."""
     words = [COMMAND[0], "--root", bundle.root, *[word.replace("@bundle", bundle.path) for word in verb]]
     words += [] if verb == ("list",) else [NAME, "sleep", "1000"] if verb[0] == "exec" else [NAME]
-    before, problems, n = snapshot(), [], 1
+    before, problems, n = snapshot(), list[str](), 1
     while True:
-        for fault in sorted(set(FAULTS)) if every else (FAULTS[n % len(FAULTS)],):
-            COMPILED[verb](bundle)
-            trial = Trial(lambda: os.execv(words[0], words), 0, n, fault, follow=False, program=words[0])
+        for fault in sorted(set(FAULTS)) if distance == 1 else (FAULTS[n // distance % len(FAULTS)],):
+            before_it(bundle)
+            trial = Trial(lambda: os.execv(words[0], words), 0, n, fault, follow=False, programs=programs)
             outcome = trial.run()
             problem = "it hangs" if outcome.hung else remains(bundle, before)
             if problem:
                 problems.append(f"call {n}, {fault}: {problem}; {outcome}")
         if outcome.call < 0:
-            break
-        n += 1 if every else SAMPLE // 2
-    assert not problems, "\n".join(problems)
-    assert n > SAMPLE // 2  # some calls were its own
+            return n, problems
+        n += distance
 
 
 def reap() -> None:
