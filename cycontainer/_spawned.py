@@ -7,7 +7,7 @@ import os
 from cycontainer import _wait
 from cycontainer._request import request
 from cycontainer._running import Running
-from cycontainer.errors import ConfigError, WaitTimeout
+from cycontainer.errors import ConfigError, Error, WaitTimeout
 from cycontainer.launch import not_launched
 
 TYPE_CHECKING = False
@@ -102,8 +102,10 @@ class Spawned:
             WaitTimeout: it is still there.
             LaunchError, ProgramError: the program could not be executed.
             StatusUnknown: it has ended, and someone else took its status.
+            Error: it was closed before its end.
         """
         if self._result is None:
+            self.check_open()
             try:
                 self._await_end(FOREVER if timeout is None else timeout)
             except WaitTimeout:
@@ -116,13 +118,18 @@ class Spawned:
 
     def _await_end(self, timeout: float) -> None:
         running = self._running
-        assert running.waiter is not None, "it was closed"
+        assert running.waiter is not None
         event = running.waiter.wait_for(timeout)
         while event == _wait.NOTHING or not running.hear(event):
             if event == _wait.NOTHING:
                 raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
             event = running.waiter.wait_for(timeout)
         self.conclude()
+
+    def check_open(self) -> None:
+        """Raises Error: whoever closed it did not want to know how it ends."""
+        if self._over:
+            raise Error(f"{self.args[0]} (pid {self.pid}) was closed before its end")
 
     def conclude(self) -> None:
         """It has ended, and was heard to: clean up, and keep the result."""

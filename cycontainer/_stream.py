@@ -11,14 +11,14 @@ from cycontainer.streams import PIPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
     from typing import Any, Final, Self, Unpack
 
     from cycontainer._request import Keywords, Request
     from cycontainer._result import Result
 
-LONGEST_LINE: Final = 1 << 20  # bytes; a longer one comes in pieces
+LONGEST_LINE: Final = 1 << 20  # bytes, or letters of a text; a longer one comes in pieces
 
 
 class Line(Record):
@@ -71,9 +71,10 @@ class Lines:
     def __init__(self, asked: Request) -> None:
         if asked.stdout != PIPE and asked.stderr != PIPE:
             raise ConfigError("stdout", "goes elsewhere, and stderr too: no line comes from here")
-        self._decoding = asked.decoding
+        self._text = asked.decoding is not None
         self._running = Running(asked, streaming=True)
-        self._rest = {"stdout": b"", "stderr": b""}
+        self._decode = {source: _decoder(asked.decoding) for source in ("stdout", "stderr")}
+        self._rest: dict[str, Any] = dict.fromkeys(self._decode, "" if self._text else b"")
         self._ready: list[Line] = []
         self._over = False
         self._result: Result | None = None
@@ -120,26 +121,38 @@ class Lines:
         running = self._running
         assert running.waiter is not None
         ended = running.hear(event)
-        found = []
-        for source, data in zip(("stdout", "stderr"), running.waiter.take()):
-            *lines, rest = (self._rest[source] + data).split(b"\n")
-            found += [(source, line + b"\n") for line in lines]
-            if rest and (ended or len(rest) > LONGEST_LINE):
-                found.append((source, rest))
-                rest = b""
-            self._rest[source] = rest
+        whole = ended and not running.stopped  # else it may end within a letter, which is left out
+        found: list[Line] = []
+        for source, data in zip(self._rest, running.waiter.take()):
+            found += self._lines(source, self._decode[source](data, whole), ended)
         if ended:
             running.settle()
             self._over = True
             running.close()
             self._result = running.result()
-        decoding = self._decoding
-        self._ready = [
-            Line(source=source, data=line.decode(*decoding) if decoding else line) for source, line in reversed(found)
-        ]
+        self._ready = found[::-1]
+
+    def _lines(self, source: str, data: Any, ended: bool) -> list[Line]:
+        end: Any = "\n" if self._text else b"\n"
+        *lines, rest = (self._rest[source] + data).split(end)
+        found = [Line(source=source, data=line + end) for line in lines]
+        if rest and (ended or len(rest) > LONGEST_LINE):
+            found.append(Line(source=source, data=rest))
+            rest = rest[:0]
+        self._rest[source] = rest
+        return found
 
     def _give_up(self, error: BaseException) -> None:
         self._over = True
         self._running.close()
         if isinstance(error, OSError) and error.errno is not None:
             raise not_launched(error) from error
+
+
+def _decoder(decoding: tuple[str, str] | None) -> Callable[[bytes, bool], Any]:
+    """Makes of bytes what lines are cut from; its second argument says that no more will come."""
+    if decoding is None:
+        return lambda data, _: data
+    import codecs
+
+    return codecs.getincrementaldecoder(decoding[0])(decoding[1]).decode

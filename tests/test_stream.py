@@ -63,6 +63,29 @@ def test_a_line_without_end_comes_in_pieces() -> None:
     assert sum(sizes) == 5 << 20 and max(sizes) < 3 << 20
 
 
+@pytest.mark.parametrize("limit", range(7, 11))
+def test_a_text_may_be_cut_within_a_letter(limit: int) -> None:
+    letters = "ä€😀" * 1000
+    with stream(["printf", "%s", letters], text=True, output_limit=limit) as lines:
+        seen = "".join(line.data for line in lines)
+    assert lines.result.output_exceeded and letters.startswith(seen) and limit - 4 < len(seen.encode()) <= limit
+    with stream(["sh", "-c", "printf 'a\\303'; sleep 100"], text=True, timeout=0.3) as lines:
+        assert [line.data for line in lines] == ["a"]
+    assert lines.result.timed_out
+
+
+def test_letters_are_whole_wherever_lines_and_pieces_are_cut() -> None:
+    text = "x" + "€" * 1_500_000 + "\n" + "ā\n" * 10
+    with stream(["cat"], input=text, text=True) as lines:
+        assert "".join(line.data for line in lines) == text
+    with stream(
+        ["cat"], input="ਊa\nb", text=True, encoding="utf-16-le"
+    ) as lines:  # U+0A0A: two bytes as of a line's end
+        assert [line.data for line in lines] == ["ਊa\n", "b"]
+    with pytest.raises(UnicodeDecodeError), stream(["printf", "a\\303"], text=True) as lines:
+        list(lines)
+
+
 def test_a_timeout_and_a_failure_are_told() -> None:
     with stream(["sleep", "100"], timeout=0.2) as lines:
         assert list(lines) == []
@@ -100,6 +123,16 @@ def test_a_program_runs_beside_us() -> None:
         cat.stdin.close()
         assert cat.wait(10).returncode == 0
         assert cat.wait().usage.wall > 0
+
+
+def test_what_was_closed_before_its_end_has_none_to_tell() -> None:
+    with spawn(["sleep", "100"]) as program:
+        program.close()
+        with pytest.raises(Error, match="was closed"):
+            program.wait()
+    with spawn(["true"]) as program:
+        result = program.wait()
+    assert program.wait() is result
 
 
 def test_its_end_can_be_waited_for_by_its_pidfd() -> None:

@@ -203,9 +203,10 @@ class Spawned(Piped):
         """Wait for the end: what became of it. Cancelled, it does nothing to the program.
 
         Raises:
-            WaitTimeout, LaunchError, ProgramError, StatusUnknown: as `cycontainer.Spawned.wait`.
+            WaitTimeout, LaunchError, ProgramError, StatusUnknown, Error: as `cycontainer.Spawned.wait`.
         """
         if self._process._result is None:
+            self._process.check_open()
             await self._until(lambda: asyncio.ensure_future(self._end()), timeout)
         assert self._process._result is not None
         return self._process._result
