@@ -7,6 +7,7 @@ import importlib.util
 import os
 import resource
 import signal
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from glob import glob
@@ -17,9 +18,10 @@ import pytest
 from conftest import decline
 from guard import left_since, snapshot
 from launching import document
+from saved import Obedient, config_of
 
 import cycontainer
-from cycontainer import PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
+from cycontainer import DEVNULL, PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
 
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -127,6 +129,28 @@ def cancelled_after(complete: Complete, call: Callable[[], Awaitable[object]], t
     return bool(complete(cancel()))
 
 
+TIMES = 20
+STREAMS: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
+
+
+def cancelled_in_time(complete: Complete, call: Callable[[list[bool]], Awaitable[None]]) -> list[bool]:
+    """Cancel after times up to twice what it takes, and have it end once; what it has noted."""
+
+    async def cancelled_in(seconds: float, noted: list[bool]) -> None:
+        try:
+            await asyncio.wait_for(call(noted), seconds)
+        except TimeoutError:
+            return
+
+    noted: list[bool] = []
+    began = time.monotonic()
+    complete(cancelled_in(60, noted))
+    whole = time.monotonic() - began
+    for part in range(TIMES - 1):
+        complete(cancelled_in(whole * 1.2 * part / TIMES, noted))
+    return noted
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
 def test_cancelled_at_any_await_a_run_leaves_nothing(complete: Complete, turns: int) -> None:
     async def sleep() -> None:
@@ -159,6 +183,29 @@ def test_cancelled_at_any_await_a_program_beside_us_leaves_nothing(complete: Com
 
     with nothing_left():
         assert cancelled_after(complete, program, turns)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 12])
+def test_cancelled_at_any_await_a_stream_leaves_nothing(complete: Complete, turns: int) -> None:
+    async def lines() -> None:
+        async with aio.stream(["sh", "-c", "echo 1; echo 2 >&2; sleep 100"]) as found:
+            async for line in found:
+                assert line.data in (b"1\n", b"2\n")
+
+    with nothing_left():
+        assert cancelled_after(complete, lines, turns)
+
+
+def test_a_stream_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(complete: Complete) -> None:
+    async def lines(ended: list[bool]) -> None:
+        async with aio.stream(["sh", "-c", "yes | head -c 20000; sleep 0.01"]) as found:
+            async for _ in found:
+                await asyncio.sleep(0)
+        ended.append(True)
+
+    with nothing_left():
+        ended = cancelled_in_time(complete, lines)
+    assert 0 < len(ended) < TIMES
 
 
 def test_a_group_whose_one_member_fails_kills_the_others(complete: Complete) -> None:
@@ -307,6 +354,92 @@ def test_a_cancelled_creation_leaves_nothing(
     with nothing_left():
         cancelled_after(complete, create, turns)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_container_that_is_left_while_it_is_cancelled_leaves_no_pipe(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path, turns: int
+) -> None:
+    config, pipes = document(busybox_rootfs, "sleep 100"), []
+
+    async def cancel() -> None:
+        leaving = asyncio.Event()
+
+        async def leave() -> None:
+            async with await aio.Container.create("aio", config, root=str(tmp_path), **STREAMS) as container:
+                assert container.process is not None
+                pipes.extend(container.process._pipes)
+                leaving.set()
+
+        task = asyncio.ensure_future(leave())
+        await leaving.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    with nothing_left():
+        complete(cancel())
+        assert len(pipes) == 2 and all(transport.is_closing() for transport, _ in pipes)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
+def test_an_exec_that_is_cancelled_at_any_time_leaves_no_process(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path
+) -> None:
+    config = document(busybox_rootfs, "sleep 100")
+    with cycontainer.Container.create("aio", config, root=str(tmp_path)) as container:
+        container.start()
+        beside = aio.Container(container)
+
+        async def exec_() -> None:
+            async with await beside.exec(["cat"], stdin=PIPE, stdout=PIPE) as cat:
+                assert cat.stdin is not None and cat.stdout is not None
+                cat.stdin.write(b"1\n")
+                await cat.stdout.readline()
+                await cat.wait()
+
+        async def exec_to_its_end(ended: list[bool]) -> None:
+            async with await beside.exec(["cat"], stdin=PIPE, stdout=PIPE) as cat:
+                await cat.communicate(b"1")
+            ended.append(True)
+
+        complete(exec_to_its_end([]))
+        with nothing_left():
+            for turns in range(9):
+                assert cancelled_after(complete, exec_, turns)
+                assert container.pids() == [container.pid]
+            assert 0 < len(cancelled_in_time(complete, exec_to_its_end)) < TIMES
+            assert container.pids() == [container.pid]
+        container.delete(force=True)
+
+
+@pytest.mark.root
+@pytest.mark.criu
+def test_a_restore_that_is_cancelled_at_any_time_leaves_nothing(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path
+) -> None:
+    config, root, images = config_of(busybox_rootfs), f"{tmp_path}/states", f"{tmp_path}/images"
+    with Obedient.start("aio", config, root) as first:
+        first.container.checkpoint(images)
+
+    async def restore(ended: list[bool]) -> None:
+        async with await aio.Container.restore("aio", config, images, root=root, **STREAMS) as container:
+            process = container.process
+            assert process is not None and process.stdin is not None and process.stdout is not None
+            process.stdin.write(b"echo 1\n")
+            assert await process.stdout.readline() == b"1\n"
+        ended.append(True)
+
+    with nothing_left():
+        for turns in (0, 1, 2, 5):
+            assert cancelled_after(complete, lambda: restore([]), turns)
+            assert os.listdir(root) == []
+        assert 0 < len(cancelled_in_time(complete, restore)) < TIMES
+    assert os.listdir(root) == []
 
 
 async def run_with_a_stopped_init() -> cycontainer.Result:

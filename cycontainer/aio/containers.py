@@ -139,8 +139,21 @@ class Container:
         await in_thread(lambda: self._container.checkpoint(image_path, **options))
 
     async def delete(self, *, force: bool = False) -> None:
-        """Remove it with all that belongs to it; see `cycontainer.Container.delete`."""
-        await in_thread(lambda: self._container.delete(force=force))
+        """Remove it, also when cancelled, with all that belongs to it; see `cycontainer.Container.delete`."""
+        deleted = False
+
+        def delete() -> None:
+            nonlocal deleted
+            self._container.delete(force=force)
+            deleted = True
+
+        try:
+            await in_thread(delete)
+        finally:
+            if deleted:
+                await self._close_process()
+
+    async def _close_process(self) -> None:
         if self.process is not None:
             await self.process.close()
 
@@ -148,4 +161,7 @@ class Container:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.delete(force=True)
+        try:
+            await self.delete(force=True)
+        finally:
+            await self._close_process()
