@@ -63,10 +63,18 @@ def check_number(name: str, value: object, least: float, most: float) -> None:
         raise ConfigError(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    if value is not None and (type(value) is not int or not least <= value <= MOST_INTEGER):
-        most = "up" if type(value) is not int or value < least else f"to {MOST_INTEGER}"
-        raise ConfigError(name, f"must be an integer from {least} {most}, not {shown(value)}")
+def check_count(name: str, value: object, least: int, most: int = MOST_INTEGER) -> None:
+    if value is not None and (type(value) is not int or not least <= value <= most):
+        up = "up" if type(value) is not int or value < least else f"to {most}"
+        raise ConfigError(name, f"must be an integer from {least} {up}, not {shown(value)}")
+
+
+def check_path(name: str, value: str | None) -> None:
+    """Refuse what is no absolute path in the container."""
+    if value is not None:
+        from cycontainer.node import Node
+
+        Node(value, name).path_text()
 
 
 def program_arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
@@ -140,6 +148,13 @@ def path_list(paths: Sequence[str], name: str) -> tuple[str, ...]:
     if isinstance(paths, (str, bytes)) or not hasattr(paths, "__iter__"):
         raise ConfigError(name, f"must be a list, not {shown(paths)}")
     return tuple(paths)
+
+
+def absolute_paths(paths: Sequence[str], name: str) -> tuple[str, ...]:
+    found = path_list(paths, name)
+    for place, path in enumerate(found):
+        check_path(f"{name}[{place}]", path)
+    return found
 
 
 def private_directories() -> tuple[str, ...]:

@@ -54,12 +54,12 @@ def configured(
     attributes = ATTR_NOSUID | ATTR_NODEV
     if config is not None:
         document_ = overlay(config, options, list(args), mounts)
-        checked: Config = read_config(document_, bundle=_working_directory())
+        checked: Config = read_config(document_, bundle=_working_directory(), mounts_apart=len(mounts))
         _check_served(checked, options)
         attributes = 0
     else:
         found = document(options, list(args), mounts, privileged=privileged, host=host)
-        checked = _with_seccomp(read_config(found, bundle="/"))
+        checked = _with_seccomp(read_config(found, bundle="/", mounts_apart=len(mounts)))
         attributes |= ATTR_RDONLY if options.rootfs is None else 0
     # of the host's root nothing is to become ours; the root of a user namespace has but itself
     map_root = options.user_namespace and options.rootfs is not None and host.initial_user_namespace

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from cycontainer._arguments import (
+    absolute_paths,
     check_count,
     check_given,
     check_number,
+    check_path,
     directory,
     environment_entries,
     input_bytes,
     mount_entries,
-    path_list,
     program_arguments,
     user_ids,
 )
@@ -20,7 +21,7 @@ from cycontainer.host import current
 from cycontainer.record import Record
 from cycontainer.sandbox import ENVIRONMENT, Options
 from cycontainer.streams import DEVNULL, PIPE
-from cycontainer.tables import MOST_NUMBER
+from cycontainer.tables import MOST_NUMBER, MOST_PIDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -205,8 +206,8 @@ def container_options(
     """The keywords that say what the container is. Raises ConfigError."""
     check_number("cpus", cpus, 0.01, MOST_NUMBER)
     check_count("memory", memory, 4096)
-    check_count("pids", pids, 1)
-    check_given("cwd", cwd)
+    check_count("pids", pids, 1, MOST_PIDS - 1)  # with our pid 1
+    check_path("cwd", cwd)
     check_given("hostname", hostname)
     if network not in ("none", "host"):
         raise ConfigError("network", f"must be none or host, not {network!r}")
@@ -215,7 +216,7 @@ def container_options(
     return Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
-        masked_paths=path_list(masked_paths, "masked_paths"), supervised=supervised, private=(), work=work,
+        masked_paths=absolute_paths(masked_paths, "masked_paths"), supervised=supervised, private=(), work=work,
     )  # fmt: skip
 
 

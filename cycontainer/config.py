@@ -36,6 +36,7 @@ class Mount(Record):
     options: tuple[str, ...] = ()
     uid_map: tuple[IdMap, ...] = ()
     gid_map: tuple[IdMap, ...] = ()
+    where: str = ""  # what it is called in errors: "mounts[3]"
 
 
 class User(Record):

@@ -127,17 +127,19 @@ def fold_options(mount: Mount) -> Options:
     )
 
 
-def check_mount(mount: Mount, options: Options, where: str) -> None:
+def check_mount(mount: Mount, options: Options) -> None:
     """Refuse what could only fail, or be ignored, once the container is half made."""
     if "remount" in mount.options:
         raise ConfigError(
-            f"{where}.options", "remount: a container's mounts are made anew, there is nothing to remount"
+            f"{mount.where}.options", "remount: a container's mounts are made anew, there is nothing to remount"
         )
     if options.bind and options.data:
-        raise ConfigError(f"{where}.options", f"{options.data[0][0]} is not an option of a bind mount")
+        raise ConfigError(f"{mount.where}.options", f"{options.data[0][0]} is not an option of a bind mount")
     if options.bind and not mount.source:
-        raise ConfigError(f"{where}.source", "a bind mount needs a source")
+        raise ConfigError(f"{mount.where}.source", "a bind mount needs a source")
     if not options.bind and not mount.type:
-        raise ConfigError(f"{where}.type", "a mount needs a type, or bind among its options")
+        raise ConfigError(f"{mount.where}.type", "a mount needs a type, or bind among its options")
     if options.copy_up and mount.type != "tmpfs":
-        raise ConfigError(f"{where}.options", f"tmpcopyup goes with tmpfs, not with {mount.type or 'a bind mount'}")
+        raise ConfigError(
+            f"{mount.where}.options", f"tmpcopyup goes with tmpfs, not with {mount.type or 'a bind mount'}"
+        )

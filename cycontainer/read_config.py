@@ -171,8 +171,11 @@ def load_bundle(bundle: str, file: str = "config.json") -> Config:
 # --- the document
 
 
-def read_config(document: object, *, bundle: str) -> Config:
+def read_config(document: object, *, bundle: str, mounts_apart: int = 0) -> Config:
     """A configuration document as records; relative paths are joined to `bundle`, and that to the current directory.
+
+    Args:
+        mounts_apart: how many of its mounts, the last ones, were given apart, and are counted from 0.
 
     Raises:
         ConfigError: with the JSON path of what is wrong.
@@ -192,7 +195,7 @@ def read_config(document: object, *, bundle: str) -> Config:
         version=version,
         root=root,
         process=process,
-        mounts=tuple([_read_mount(entry, bundle, warnings) for entry in node["mounts"].array()]),
+        mounts=tuple([_read_mount(entry, bundle, warnings) for entry in _mounts(node["mounts"], mounts_apart)]),
         hostname=_read_host_name(node["hostname"], kinds),
         domainname=_read_host_name(node["domainname"], kinds),
         hooks=_read_hooks(node["hooks"]),
@@ -222,6 +225,13 @@ def _read_root(node: Node, bundle: str) -> Root:
     return Root(path=_joined(node.required()["path"], bundle), readonly=node["readonly"].flag())
 
 
+def _mounts(node: Node, apart: int) -> list[Node]:
+    """The entries, the last of them counted anew."""
+    entries = node.array()
+    before = len(entries) - apart
+    return [*entries[:before], *Node([entry.value for entry in entries[before:]], node.path).array()]
+
+
 def _read_mount(node: Node, bundle: str, warnings: list[str]) -> Mount:
     """An entry of `mounts`; what its options mean is judged when they are folded."""
     destination = node["destination"].some_path()
@@ -235,7 +245,10 @@ def _read_mount(node: Node, bundle: str, warnings: list[str]) -> Mount:
         missing, there = ("gidMappings", "uidMappings") if uid_map else ("uidMappings", "gidMappings")
         raise node[missing].error(f"is missing: it goes with {there}")
     destination = "/" + os.path.normpath(f"/{destination}").lstrip("/")
-    return Mount(destination=destination, type=kind, source=source, options=options, uid_map=uid_map, gid_map=gid_map)
+    return Mount(
+        destination=destination, type=kind, source=source, options=options, uid_map=uid_map, gid_map=gid_map,
+        where=node.path,
+    )  # fmt: skip
 
 
 def _read_host_name(node: Node, kinds: set[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
 from cycontainer.errors import shown
 from cycontainer.node import INT64, UINT32, UINT64
-from cycontainer.tables import DEVICE_MAJOR, DEVICE_MINOR
+from cycontainer.tables import DEVICE_MAJOR, DEVICE_MINOR, MOST_PIDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from cycontainer.node import Node
 
-MOST_PIDS: Final = 1 << 22  # PID_MAX_LIMIT of linux/threads.h
 MOST_QUOTA_US: Final = (1 << 44) - 1  # MAX_BW of kernel/sched/sched.h
 LEAST_US, MOST_PERIOD_US = 1000, 1_000_000  # sched-bwc.rst
 MOST_SHARES: Final = 1 << 18  # MAX_SHARES of kernel/sched/sched.h

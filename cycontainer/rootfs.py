@@ -343,7 +343,7 @@ def add_mount(
     """One of the mounts; see `add_mounts`."""
     mount, label = config.mounts[index], config.linux.mount_label
     options = fold_options(mount)
-    check_mount(mount, options, f"mounts[{index}]")
+    check_mount(mount, options)
     if options.bind:
         _add_bind(plan, mount, options, scope, index=index, tree=trees.get(index))
     elif mount.type == "proc" and "pid" in scope.joined:

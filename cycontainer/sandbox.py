@@ -183,4 +183,4 @@ def _section(parent: dict[str, Any], name: str, above: str = "") -> dict[str, An
 
 def _joined(given: Any, more: Sequence[Any]) -> Any:
     """A list of the caller's configuration, and more; if it is none, the reader says so."""
-    return [*given, *more] if type(given) is list else given or list(more)
+    return [*given, *more] if type(given) in (list, tuple) else given or list(more)

@@ -148,7 +148,7 @@ def keep_bind(plan: PlanWriter, mount: Mount, index: int, scope: Scope) -> None:
     """Keep what a bind mount takes of the host; nothing of another mount."""
     options = fold_options(mount)
     if options.bind:
-        check_mount(mount, options, f"mounts[{index}]")
+        check_mount(mount, options)
         take_bind(plan, mount, options, scope, None)
         keep(plan, scope, index, mount.source)
 

@@ -74,6 +74,7 @@ RLIMITS: Final = {  # asm-generic/resource.h
 MAX_ARG_STRLEN: Final = 128 << 10  # one string with its NUL, execve(2)
 MAX_STRINGS: Final = 2 << 20  # all of them with their pointers: a quarter of the usual 8 MiB of stack, execve(2)
 MOST_ID: Final = 2**32 - 2  # the last is (uid_t) -1, "no change"
+MOST_PIDS: Final = 1 << 22  # PID_MAX_LIMIT of linux/threads.h
 MOST_NUMBER: Final = 8191  # of a CPU or a memory node: NR_CPUS goes no higher, MAX_NUMNODES not so far
 
 NAMESPACES: Final = {  # runtime-spec's name: (CLONE_NEW* of sched.h, its file in /proc/PID/ns)

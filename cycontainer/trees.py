@@ -32,7 +32,7 @@ def launcher_trees(config: Config, host: Host, scope: Scope, *, map_root: bool) 
         options = fold_options(mount)
         mapped = _is_mapped(mount, options)
         if mapped:
-            _check(mount, host, scope, f"mounts[{index}]")
+            _check(mount, host, scope)
         if options.bind and scope.privileged and (scope.user or mapped):
             found[index] = _tree(config, mount, options, scope)
     return found
@@ -42,9 +42,9 @@ def _is_mapped(mount: Mount, options: Options) -> bool:
     return bool(mount.uid_map or mount.gid_map or options.idmap)
 
 
-def _check(mount: Mount, host: Host, scope: Scope, where: str) -> None:
+def _check(mount: Mount, host: Host, scope: Scope) -> None:
     """Refuse maps that the kernel would."""
-    where = f"{where}.uidMappings" if mount.uid_map else f"{where}.options"
+    where = f"{mount.where}.uidMappings" if mount.uid_map else f"{mount.where}.options"
     if not fold_options(mount).bind:
         raise ConfigError(where, "only a bind mount can be mapped to other ids")
     if not mount.uid_map and not scope.user:

@@ -23,6 +23,8 @@ from cycontainer.spec import default_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+TMP = {"destination": "/tmp/x", "type": "tmpfs", "source": "tmpfs"}
+
 # Keywords of run(); where the error stands.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"args": "true"}, "args"),
@@ -39,8 +41,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"env": {"A": "x" * (1 << 20)}}, "env['A']"),
     ({"env": {f"A{number}": "x" * 100_000 for number in range(21)}}, "env"),
     ({"env": ["A=b"]}, "env"),
-    ({"cwd": "tmp"}, "process.cwd"),
-    ({"cwd": 1}, "process.cwd"),
+    ({"cwd": "tmp"}, "cwd"),
+    ({"cwd": 1}, "cwd"),
     ({"hostname": "\ud800"}, "hostname"),
     ({"rootfs": 1}, "rootfs"),
     ({"rootfs": "\ud800"}, "rootfs"),
@@ -59,6 +61,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"network": "host "}, "network"),
     ({"mounts": {"destination": "/tmp/x"}}, "mounts"),
     ({"mounts": ["/tmp/x"]}, "mounts[0]"),
+    ({"mounts": [TMP, {}]}, "mounts[1].destination"),
+    ({"mounts": [TMP, {"destination": "/x"}]}, "mounts[1].type"),
+    ({"mounts": [TMP, {"destination": "/x", "type": "bind"}]}, "mounts[1].source"),
+    ({"mounts": [TMP, {**TMP, "options": ["idmap"]}]}, "mounts[1].options"),
+    ({"mounts": [TMP, {**TMP, "options": 1}], "user_namespace": True}, "mounts[1].options"),
+    ({"mounts": [TMP, {"destination": "/x"}], "config": default_config()}, "mounts[1].type"),
+    ({"config": {**default_config(), "mounts": (TMP, {"destination": "/x"})}, "mounts": [TMP]}, "mounts[1].type"),
+    ({"pids": 1 << 22}, "pids"),
+    ({"masked_paths": ["/etc", "etc"]}, "masked_paths[1]"),
     ({"masked_paths": "/etc"}, "masked_paths"),
     ({"config": []}, "config"),
     ({"config": {"process": 1}}, "process"),

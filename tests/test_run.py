@@ -176,7 +176,7 @@ WRONG = [
     ({"config": {**CONFIG, "process": {**CONFIG["process"], "terminal": True}}}, "process.terminal"),
     ({"config": CONFIG, "user_namespace": True}, "user_namespace"),
     ({"config": {**CONFIG, "linux": {**NEW, "seccomp": NOTIFYING}}}, "linux.seccomp"),
-    ({"cwd": "relative"}, "process.cwd"),
+    ({"cwd": "relative"}, "cwd"),
     ({"hostname": "h" * 65}, "hostname"),
     ({"user": "nobody-knows-me"}, "user"),
     ({"mounts": [{"type": "tmpfs"}]}, r"mounts\[\d+\].destination"),

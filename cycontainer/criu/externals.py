@@ -207,11 +207,9 @@ def _source(name: str, known: dict[str, str]) -> str:
 
 def refuse_mapped_mounts(config: Config) -> None:
     """criu binds what is outside as it is: the ids of an idmapped mount would be others. Raises ConfigError."""
-    for place, mount in enumerate(config.mounts):
+    for mount in config.mounts:
         if mount.uid_map or mount.gid_map or fold_options(mount).idmap:
-            raise ConfigError(
-                f"mounts[{place}]", "a container with an idmapped mount can be neither saved nor restored"
-            )
+            raise ConfigError(mount.where, "a container with an idmapped mount can be neither saved nor restored")
 
 
 # --- namespaces
