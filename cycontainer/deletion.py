@@ -114,8 +114,13 @@ def signal_all(state: State, number: int) -> None:
 
 def _let_die(state: State, number: int) -> None:
     """On cgroup v1, what is frozen, also by the container itself further below, dies of SIGKILL when it goes on."""
-    if number == SIGKILL and (is_frozen(state) or has_freezer(state)):
+    if number != SIGKILL or not (is_frozen(state) or has_freezer(state)):
+        return
+    try:
         open_cgroup(state).thaw(below=True)
+    except CgroupError as error:
+        if error.errno != errno.ENOENT:  # it has been removed meanwhile: they are gone
+            raise
 
 
 def has_freezer(state: State) -> bool:

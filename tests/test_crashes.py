@@ -8,15 +8,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from guard import left_since, snapshot
 from inject import AVAILABLE, KILLED, Outcome, Trial
 from oci_command import COMMAND, gone
 
+from cycontainer import deletion
 from cycontainer.cli.__main__ import main
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
+from cycontainer.state import load
 
 pytestmark = [
     pytest.mark.root,
@@ -165,6 +168,37 @@ def test_the_compiled_command_may_be_killed_or_fail_at_any_system_call(
     counted, problems = tried(verb, COMPILED[verb], bundle, (COMMAND[0],), distance)
     assert not problems, "\n".join(problems)
     assert counted > SAMPLE // 2  # some calls were its own
+
+
+def test_a_freezer_that_goes_behind_the_signal_holds_nobody(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(bundle)
+    state = load(bundle.root, NAME)
+    assert bundle.delete_by_force() == 0
+    monkeypatch.setattr(deletion, "has_freezer", lambda _: True)  # a moment ago
+    deletion._let_die(state, deletion.SIGKILL)
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENODEV])
+def test_who_was_killed_is_not_said_to_have_been_dead(fault: int, bundle: Bundle, tmp_path: Path) -> None:
+    """Whatever fails behind the signal: the interpreter must not be asked to do what has been done."""
+    words = ["--root", bundle.root, "kill", NAME, "KILL"]
+
+    def kill(said: int) -> None:
+        os.dup2(said, 2)
+        os.execv(COMMAND[0], [COMMAND[0], *words])
+
+    problems, n = [], 1
+    while True:
+        started(bundle)
+        with open(tmp_path / "said", "w") as said:
+            outcome = Trial(lambda: kill(said.fileno()), 0, n, fault, follow=False, programs=(COMMAND[0],)).run()
+        if "not running" in (tmp_path / "said").read_text():
+            problems.append(f"call {n}: {outcome}")
+        assert bundle.delete_by_force() == 0
+        if outcome.call < 0:
+            break
+        n += 1
+    assert not problems and n > SAMPLE, "\n".join(problems)
 
 
 def hooked(kind: str, before: Callable[[Bundle], object]) -> Callable[[Bundle], object]:

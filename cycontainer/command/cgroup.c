@@ -85,23 +85,34 @@ void freeze(const struct state *state) {
 }
 
 void thaw(const struct state *state) {
-    if (thaw_place(freezer_of(state)) < 0)
+    int error = thaw_place(freezer_of(state));
+    if (error < 0 && error != -ENOENT && error != -ENODEV) /* of one that is gone, nobody waits */
         hand_on();
 }
 
-/* What has to run to die of SIGKILL: in v1 what is frozen, also by the container itself, further below. */
-void thaw_to_die(const struct state *state) {
+static struct Place holding = {.directory = -1}; /* whom SIGKILL is to end may be frozen there */
+
+/* Opens it beforehand: when some are dead, nothing is handed on, for the interpreter would find nobody to kill. */
+void find_holding(const struct state *state) {
     for (int index = 0; index < state->cgroups; index++) {
-        struct Place place = {0};
         if (!has_controller(&state->cgroup[index], "freezer"))
             continue;
-        open_place(&state->cgroup[index], &place);
-        if (place.directory >= 0 && place.freezer && thaw_tree(place.directory) < 0)
+        open_place(&state->cgroup[index], &holding);
+        if (holding.directory >= 0 && faccessat(holding.directory, V1_FROZEN[0], W_OK, 0) < 0 && errno != ENOENT)
             hand_on();
         return;
     }
     if (is_frozen(state))
-        thaw(state);
+        holding = *freezer_of(state);
+}
+
+/* What has to run to die of SIGKILL: in v1 what is frozen, also by the container itself, further below. 0, or a
+   negative errno. */
+int thaw_to_die(void) {
+    int error = 0;
+    if (holding.directory >= 0)
+        error = holding.unified ? thaw_place(&holding) : thaw_tree(holding.directory);
+    return error == -ENOENT || error == -ENODEV ? 0 : error;
 }
 
 void kill_cgroup(const struct state *state) {

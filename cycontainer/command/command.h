@@ -90,11 +90,12 @@ bool is_alive(const struct state *state);
 bool is_frozen(const struct state *state);
 enum status status_of(int directory, const struct state *state);
 
-/* cgroup.c: what fails is handed on */
+/* cgroup.c: what fails is handed on, but for what is killed */
 long processes_of(const struct state *state, long **pids);
 void freeze(const struct state *state);
 void thaw(const struct state *state);
-void thaw_to_die(const struct state *state);
+void find_holding(const struct state *state);
+int thaw_to_die(void);
 void kill_cgroup(const struct state *state);
 void remove_cgroup(const struct state *state);
 

@@ -108,10 +108,9 @@ static int signal_number(const char *text) {
     return atoi(text);
 }
 
-static int let_die(const struct state *state, int number) {
-    if (number == SIGKILL)
-        thaw_to_die(state);
-    return 0;
+static int let_die(int number) {
+    int error = number == SIGKILL ? thaw_to_die() : 0;
+    return error ? fail_with_errno(-error) : 0;
 }
 
 static int signal_first(const struct call *call, const struct state *state, int number) {
@@ -127,7 +126,7 @@ static int signal_first(const struct call *call, const struct state *state, int 
         error = 0;
     if (error == -ESRCH)
         return fail(NOT_RUNNING, call->operand[0]);
-    return error ? fail_with_errno(-error) : let_die(state, number);
+    return error ? fail_with_errno(-error) : let_die(number);
 }
 
 int answer_kill(const struct call *call) {
@@ -138,8 +137,10 @@ int answer_kill(const struct call *call) {
         return fail(NOT_FOUND, call->operand[0]);
     if (needs_interpreter(&state, call->verb))
         hand_on();
+    if (number == SIGKILL)
+        find_holding(&state);
     if (!call->value[OPTION_ALL])
         return signal_first(call, &state, number);
     error = signal_all(&state, number);
-    return error ? fail_with_errno(error) : let_die(&state, number);
+    return error ? fail_with_errno(error) : let_die(number);
 }
