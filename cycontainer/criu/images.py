@@ -20,13 +20,15 @@ from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Final, Self
 
 VERSION: Final = 1
 NOTE: Final = "cycontainer.json"
 DESCRIPTORS: Final = "descriptors.json"
+PARENT: Final = "parent"  # criu's link to older images
 YARD: Final = ".criu."  # directories on which criu mounts; one that died leaves them
-OTHERS: Final = (NOTE, DESCRIPTORS, "parent")  # of a checkpoint, beside *.img; the last is criu's link to older images
+OTHERS: Final = (NOTE, DESCRIPTORS, PARENT)  # of a checkpoint, beside *.img
 MOST_BYTES: Final = 1 << 20
 NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -92,6 +94,22 @@ class ImageDirectory:
     def seen_by(self, pid: int) -> ImageDirectory:
         """The same directory in a process's mount namespace: criu goes there, and mounts. Raises ConfigError."""
         return type(self).open(f"/proc/{pid}/root{os.path.realpath(self.path)}", "work-path")
+
+    def older(self) -> ImageDirectory:
+        """The directory that the link to older images leads to. Raises ConfigError.
+
+        criu follows it when it has the container's root: what an absolute one leads to is another thing there.
+        """
+        path = f"{self.path}/{PARENT}"
+        try:
+            fd = os.open(PARENT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError as error:
+            raise ConfigError("image-path", f"{path}: {name_of(error.errno or 0)}") from None
+        found = type(self)(path, fd, made=False)
+        if os.path.islink(path) and os.readlink(path).startswith("/"):
+            found.close()
+            raise ConfigError("image-path", f"{path} must lead to a relative path")
+        return found
 
     def reserve(self) -> None:
         """Take it for a new checkpoint, by an empty note; of two that would write here, one does.
@@ -261,14 +279,44 @@ def read_descriptors(directory: ImageDirectory) -> tuple[str, ...]:
         raise ConfigError("image-path", f"{directory.path}/{DESCRIPTORS} is damaged") from None
 
 
+def older_images(directory: ImageDirectory) -> Iterator[ImageDirectory]:
+    """Those whose memory it builds on, the next first; each is closed when another one is asked for.
+
+    Raises:
+        ConfigError: a link leads to no directory, or in a circle.
+    """
+    found, known = directory, set()
+    try:
+        while PARENT in os.listdir(found.fd):
+            status = os.fstat(found.fd)
+            if (status.st_dev, status.st_ino) in known:
+                raise ConfigError("image-path", f"{found.path} is older than itself")
+            known.add((status.st_dev, status.st_ino))
+            older = found.older()
+            if found is not directory:
+                found.close()
+            found = older
+            yield found
+    finally:
+        if found is not directory:
+            found.close()
+
+
+def _check_files(directory: ImageDirectory) -> None:
+    """Refuse what criu would wait at. Raises ConfigError."""
+    for name in os.listdir(directory.fd):
+        mode = os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode if name.endswith(".img") else 0
+        if mode and not stat.S_ISREG(mode):
+            raise ConfigError("image-path", f"{directory.path}/{name} is no regular file")
+
+
 def check_complete(directory: ImageDirectory) -> None:
     """Refuse a directory without images, with a pre-dump's, or with what criu would wait at. Raises ConfigError."""
-    names = [name for name in os.listdir(directory.fd) if name.endswith(".img")]
-    if "inventory.img" not in names:
+    if "inventory.img" not in os.listdir(directory.fd):
         raise ConfigError("image-path", f"{directory.path} has no checkpoint: inventory.img is missing")
-    for name in names:
-        if not stat.S_ISREG(os.stat(name, dir_fd=directory.fd, follow_symlinks=False).st_mode):
-            raise ConfigError("image-path", f"{directory.path}/{name} is no regular file")
+    _check_files(directory)
+    for older in older_images(directory):
+        _check_files(older)
     note = read_note(directory)
     if note is None:
         return
