@@ -3,9 +3,10 @@ PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 C_SOURCES = $(wildcard cycontainer/*.h cycontainer/init/*.h cycontainer/command/*.[ch] bench/*.[ch] tests/*.[ch])
 CYTHON_SOURCES = $(wildcard cycontainer/*.pyx cycontainer/*.pxd cycontainer/init/*.pyx cycontainer/init/*.pxd)
+STUBBED = $(subst /,.,$(basename $(wildcard cycontainer/*.pyi)))
 CROSS = aarch64-linux-gnu
 
-.PHONY: build test test-vm check bench docs cross wheels clean
+.PHONY: build test test-vm check bench docs links cross wheels clean
 
 build: # one at a time in a tree: two at once would write the same files
 	@mkdir -p build
@@ -22,11 +23,18 @@ check: build
 	$(BIN)ruff format --check .
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)
 	$(BIN)mypy
+	$(PYTHON) -m mypy.stubtest $(STUBBED) --mypy-config-file pyproject.toml --ignore-disjoint-bases \
+		--allowlist tests/stubtest-allowed.txt
 	$(if $(C_SOURCES),clang-format --dry-run --Werror $(C_SOURCES))
 	$(PYTHON) -m pytest -q tests/test_house.py
 
-docs: build # the site, in build/docs; a warning, and a link that leads nowhere, is an error. Needs the extra `docs`
+# The site, in build/docs. A warning is an error, and so is a link within the project that leads nowhere; those to elsewhere
+# are not followed, as that takes a network: `make links` does. Both need the extra `docs`.
+docs: build
 	$(PYTHON) -m sphinx -W --keep-going -q -b html docs build/docs
+
+links: build # each link that leads out of the project, asked for
+	$(PYTHON) -m sphinx -q -b linkcheck docs build/links
 
 bench: build
 	$(PYTHON) bench/compare.py

@@ -100,7 +100,9 @@ def command_cases(bench: Bench, rootfs: str) -> dict[str, Case]:
         words = [path, *options]
         try:
             if name == "gVisor":  # its program is the bundle's
-                words = ["/bin/sh", "-c", 'n=$1; shift; exec "$@" "bench-$n-$$"', "sh", str(os.getpid()), *words]
+                names = f"bench-{os.getpid()}-"
+                bench.cgroups.append(names)
+                words = ["/bin/sh", "-c", 'n=$1; shift; exec "$@" "$n$$"', "sh", names, *words]
                 cases[name] = bench.command(words, 0)
             else:
                 check_confines(words)
