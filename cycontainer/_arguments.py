@@ -6,7 +6,7 @@ import codecs
 import os
 import stat
 
-from cycontainer.errors import ConfigError, LaunchError, shown
+from cycontainer.errors import ConfigError, LaunchError, errno_of, shown
 from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID
 
 TYPE_CHECKING = False
@@ -184,6 +184,4 @@ def _is_directory(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
-        raise LaunchError(f"look for {path}, which is to be empty", error.errno or 0, 0, 0) from None
+        raise LaunchError(f"look for {path}, which is to be empty", errno_of(error), 0, 0) from None

@@ -138,8 +138,6 @@ def _compiled(config: Config, host: Host, style: Style) -> Plan:
         with HeldSignals(), MadeMeanwhile():
             return compile_plan(config, host, style)
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
         raise not_launched(error) from error
 
 

@@ -38,8 +38,6 @@ def finish(request: Request) -> Result:
         running.wait()
         running.settle()
     except OSError as error:
-        if error.errno is None:
-            raise  # no kernel's answer, but what a signal handler raised: TimeoutError, as many do
         raise not_launched(error) from error
     finally:
         running.close()

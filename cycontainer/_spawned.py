@@ -53,7 +53,7 @@ def spawned(asked: Request) -> Spawned:
         return Spawned(running)
     except BaseException as error:
         running.close()
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError):
             raise not_launched(error) from error
         raise
 

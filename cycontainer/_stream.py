@@ -145,7 +145,7 @@ class Lines:
     def _give_up(self, error: BaseException) -> None:
         self._over = True
         self._running.close()
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError):
             raise not_launched(error) from error
 
 

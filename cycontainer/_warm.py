@@ -65,7 +65,5 @@ class Warm(Running):
             self.wait()
             self.settle()
         except OSError as error:
-            if error.errno is None:
-                raise
             raise not_launched(error) from error
         return self.result()

@@ -12,7 +12,7 @@ import os
 import stat
 
 from cycontainer import _fd
-from cycontainer.errors import ConfigError, name_of, shown
+from cycontainer.errors import ConfigError, reason_of, shown
 from cycontainer.plan import MOST_FILES
 from cycontainer.record import Record
 
@@ -169,7 +169,7 @@ class Work:
             try:
                 data = self._read(name, left) if stat.S_ISREG(mode) else None
             except OSError as error:
-                refused[name] = name_of(error.errno or 0)
+                refused[name] = reason_of(error)
                 continue
             if data is None:
                 refused[name] = _no_file(mode)
@@ -188,7 +188,7 @@ class Work:
             try:
                 found = self._entries("/".join(above) or ".")
             except OSError as error:
-                refused["/".join(above)] = name_of(error.errno or 0)
+                refused["/".join(above)] = reason_of(error)
                 continue
             for name, mode in found:
                 if stat.S_ISDIR(mode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer._fd import close_all
-from cycontainer.errors import ConfigError, LaunchError
+from cycontainer.errors import ConfigError, LaunchError, errno_of
 from cycontainer.record import Record
 from cycontainer.resources import HierarchyPlan
 
@@ -84,7 +84,7 @@ def open_entry(
             birthplace = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         close_all(tasks)
-        raise LaunchError(f"open the cgroup {error.filename}", error.errno or 0, 0, 0) from None
+        raise LaunchError(f"open the cgroup {error.filename}", errno_of(error), 0, 0) from None
     return Entry(tasks=tuple(tasks), birthplace=birthplace)
 
 

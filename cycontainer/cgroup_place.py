@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.errors import CgroupError, ConfigError
+from cycontainer.errors import CgroupError, ConfigError, errno_of
 
 LONGEST = 4096  # PATH_MAX
 V1_FROZEN = ("freezer.state", "FROZEN", "FREEZING")  # a freezer's file, and what it says also when it is about to be
@@ -36,4 +36,4 @@ def hand_over(directory: int, path: str, owner: int) -> None:
             if os.access(name, os.F_OK, dir_fd=directory):
                 os.chown(name, owner, -1, dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            raise CgroupError(f"{path}/{name}", error.errno or 0, f"owner {owner}") from None
+            raise CgroupError(f"{path}/{name}", errno_of(error), f"owner {owner}") from None

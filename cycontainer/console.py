@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer import _unix
-from cycontainer.errors import LaunchError
+from cycontainer.errors import LaunchError, errno_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def hand_over(path: str, descriptor: int, name: str) -> None:
     try:
         _unix.send(os.fsencode(path), name.encode(), (descriptor,))
     except OSError as error:
-        raise LaunchError(f"send the {name} to the socket {path}", error.errno or 0, 0, 0) from None
+        raise LaunchError(f"send the {name} to the socket {path}", errno_of(error), 0, 0) from None
     finally:
         os.close(descriptor)
 

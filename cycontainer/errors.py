@@ -42,9 +42,21 @@ _PLAINER: Final = {  # than strerror(3)
 }
 
 
+def errno_of(error: OSError) -> int:
+    """The kernel's answer. Without one it is what a signal handler raised, TimeoutError as many do: that goes on."""
+    if error.errno is None:
+        raise error
+    return error.errno
+
+
 def name_of(code: int) -> str:
     """An errno's name and meaning: "EPERM (Operation not permitted)"."""
     return f"{errno.errorcode.get(code, f'errno {code}')} ({_PLAINER.get(code) or os.strerror(code)})"
+
+
+def reason_of(error: OSError) -> str:
+    """The same of what the kernel has answered; see `errno_of`."""
+    return name_of(errno_of(error))
 
 
 def printable(text: str) -> str:

@@ -16,7 +16,7 @@ from cycontainer._fd import (
 from cycontainer.cgroup_layout import CgroupLayout as CgroupLayout
 from cycontainer.cgroup_layout import Hierarchy as Hierarchy
 from cycontainer.cgroup_layout import probe_layout
-from cycontainer.errors import HostError, name_of
+from cycontainer.errors import HostError, reason_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -76,8 +76,6 @@ def probe() -> Host:
     try:
         host = _ask()
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
         raise _unasked(error) from None
     require_kernel(host)
     return host
@@ -85,7 +83,7 @@ def probe() -> Host:
 
 def _unasked(error: OSError) -> HostError:
     where = f"{error.filename}: " if error.filename else ""
-    return HostError(f"{where}{name_of(error.errno or 0)}; cycontainer needs /proc and its files")
+    return HostError(f"{where}{reason_of(error)}; cycontainer needs /proc and its files")
 
 
 def _ask() -> Host:
@@ -262,8 +260,6 @@ def current() -> Host:
     try:
         return _current()
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
         raise _unasked(error) from None
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 
 from cycontainer import _fd
-from cycontainer.errors import LaunchError
+from cycontainer.errors import LaunchError, errno_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def adopt_second(child: Child) -> None:
     except BrokenPipeError:
         return  # it has ended: why is told next
     except OSError as error:
-        raise LaunchError("find the init's second process", error.errno or 0, 0, 0) from None
+        raise LaunchError("find the init's second process", errno_of(error), 0, 0) from None
 
 
 def kill(child: Child) -> None:

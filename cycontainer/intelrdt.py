@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.record import Record
 from cycontainer.undo import Undo
 
@@ -166,14 +166,14 @@ def _last_status(top: int) -> str:
 
 
 def _refused(top: int, what: str, error: OSError) -> ConfigError:
-    return ConfigError(WHERE, f"{what}: {name_of(error.errno or 0)}{_last_status(top)}")
+    return ConfigError(WHERE, f"{what}: {reason_of(error)}{_last_status(top)}")
 
 
 def _open(root: str) -> int:
     try:
         return os.open(root, DIRECTORY)
     except OSError as error:
-        raise ConfigError(WHERE, f"{root}: {name_of(error.errno or 0)}") from None
+        raise ConfigError(WHERE, f"{root}: {reason_of(error)}") from None
 
 
 def _exists(top: int, name: str) -> bool:

@@ -9,7 +9,16 @@ import errno
 import os
 
 from cycontainer import _clone, _fd, _nsenter, _plan, _wait
-from cycontainer.errors import CgroupError, ConfigError, HostError, LaunchError, ProgramError, StatusUnknown, name_of
+from cycontainer.errors import (
+    CgroupError,
+    ConfigError,
+    HostError,
+    LaunchError,
+    ProgramError,
+    StatusUnknown,
+    errno_of,
+    reason_of,
+)
 from cycontainer.init_process import abandon as abandon
 from cycontainer.init_process import adopt_second, init_descriptor, plan_file
 from cycontainer.init_process import kill as kill
@@ -53,7 +62,7 @@ def _open_namespaces(plan: Plan) -> list[int]:
         except OSError as error:
             _fd.close_all(opened)
             no = error.errno == errno.EINVAL
-            what = f"is no {namespace.type} namespace" if no else f"cannot be opened: {name_of(error.errno or 0)}"
+            what = f"is no {namespace.type} namespace" if no else f"cannot be opened: {reason_of(error)}"
             raise ConfigError(f"linux.namespaces[{namespace.place}].path", f"{namespace.path} {what}") from None
     return opened
 
@@ -144,9 +153,7 @@ def launch(
             bool(plan.clone_flags & CLONE_NEWUSER),
         )
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
-        code = error.errno
+        code = errno_of(error)
         if code == errno.ENOSYS:
             raise not_launched(error) from None
         if error.strerror == "clone3" and code in NO_BIRTH and cgroup is not None and cgroup.birthplace >= 0:
@@ -260,8 +267,6 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
             trees = () if made is None else (made,)
         child.answer(0, trees)
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
         raise _our_part(plan, child, step, error) from None
     finally:
         _fd.close_all(trees)
@@ -269,11 +274,12 @@ def _do_duty(plan: Plan, child: Child, step: int, duties: Mapping[str, Callable[
 
 def _our_part(plan: Plan, child: Child, step: int, error: OSError) -> LaunchError:
     """The launcher's part of a step failed: for a reason of its own, or because the init had given up."""
+    code = errno_of(error)
     message = child.receive()
     if message and message[0] == _clone.FAILED:
         return failure(plan, message[1], message[2])
     name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
-    return LaunchError(f"{plan.attempts[step]}{name}", error.errno or 0, step + 1, len(plan.attempts))
+    return LaunchError(f"{plan.attempts[step]}{name}", code, step + 1, len(plan.attempts))
 
 
 def _take_listener(
@@ -287,9 +293,7 @@ def _take_listener(
         duties["listener"](child)
         open_gate(child.gate)
     except OSError as error:
-        if error.errno is None:
-            raise  # a signal handler's
-        raise LaunchError(plan.attempts[step], error.errno, step + 1, len(plan.attempts)) from None
+        raise LaunchError(plan.attempts[step], errno_of(error), step + 1, len(plan.attempts)) from None
 
 
 def open_gate(pipe: int) -> None:
@@ -301,10 +305,11 @@ def open_gate(pipe: int) -> None:
 
 def not_launched(error: OSError) -> LaunchError | HostError:
     """What the kernel's refusal of something that the launcher itself does says to the caller."""
-    if error.errno == errno.ENOSYS:
+    code = errno_of(error)
+    if code == errno.ENOSYS:
         return HostError("clone3 is missing: cycontainer needs Linux 5.14 or newer, not blocked by seccomp")
-    what = error.filename or ("" if error.strerror == os.strerror(error.errno or 0) else error.strerror)
-    return LaunchError(f"prepare the container ({what})" if what else "prepare the container", error.errno or 0, 0, 0)
+    what = error.filename or ("" if error.strerror == os.strerror(code) else error.strerror)
+    return LaunchError(f"prepare the container ({what})" if what else "prepare the container", code, 0, 0)
 
 
 # --- the end

@@ -9,7 +9,7 @@ import errno
 import os
 
 from cycontainer._nsenter import open_namespace
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.node import member
 from cycontainer.record import Record
 from cycontainer.rtnetlink import IFF_UP, Address, Netlink, NetlinkError, netlink_in
@@ -112,7 +112,7 @@ def _own_namespace() -> int:
 
 
 def _refused(host_name: str, error: OSError) -> ConfigError:
-    problem = error.strerror if error.strerror and ":" in error.strerror else name_of(error.errno or 0)
+    problem = error.strerror if error.strerror and ":" in error.strerror else reason_of(error)
     return ConfigError(member("linux.netDevices", host_name), f"cannot be moved: {problem}")
 
 

@@ -10,7 +10,7 @@ import os
 
 from cycontainer import _unix
 from cycontainer.config import Mount
-from cycontainer.errors import LaunchError
+from cycontainer.errors import LaunchError, errno_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Listener:
             self._pidfd = os.dup(pidfd)
         except OSError as error:
             self._socket.close()
-            raise LaunchError(f"listen for readiness in {directory}", error.errno or 0, 0, 0) from None
+            raise LaunchError(f"listen for readiness in {directory}", errno_of(error), 0, 0) from None
         finally:
             os.close(top)
 
@@ -111,7 +111,7 @@ class Listener:
             _unix.send(self._manager, b"READY=1\nMAINPID=%d\n" % self._pid, datagram=True)
             _unix.send(self._manager, b"BARRIER=1", (writer,), datagram=True)
         except OSError as error:
-            raise LaunchError("tell the service manager that it is ready", error.errno or 0, 0, 0) from None
+            raise LaunchError("tell the service manager that it is ready", errno_of(error), 0, 0) from None
         finally:
             os.close(writer)
             watch = select.poll()

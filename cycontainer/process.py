@@ -7,7 +7,7 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer.errors import ConfigError, ContainerError, LaunchError, WaitTimeout, name_of
+from cycontainer.errors import ConfigError, ContainerError, LaunchError, WaitTimeout, name_of, reason_of
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.starting import died_as_init
 
@@ -274,4 +274,4 @@ def write_pid_file(path: str, pid: int) -> None:
     except OSError as error:
         if made:
             os.unlink(temporary)
-        raise ConfigError("pid-file", f"{path}: {name_of(error.errno or 0)}") from None
+        raise ConfigError("pid-file", f"{path}: {reason_of(error)}") from None

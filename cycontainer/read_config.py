@@ -10,7 +10,7 @@ import os
 import stat
 
 from cycontainer.config import Config, Hook, Hooks, Mount, Root
-from cycontainer.errors import ConfigError, name_of, shown
+from cycontainer.errors import ConfigError, reason_of, shown
 from cycontainer.node import Node
 from cycontainer.read_linux import read_id_maps, read_linux
 from cycontainer.read_process import read_args, read_env, read_process
@@ -156,7 +156,7 @@ def read_bundle(bundle: str, file: str = "config.json") -> bytes:
                 raise ConfigError("", f"{path}: not a regular file")
             return config.read(MOST_BYTES + 1)
     except OSError as error:
-        raise ConfigError("", f"{path}: {name_of(error.errno or 0)}") from None
+        raise ConfigError("", f"{path}: {reason_of(error)}") from None
 
 
 def load_bundle(bundle: str, file: str = "config.json") -> Config:

@@ -18,7 +18,7 @@ import os
 import stat
 
 from cycontainer.cgroup_place import V1_FROZEN, V2_FROZEN
-from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError, name_of
+from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError, reason_of
 from cycontainer.state_text import State, from_text, to_text
 
 TYPE_CHECKING = False
@@ -93,7 +93,7 @@ class Directory:
         except OSError as error:
             if isinstance(error, FileExistsError) and error.filename != root:
                 raise ContainerExists(container_id) from None
-            raise ConfigError("", f"{root}: {name_of(error.errno or 0)}") from None
+            raise ConfigError("", f"{root}: {reason_of(error)}") from None
         try:
             return cls.open(root, container_id)
         except (OSError, StateError):

@@ -19,6 +19,7 @@ from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, ProgramError, run
 from cycontainer.host import current
+from cycontainer.launch import not_launched
 from cycontainer.spec import default_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -85,6 +86,12 @@ def test_a_wrong_keyword_is_named_and_nothing_is_started(keywords: dict[str, Any
         run(**{"args": ["no-such-program"], **keywords})
     assert refusal.value.path == path
     assert str(refusal.value).isprintable() and len(str(refusal.value)) < 500
+
+
+def test_what_a_signal_handler_raises_is_no_answer_of_the_kernel() -> None:
+    with pytest.raises(TimeoutError, match="late"):
+        not_launched(TimeoutError("late"))
+    assert not_launched(OSError(errno.EMFILE, os.strerror(errno.EMFILE))).args[1] == errno.EMFILE
 
 
 # --- the program

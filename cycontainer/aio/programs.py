@@ -42,7 +42,7 @@ async def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords
         program = Spawned(SyncSpawned(running))
     except BaseException as error:
         running.close()
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError):
             raise not_launched(error) from error
         raise
     try:

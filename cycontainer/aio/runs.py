@@ -51,8 +51,6 @@ async def finish(asked: Request) -> Result:
         await until_end(running)
         running.settle()
     except OSError as error:
-        if error.errno is None:
-            raise
         raise not_launched(error) from error
     finally:
         running.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer.cli.verb import Arguments, Option, Verb
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.json_text import to_json
 from cycontainer.spec import default_config
 
@@ -28,7 +28,7 @@ def main(arguments: Arguments) -> int:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise ConfigError("", f"{path}: {name_of(error.errno or 0)}") from None
+        raise ConfigError("", f"{path}: {reason_of(error)}") from None
     with open(fd, "w") as file:
         file.write(to_json(default_config(ids), indent=4) + "\n")
     return 0

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.json_text import to_json
 from cycontainer.read_config import parse
 from cycontainer.record import Record
@@ -80,7 +80,7 @@ class ImageDirectory:
                 os.makedirs(path, 0o700, exist_ok=True)
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), made=made)
         except OSError as error:
-            raise ConfigError(option, f"{path}: {name_of(error.errno or 0)}") from None
+            raise ConfigError(option, f"{path}: {reason_of(error)}") from None
 
     def close(self) -> None:
         os.close(self.fd)
@@ -104,7 +104,7 @@ class ImageDirectory:
         try:
             fd = os.open(PARENT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError as error:
-            raise ConfigError("image-path", f"{path}: {name_of(error.errno or 0)}") from None
+            raise ConfigError("image-path", f"{path}: {reason_of(error)}") from None
         found = type(self)(path, fd, made=False)
         if os.path.islink(path) and os.readlink(path).startswith("/"):
             found.close()
@@ -124,7 +124,7 @@ class ImageDirectory:
             except FileExistsError:
                 found = [NOTE]
             except OSError as error:
-                raise ConfigError("image-path", f"{self.path}/{NOTE}: {name_of(error.errno or 0)}") from None
+                raise ConfigError("image-path", f"{self.path}/{NOTE}: {reason_of(error)}") from None
         if found:
             raise ConfigError("image-path", f"{self.path} is not empty: it has {found[0]} of another checkpoint")
         self._reserved = True
@@ -137,7 +137,7 @@ class ImageDirectory:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise ConfigError("work-path", f"{self.path}/{name}: {name_of(error.errno or 0)}") from None
+                raise ConfigError("work-path", f"{self.path}/{name}: {reason_of(error)}") from None
 
     def write(self, name: str, value: Any) -> None:
         """Write JSON to a file, readable by its owner. Raises ConfigError."""
@@ -147,7 +147,7 @@ class ImageDirectory:
             with open(fd, "wb") as file:
                 file.write(data)
         except OSError as error:
-            raise ConfigError("image-path", f"{self.path}/{name}: {name_of(error.errno or 0)}") from None
+            raise ConfigError("image-path", f"{self.path}/{name}: {reason_of(error)}") from None
 
     def read(self, name: str) -> Any:
         """The JSON of a file; None when there is no such file.

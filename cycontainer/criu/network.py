@@ -10,7 +10,7 @@ import errno
 import os
 
 from cycontainer._nsenter import open_namespace
-from cycontainer.errors import ConfigError, HostError, name_of
+from cycontainer.errors import ConfigError, HostError, reason_of
 from cycontainer.tables import NAMESPACES
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ def set_sysctls(pid: int, values: tuple[tuple[str, str], ...]) -> None:
                 with open(f"/proc/sys/{path}", "w") as file:
                     file.write(value)
             except OSError as error:
-                problems.append(f"{path}: {name_of(error.errno or 0)}")
+                problems.append(f"{path}: {reason_of(error)}")
 
     problems: list[str] = []
     namespace = open_namespace(f"/proc/{pid}/ns/net".encode(), NAMESPACES["network"][0])

@@ -34,7 +34,7 @@ from cycontainer.criu.options import (
 )
 from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.host import current
 from cycontainer.record import Record
 from cycontainer.state import stat_of
@@ -101,7 +101,7 @@ def _open_namespaces(config: Config) -> dict[str, int]:
         except OSError as error:
             for fd in found.values():
                 os.close(fd)
-            raise ConfigError("linux.namespaces", f"{path}: {name_of(error.errno or 0)}") from None
+            raise ConfigError("linux.namespaces", f"{path}: {reason_of(error)}") from None
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, name_of, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Snapshot:
             try:
                 os.mkdir(place, 0o700)
             except OSError as error:
-                raise ConfigError("path", f"{place}: {name_of(error.errno or 0)}") from None
+                raise ConfigError("path", f"{place}: {reason_of(error)}") from None
         try:
             with open(f"{place}/config.json", "xb") as file:
                 file.write(document)
