@@ -58,6 +58,8 @@ cdef dict ARCHITECTURES = {"x86_64": ("x86_64", "x86", "x32"), "aarch64": ("aarc
 # From here on numbers are no new calls: x32's, and the few that only ARM has.
 cdef dict OWN_NUMBERS = {"x86_64": X32_BIT, "arm": 0x0F0000}
 
+cdef set MULTIPLEXED = {name for _, _, calls in tables.MULTIPLEXERS for name in calls}
+
 cdef dict _kept = {}              # (Seccomp, machine, libseccomp's version): program
 
 
@@ -193,39 +195,38 @@ cdef uint32_t _action(str name, number, str path) except? 1:
     return code | number
 
 
-cdef list _flattened(seccomp, uint32_t default):
-    """A list (action, call's name, conditions), one for each rule that libseccomp is to have.
+cdef dict _rules(seccomp, uint32_t default):
+    """By the name of each call that the profile has, a list (action, conditions): the rules that libseccomp is to have.
 
     A rule that does what is done anyway is left out. Conditions are all to hold; but where two of a rule look at one
     argument, each is a rule of its own: engines' profiles rely on it.
     """
-    rules = []
+    rules = {}
     for index, rule in enumerate(seccomp.syscalls):
         action = _action(rule.action, rule.errno, f"linux.seccomp.syscalls[{index}].errnoRet")
-        if action == default:
-            continue
         indices = [argument.position for argument in rule.args]
         alternatives = [rule.args] if len(set(indices)) == len(indices) else [(argument,) for argument in rule.args]
-        rules += [(action, name, conditions) for name in rule.names for conditions in alternatives]
+        made = [(action, conditions) for conditions in alternatives if action != default]
+        for name in rule.names:
+            rules[name] = rules[name] + made if name in rules else made
     return rules
 
 
 cdef bint _exists(str architecture, str name, int number):
     """Whether a call can be made there; `number` is libseccomp's for it."""
-    return number >= 0 or _is_multiplexed(architecture, name)
+    return number >= 0 or (architecture == "x86" and name in MULTIPLEXED)
 
 
-cdef bint _is_multiplexed(str architecture, str name):
-    return architecture == "x86" and any([name in calls for _, _, calls in tables.MULTIPLEXERS])
-
-
-cdef bytes _compiled(str architecture, uint32_t default, list flattened, dict numbers):
-    """libseccomp's program for one architecture; `numbers` has those of its calls."""
+cdef bytes _compiled(str architecture, uint32_t default, dict rules_of, dict numbers):
+    """libseccomp's program for one architecture: of the rules by the calls' names, which have these numbers there."""
     cdef Rule *rules
     cdef int error, at = -1, index, count, memory
     cdef uint32_t token = _token(architecture)
     cdef bytes text
-    kept = [rule for rule in flattened if _exists(architecture, rule[1], numbers.get(rule[1], UNKNOWN_CALL))]
+    kept = [
+        (name, action, conditions) for name, each in rules_of.items()
+        if _exists(architecture, name, numbers.get(name, UNKNOWN_CALL)) for action, conditions in each
+    ]
     count = len(kept)
     rules = <Rule *> calloc(count + 1, sizeof(Rule))
     if rules is NULL:
@@ -233,7 +234,7 @@ cdef bytes _compiled(str architecture, uint32_t default, list flattened, dict nu
     fd = -1
     try:
         for index in range(count):
-            action, name, conditions = kept[index]
+            name, action, conditions = kept[index]
             text = name.encode()
             rules[index].action, rules[index].call = action, lib.resolve(text)
             _set_conditions(&rules[index], conditions)
@@ -242,7 +243,7 @@ cdef bytes _compiled(str architecture, uint32_t default, list flattened, dict nu
         with nogil:
             error = write_program(token, default, rules, count, memory, &at)
         if error < 0:
-            what = f"the rules for {kept[at][1]} contradict each other" if at >= 0 else "libseccomp cannot compile it"
+            what = f"the rules for {kept[at][0]} contradict each other" if at >= 0 else "libseccomp cannot compile it"
             raise ConfigError("linux.seccomp", f"{what}: {errno_names.errorcode.get(-error, -error)} ({architecture})")
         return os.pread(fd, os.fstat(fd).st_size, 0)
     finally:
@@ -317,9 +318,8 @@ cdef uint32_t _token(str architecture) except 0:
 cdef bytes _joined(seccomp, list architectures):
     """The whole program: a part for each architecture, and the way to it."""
     cdef uint32_t default = _action(seccomp.default_action, seccomp.default_errno, "linux.seccomp.defaultErrnoRet")
-    flattened = _flattened(seccomp, default)
-    names = {name for rule in seccomp.syscalls for name in rule.names}
-    parts = {name: _part(name, default, flattened, _numbers(name, names)) for name in architectures}
+    rules = _rules(seccomp, default)
+    parts = {name: _part(name, default, rules, _numbers(name, rules)) for name in architectures}
     x32 = parts.pop("x32", b"")
     if x32:                           # both parts begin after the number was loaded: `_part`
         reach = jump(JUMP_IF_LEAST, X32_BIT, 0, 1) + jump(JUMP, len(parts["x86_64"]) // sizeof(Instruction), 0, 0)
@@ -349,7 +349,7 @@ cdef dict _numbers(str architecture, names):
     return found
 
 
-cdef bytes _part(str architecture, uint32_t default, list flattened, dict numbers):
+cdef bytes _part(str architecture, uint32_t default, dict rules, dict numbers):
     """What comes after the number's loading for an architecture, as a search tree."""
     start = b""
     last = _last_call(architecture, default, numbers)
@@ -357,36 +357,43 @@ cdef bytes _part(str architecture, uint32_t default, list flattened, dict number
         start += jump(JUMP_IF_LEAST, OWN_NUMBERS[architecture], 2, 0)
     if last >= 0:
         start += jump(JUMP_IF_ABOVE, last, 0, 1) + jump(RETURN, RETURN_ENOSYS, 0, 0)
-    plain = _plain_calls(architecture, flattened, numbers)
     if architecture == "x86":
-        start += hidden_calls(default, flattened, numbers)
-    own = _own_calls(architecture, flattened, numbers)
+        start += hidden_calls(default, rules)
+    own = _own_calls(architecture, rules, numbers)
     wide = architecture in WIDE
-    start += b"".join([alternatives(wide, numbers[name], default, rules) for name, rules in own.items()])
-    others = [rule for rule in flattened if rule[1] not in own]
-    program = start + _compiled(architecture, default, [rule for rule in others if rule[1] not in plain], numbers)
-    answers = {_own_number(name, numbers): action for name, action in plain.items()}
-    answers.pop(UNKNOWN_CALL, None)
+    start += b"".join([alternatives(wide, numbers[name], default, each) for name, each in own.items()])
+    plain = _plain_calls(architecture, rules, numbers)
+    asked = {name: each for name, each in rules.items() if name not in own and name not in plain}
+    program = start + _compiled(architecture, default, asked, numbers)
+    answers = {number: rules[name][0][0] for name, number in plain.items() if number != UNKNOWN_CALL}
     tree = as_tree(program, _token("x86_64" if architecture == "x32" else architecture), answers)    # they share it
-    return tree if tree is not None else start + _compiled(architecture, default, others, numbers)
+    if tree is not None:
+        return tree
+    asked.update({name: rules[name] for name in plain})
+    return start + _compiled(architecture, default, asked, numbers)
 
 
-cdef dict _plain_calls(str architecture, list flattened, dict numbers):
-    """What is done for the calls with one rule and no conditions: libseccomp takes 10 us for each, and is not asked.
+cdef dict _plain_calls(str architecture, dict rules, dict numbers):
+    """The calls with one rule and no conditions, with their numbers: libseccomp takes 10 us for each, and is not asked.
 
     i386's multiplexers, and what they stand for when the profile names them, it joins itself.
     """
-    rules, left = {}, set()
-    for rule in flattened:
-        rules.setdefault(numbers.get(rule[1], UNKNOWN_CALL), []).append(rule)
+    cdef int number
+    left, plain, names = set(), {}, {}
     for multiplexer, _, calls in tables.MULTIPLEXERS:
         left.add(multiplexer)
-        if architecture == "x86" and any([rule[1] == multiplexer for rule in flattened]):
+        if architecture == "x86" and rules.get(multiplexer):
             left.update(calls)
-    return {
-        each[0][1]: each[0][0] for number, each in rules.items()
-        if len(each) == 1 and not each[0][2] and each[0][1] not in left and _exists(architecture, each[0][1], number)
-    }
+    for name, each in rules.items():
+        if not each:
+            continue
+        number = numbers.get(name, UNKNOWN_CALL)
+        other = names.setdefault(number, name)
+        if other is not name:                 # two names of one call
+            plain.pop(other, None)
+        elif len(each) == 1 and not each[0][1] and name not in left and _exists(architecture, name, number):
+            plain[name] = number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
+    return plain
 
 
 cdef int _last_call(str architecture, uint32_t default, dict numbers):
@@ -400,27 +407,19 @@ cdef int _last_call(str architecture, uint32_t default, dict numbers):
     if default >> 16 != 0x0005 or default == RETURN_ENOSYS:
         return -1
     limit = OWN_NUMBERS.get(architecture, 2**31)
-    found = [_own_number(name, numbers) for name in numbers]
+    alone = tables.MULTIPLEXED_ALONE       # where libseccomp's own number is below 0
+    found = [number if number >= 0 else alone.get(name, UNKNOWN_CALL) for name, number in numbers.items()]
     return max([number for number in found if 0 <= number < limit], default=-1)
 
 
-cdef int _own_number(str name, dict numbers):
-    """The number, where libseccomp has one below 0 for what a multiplexer stands for; UNKNOWN_CALL: it has none."""
-    cdef int number = numbers[name]
-    return number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
-
-
-cdef dict _own_calls(str architecture, list flattened, dict numbers):
+cdef dict _own_calls(str architecture, dict rules, dict numbers):
     """The calls that are our own work, with their rules: several, all with conditions, that all do the same.
 
     libseccomp 2.5.4 merges such rules, and may then compare an argument's low half with a value's high half: "at most
     2" and "at least 1 << 63" let 0xffffffff through. Where not all do the same, it alone knows which one wins.
     """
-    rules = {}
-    for rule in flattened:
-        rules.setdefault(rule[1], []).append(rule)
     return {
         name: each for name, each in rules.items()
-        if len(each) > 1 and len({action for action, _, _ in each}) == 1 and all([rule[2] for rule in each])
-        and numbers.get(name, UNKNOWN_CALL) >= 0 and not _is_multiplexed(architecture, name)
+        if len(each) > 1 and len({action for action, _ in each}) == 1 and all([conditions for _, conditions in each])
+        and numbers.get(name, UNKNOWN_CALL) >= 0 and not (architecture == "x86" and name in MULTIPLEXED)
     }

@@ -31,10 +31,10 @@ def alternatives(bint wide, int number, uint32_t default, list rules not None) -
         wide: whether a call's arguments have 64 bits there, or 32.
         number: the call's.
         default: what is returned where no rule holds.
-        rules: a list (action, call's name, conditions).
+        rules: a list (action, conditions).
     """
     made = b""
-    for action, _, conditions in rules:
+    for action, conditions in rules:
         rest = jump(RETURN, action, 0, 0)
         for condition in reversed(conditions):      # a failed one jumps over all that follows of its rule
             rest = _condition(wide, condition, len(rest) // sizeof(Instruction)) + rest
@@ -63,7 +63,7 @@ cdef bytes _condition(bint wide, condition, int rest):
     return made
 
 
-def hidden_calls(uint32_t default, list flattened not None, names not None) -> bytes:
+def hidden_calls(uint32_t default, dict rules not None) -> bytes:
     """Judge i386's multiplexers. libseccomp knows of them, but leaves conditions out, which cannot be seen there.
 
     A call is answered through its multiplexer as it is by itself; where that has conditions, by the strictest of what
@@ -73,12 +73,11 @@ def hidden_calls(uint32_t default, list flattened not None, names not None) -> b
 
     Args:
         default: what is returned for a call without rules.
-        flattened: a list (action, call's name, conditions), without the rules that only say the default.
-        names: all that the profile has rules for.
+        rules: by the name of each call that the profile has, a list (action, conditions); empty when all say the default.
     """
     made = b""
     for multiplexer, number, calls in tables.MULTIPLEXERS:
-        answers = _answers(multiplexer, calls, default, flattened, names)
+        answers = _answers(multiplexer, calls, default, rules)
         if not answers:
             continue
         judged = b"".join([
@@ -90,22 +89,22 @@ def hidden_calls(uint32_t default, list flattened not None, names not None) -> b
     return made
 
 
-cdef dict _answers(str multiplexer, dict calls, uint32_t default, list flattened, names):
+cdef dict _answers(str multiplexer, dict calls, uint32_t default, dict rules):
     """What is done for calls through their multiplexer, where that is not what is done for the multiplexer itself."""
-    own = [rule for rule in flattened if rule[1] == multiplexer]
-    if len(own) > 1 or any([conditions for _, _, conditions in own]):
+    own = rules.get(multiplexer, ())
+    if len(own) > 1 or any([conditions for _, conditions in own]):
         return {}                 # it looks at the argument itself
     itself = own[0][0] if own else default
     found = {}
     for name in calls:
-        rules = [rule for rule in flattened if rule[1] == name]
-        conditional = any([conditions for _, _, conditions in rules])
-        if name not in names or (conditional and own) or not (rules or own):
+        each = rules.get(name)
+        conditional = any([conditions for _, conditions in each or ()])
+        if each is None or (conditional and own) or not (each or own):
             continue
-        actions = {action for action, _, _ in rules}
-        if conditional or not rules:
+        actions = {action for action, _ in each}
+        if conditional or not each:
             actions.add(default)
-        if multiplexer in names:
+        if multiplexer in rules:
             actions.add(itself)
         found[name] = min(actions, key=_strictness)
     return {name: action for name, action in found.items() if action != itself or not own}
