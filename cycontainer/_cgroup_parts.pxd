@@ -39,6 +39,7 @@ cdef extern from "cgroup_parts.h" nogil:
     int collect(int top, Numbers *found)
     int thaw_tree(int top)
     int remove_below(int top, long deadline)
+    int append_to(Numbers *numbers, long item)
     void put_in_order(Numbers *numbers)
     bint holds(const Numbers *numbers, long item)
 
@@ -51,5 +52,6 @@ cdef extern from "cgroup_parts.h" nogil:
     int thaw_place(Place *place)
     int collect_all(Place *places, int count, Numbers *found)
     int kill_all(Place *places, int count, long deadline)
+    int signal_all(Place *places, int count, int number)
 
     int attach_devices(int directory, const char *program, size_t length)

@@ -103,7 +103,7 @@ cdef long next_directory(int fd, char *name) noexcept nogil:
     return 0 if got == 0 else -errno
 
 
-cdef int append(Numbers *numbers, long item) noexcept nogil:
+cdef public int append_to(Numbers *numbers, long item) noexcept nogil:
     cdef long *grown
     if numbers.count == numbers.room:
         grown = <long *> realloc(numbers.items, <size_t> (2 * numbers.room + 64) * sizeof(long))
@@ -130,7 +130,7 @@ cdef int read_processes(int directory, void *numbers) noexcept nogil:
             if text[index] != c'\n':
                 pid = max(pid, 0) * 10 + text[index] - c'0'
             elif error >= 0:
-                error = append(found, pid)
+                error = append_to(found, pid)
                 pid = -1
         got = read_some(fd, text, sizeof(text))
     if got < 0 and got != -ENODEV and got != -EOPNOTSUPP:
@@ -154,6 +154,11 @@ cdef public int thaw_tree(int top) noexcept nogil:
     return visit(top, thaw_one, NULL)
 
 
+cdef bint is_gone() noexcept nogil:
+    """Whether what could not be opened has just been removed."""
+    return errno == ENOENT or errno == ENODEV
+
+
 cdef int visit(int top, int (*act)(int, void *) noexcept nogil, void *argument) noexcept nogil:
     """Call `act` with a descriptor of `top`, and of each directory below it."""
     cdef Numbers path             # for each level, where to go on in the one above
@@ -168,16 +173,20 @@ cdef int visit(int top, int (*act)(int, void *) noexcept nogil, void *argument) 
         offset = next_directory(current, name)
         if offset > 0:
             following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+            if following < 0 and is_gone():
+                continue
             if following < 0:
-                continue          # just removed
-            error = append(&path, offset)
+                error = -errno
+                break
+            error = append_to(&path, offset)
             error = act(following, argument) if error >= 0 else error
         elif path.count == 0:
             break
         else:
             following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             if following < 0:
-                break             # removed under us, with all above: its processes are gone
+                error = 0 if is_gone() else -errno      # removed under us, with all above: its processes are gone
+                break
             path.count -= 1
             lseek(following, path.items[path.count], 0)
         close(current)
@@ -217,8 +226,11 @@ cdef public int remove_below(int top, long deadline) noexcept nogil:
             break
         if result < 0:
             following = openat(current, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-            if following < 0:
+            if following < 0 and is_gone():
                 continue          # removed by someone else
+            if following < 0:
+                result = -errno
+                break
             depth += 1
             entered = True
         else:
@@ -226,6 +238,7 @@ cdef public int remove_below(int top, long deadline) noexcept nogil:
                 length = nap(length)
             following = openat(current, b"..", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
             if following < 0:
+                result = result if is_gone() else -errno
                 break
             depth -= 1
             entered = False

@@ -120,7 +120,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     enum:
-        EBUSY, EDEADLK, EEXIST, EMFILE, ENODEV, ENOENT, ENOMEM, ENOTEMPTY, EOPNOTSUPP, ESRCH
+        EACCES, EBUSY, EDEADLK, EEXIST, EMFILE, ENODEV, ENOENT, ENOMEM, ENOTEMPTY, EOPNOTSUPP, EPERM, ESRCH, EXDEV
 
 cdef extern from "<fcntl.h>" nogil:
     int openat(int directory, const char *path, int flags, ...)
@@ -134,6 +134,11 @@ cdef extern from "<dirent.h>" nogil:
 cdef extern from "<poll.h>" nogil:
     int ppoll(pollfd *entries, unsigned long count, const timespec *timeout, const sigset_t *mask)
 
+cdef extern from "<pthread.h>" nogil:
+    ctypedef unsigned long pthread_t
+    int pthread_create(pthread_t *thread, const void *attributes, void *(*start)(void *) noexcept nogil, void *argument)
+    int pthread_join(pthread_t thread, void **result)
+
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_result "stat":
         unsigned int st_mode
@@ -144,7 +149,7 @@ cdef extern from "<sys/stat.h>" nogil:
 
 cdef extern from "<sys/syscall.h>" nogil:
     enum:
-        SYS_bpf, SYS_getdents64, SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal
+        SYS_bpf, SYS_close_range, SYS_getdents64, SYS_openat2, SYS_pidfd_open, SYS_pidfd_send_signal, SYS_unshare
 
 cdef extern from "<sys/vfs.h>" nogil:
     struct filesystem "statfs":

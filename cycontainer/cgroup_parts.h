@@ -56,6 +56,7 @@ int open_directory(int root, const char *path);
 int collect(int top, struct Numbers *found);
 int thaw_tree(int top);
 int remove_below(int top, long deadline);
+int append_to(struct Numbers *numbers, long item);
 void put_in_order(struct Numbers *numbers);
 int holds(const struct Numbers *numbers, long item);
 
@@ -70,6 +71,7 @@ int freeze_place(struct Place *place, long deadline);
 int thaw_place(struct Place *place);
 int collect_all(struct Place *places, int count, struct Numbers *found);
 int kill_all(struct Place *places, int count, long deadline);
+int signal_all(struct Place *places, int count, int number);
 
 /* _cgroupdevices.pyx */
 int attach_devices(int directory, const char *program, size_t length);

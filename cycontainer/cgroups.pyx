@@ -7,8 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from cycontainer._cgroup_parts cimport (PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect_all,
                                         freeze_place, kill_all, make_all, now_us, open_directory, open_root, read_file,
-                                        remove_place, thaw_place, thaw_tree, write_all, write_file)
-from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, close
+                                        remove_place, signal_all, thaw_place, thaw_tree, write_all, write_file)
+from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, EXDEV, close
 
 import os
 
@@ -434,6 +434,25 @@ cdef class Cgroup:
         self._in_use -= 1
         if error < 0:
             raise CgroupError(self.paths[0], -error)
+
+    def signal(self, int number) -> None:
+        """Send a signal to every process, once: to those too that are forked meanwhile.
+
+        Raises:
+            CgroupError: EDEADLK when this process is one of them, EXDEV when one lives in another pid namespace (but for
+                SIGKILL on v2). Nobody has got it.
+            OSError: EPERM when one was refused, the others have got it; EBUSY when new ones begin faster than they get
+                it, for two seconds; or what else the kernel says.
+        """
+        cdef int error
+        self._in_use += 1
+        with nogil:
+            error = signal_all(self._places, self._count, number)
+        self._in_use -= 1
+        if error in (-EDEADLK, -EXDEV):
+            raise CgroupError(self.paths[0], -error)
+        if error < 0:
+            raise OSError(-error, os.strerror(-error))
 
     def freeze(self) -> None:
         """Stop every process where it is.

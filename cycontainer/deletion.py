@@ -81,7 +81,7 @@ def signal_first(state: State, number: int) -> None:
     """Send a signal to the first process; see `Container.signal`."""
     first = open_first(state)
     try:
-        everyone = number == SIGKILL and not is_first_of_namespace(state.pid)
+        everyone = number == SIGKILL and bool(state.cgroups) and not is_first_of_namespace(state.pid)
         if everyone:
             signal_all(state, SIGKILL)  # no end of a pid namespace takes the others along
         if not send(first, number) and not everyone:
@@ -92,24 +92,15 @@ def signal_first(state: State, number: int) -> None:
 
 
 def signal_all(state: State, number: int) -> None:
-    """Send a signal to all processes in the cgroup. One that has ended, and whose pid another got, is left alone."""
-    if not state.cgroups:
+    """Send a signal to all processes; see `Container.signal`."""
+    if state.cgroups:
+        open_cgroup(state).signal(number)
+        _let_die(state, number)
         return
-    cgroup = open_cgroup(state)
-    opened: dict[int, int] = {}
     try:
-        for pid in cgroup.processes():
-            try:
-                opened[pid] = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-        for pid in cgroup.processes():  # again: then the descriptor is of the one that is in it
-            if pid in opened:
-                send(opened[pid], number)
-    finally:
-        for pidfd in opened.values():
-            os.close(pidfd)
-    _let_die(state, number)
+        signal_first(state, number)  # the others cannot be told from any other's: as runc
+    except ContainerNotRunning:
+        return
 
 
 def _let_die(state: State, number: int) -> None:

@@ -176,6 +176,7 @@ _ADVICE = (  # the files that it is about, () is any; the errno; what to do
     ((), errno.ENOENT, "this kernel, or the cgroup above, does not have it"),
     ((), errno.EROFS, "the cgroup file system is mounted read-only here"),
     ((), errno.EACCES, "that cgroup is not this user's: limits need root, or a delegated cgroup on v2"),
+    ((), errno.EXDEV, "a process in that cgroup lives in another pid namespace: it cannot be reached from here"),
     ((), errno.EDEADLK, "the calling process is in that cgroup itself"),
     ((), errno.EBUSY, "processes are in that cgroup, or do not leave it: end them, or choose another"),
     ((), errno.EOPNOTSUPP, "it is no cgroup of the kind that is expected there, or a threaded one"),

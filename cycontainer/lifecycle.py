@@ -267,8 +267,12 @@ class Container(Saved):
     def signal(self, number: int, *, all: bool = False) -> None:
         """Send a signal to its first process, or to all that it has. SIGKILL ends it also when it is paused.
 
+        Of one that has no cgroup only the first process is known, and `all` is this one: with it the kernel ends the
+        others where it is pid 1 of a namespace of its own, and else they live on.
+
         Raises:
             ContainerNotRunning: it has ended, and `all` was not asked for.
+            CgroupError, OSError: of `all`, as `Cgroup.signal`: who cannot be reached, or refuses.
         """
         from cycontainer.deletion import signal_all, signal_first
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 
 import pytest
 from both_ways import Both
-from oci_command import Oci, gone
+from oci_command import PATIENCE, Oci, gone
 
 from cycontainer.host import current
+from cycontainer.lifecycle import Container
 
 pytestmark = [pytest.mark.root, pytest.mark.cgroups]
 
@@ -229,6 +232,68 @@ def test_a_signal_arrives(name: str, both: Both) -> None:
 
 def assert_equal(one: object, other: object) -> None:
     assert one == other
+
+
+def without_a_cgroup(oci: Oci) -> None:
+    without_pid_namespace(oci)
+    oci.done("delete", "--force", "one")
+    config = json.loads(Path(f"{oci.bundle}/config.json").read_text())
+    del config["linux"]["resources"], config["linux"]["cgroupsPath"]
+    oci.write(config=config)
+    oci.leaving("--cgroup-manager", "disabled", "create", "one")
+    oci.done("start", "one")
+
+
+def is_asleep(oci: Oci, *, children: int) -> bool:
+    with open(f"/proc/{oci.pid()}/task/{oci.pid()}/children") as file:
+        return len(file.read().split()) == children
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "0"])
+def test_all_of_a_container_in_the_host_s_pid_namespace_get_a_signal(name: str, both: Both) -> None:
+    both.each(without_pid_namespace)
+    both.each(lambda oci: until(lambda: is_asleep(oci, children=2)))
+    opened = [
+        os.pidfd_open(pid) for oci in both.places.values() for pid in Container.load("one", root=oci.states).pids()
+    ]
+    assert len(opened) == 9
+    assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
+    if name == "0":
+        both.each(lambda oci: assert_equal(oci.state()["status"], "running"))
+        both.each(lambda oci: oci.end(oci.pid()))
+    for pidfd in opened:
+        gone(pidfd)
+    assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0  # none is left
+
+
+@pytest.mark.parametrize("name", ["TERM", "KILL", "0"])
+def test_where_there_is_no_cgroup_the_first_process_gets_what_all_should(name: str, both: Both) -> None:
+    both.each(without_a_cgroup)
+    both.each(lambda oci: until(lambda: is_asleep(oci, children=2)))
+    places = list(both.places.values())
+    first = [os.pidfd_open(oci.pid()) for oci in places]
+    others = []
+    for oci in places:
+        with open(f"/proc/{oci.pid()}/task/{oci.pid()}/children") as file:
+            others += [int(pid) for pid in file.read().split()]
+    try:
+        assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
+        if name == "0":
+            both.each(lambda oci: assert_equal(oci.state()["status"], "running"))
+            both.each(lambda oci: oci.end(oci.pid()))
+        for pidfd in first:
+            gone(pidfd)
+        assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGKILL)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- several at once, and a state that is being changed

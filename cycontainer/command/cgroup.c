@@ -57,24 +57,20 @@ static struct Place *freezer_of(const struct state *state) {
     hand_on();
 }
 
-static void collect_from(const struct state *state, struct Numbers *found) {
-    if (collect_all(places_of(state), state->cgroups, found) < 0)
+/* 0, or a negative errno; what was refused before anyone has got it is handed on. */
+int signal_cgroup(const struct state *state, int number) {
+    int error = state->cgroups ? signal_all(places_of(state), state->cgroups, number) : 0;
+    if (error == -EDEADLK || error == -EXDEV)
         hand_on();
-}
-
-/* Each pid once, in order. */
-long processes_of(const struct state *state, long **pids) {
-    struct Numbers found = {0};
-    collect_from(state, &found);
-    *pids = found.items;
-    return found.count;
+    return error;
 }
 
 void freeze(const struct state *state) {
     struct Place *place = freezer_of(state);
     struct Numbers found = {0};
     int error;
-    collect_from(state, &found);
+    if (collect_all(places_of(state), state->cgroups, &found) < 0)
+        hand_on();
     if (holds(&found, getpid())) /* we would stop ourselves */
         hand_on();
     error = freeze_place(place, now_us() + PATIENCE_US);

@@ -91,7 +91,7 @@ bool is_frozen(const struct state *state);
 enum status status_of(int directory, const struct state *state);
 
 /* cgroup.c: what fails is handed on, but for what is killed */
-long processes_of(const struct state *state, long **pids);
+int signal_cgroup(const struct state *state, int number);
 void freeze(const struct state *state);
 void thaw(const struct state *state);
 void find_holding(const struct state *state);

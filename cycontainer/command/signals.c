@@ -59,38 +59,6 @@ static bool is_first_of_namespace(const struct state *state) {
     return first;
 }
 
-/* --- all of them */
-
-/* One that has ended, and whose pid another got, is left alone. 0, or the errno of the first that was refused. */
-static int signal_all(const struct state *state, int number) {
-    long *pids = NULL, *members = NULL, count, left, at = 0;
-    int *opened, error = 0;
-    if (state->cgroups == 0)
-        return 0;
-    count = processes_of(state, &pids);
-    opened = calloc((size_t)count + 1, sizeof(int));
-    if (!opened)
-        hand_on();
-    for (long index = 0; index < count; index++) {
-        opened[index] = (int)syscall(SYS_pidfd_open, (pid_t)pids[index], 0);
-        if (opened[index] < 0 && errno != ESRCH)
-            hand_on();
-    }
-    left = processes_of(state, &members); /* again: then the descriptor is of the one that is in it */
-    for (long index = 0; index < left && !error; index++) {
-        while (at < count && pids[at] < members[index])
-            at++;
-        if (at == count || pids[at] != members[index] || opened[at] < 0)
-            continue;
-        error = send_signal(opened[at], number);
-        error = error == -ESRCH ? 0 : error;
-    }
-    for (long index = 0; index < count; index++)
-        if (opened[index] >= 0)
-            close(opened[index]);
-    return -error;
-}
-
 /* --- kill */
 
 /* The number of a signal given as KILL, SIGKILL or 9, in any case; what else there is, is handed on. */
@@ -118,9 +86,9 @@ static int signal_first(const struct call *call, const struct state *state, int 
     bool everyone;
     if (first < 0)
         return fail(NOT_RUNNING, call->operand[0]);
-    everyone = number == SIGKILL && !is_first_of_namespace(state);
+    everyone = number == SIGKILL && state->cgroups > 0 && !is_first_of_namespace(state);
     if (everyone) /* no end of a pid namespace takes the others along */
-        error = -signal_all(state, SIGKILL);
+        error = signal_cgroup(state, SIGKILL);
     error = error ? error : send_signal(first, number);
     if (error == -ESRCH && everyone)
         error = 0;
@@ -129,9 +97,19 @@ static int signal_first(const struct call *call, const struct state *state, int 
     return error ? fail_with_errno(-error) : let_die(number);
 }
 
+/* Without a cgroup only the first is known, as with runc. */
+static int signal_everyone(const struct state *state, int number) {
+    int error, first = state->cgroups > 0 ? -1 : open_first(state);
+    if (first >= 0)
+        error = send_signal(first, number);
+    else
+        error = signal_cgroup(state, number);
+    return error && error != -ESRCH ? fail_with_errno(-error) : let_die(number);
+}
+
 int answer_kill(const struct call *call) {
     static struct state state;
-    int number = signal_number(call->operands > 1 ? call->operand[1] : DEFAULT_SIGNAL), error;
+    int number = signal_number(call->operands > 1 ? call->operand[1] : DEFAULT_SIGNAL);
     int directory = open_container(call->root, call->operand[0]);
     if (directory < 0 || !load_state(directory, call->operand[0], &state))
         return fail(NOT_FOUND, call->operand[0]);
@@ -139,8 +117,5 @@ int answer_kill(const struct call *call) {
         hand_on();
     if (number == SIGKILL)
         find_holding(&state);
-    if (!call->value[OPTION_ALL])
-        return signal_first(call, &state, number);
-    error = signal_all(&state, number);
-    return error ? fail_with_errno(error) : let_die(number);
+    return call->value[OPTION_ALL] ? signal_everyone(&state, number) : signal_first(call, &state, number);
 }
