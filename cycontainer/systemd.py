@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from cycontainer.cgroups import Cgroup
 from cycontainer.errors import CgroupError, ConfigError, HostError
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 PATIENCE: Final = 30.0  # seconds that systemd gets for a job
 NO_SUCH_UNIT: Final = "org.freedesktop.systemd1.NoSuchUnit"
 UNIT_EXISTS: Final = "org.freedesktop.systemd1.UnitExists"
+GONE: Final = tuple(f"org.freedesktop.DBus.Error.{name}" for name in ("ServiceUnknown", "NameHasNoOwner"))
+SYSTEMD: Final = "org.freedesktop.systemd1"
 MANAGER: Final = "org.freedesktop.systemd1.Manager"
+BUS: Final = "org.freedesktop.DBus"
+PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 DESCRIPTION: Final = "cycontainer container {}"  # of a unit, which so is known to be ours
 OWN_HIERARCHY: Final = "name=systemd"  # v1: systemd's alone
 
@@ -70,8 +75,9 @@ def _connect(*, system: bool) -> Any:
         stream.settimeout(PATIENCE)
         stream.connect(get_bus(address))
         _authenticate(stream)
+        connection = DBusConnection(stream)
         stream.settimeout(None)
-        return DBusConnection(stream)
+        return connection
     except (OSError, ValueError, RuntimeError) as error:  # ValueError, RuntimeError: an address that is none
         stream.close()
         hint = "" if system else "; is XDG_RUNTIME_DIR set, and dbus-user-session installed?"
@@ -99,7 +105,14 @@ class Systemd:
 
     def __init__(self, *, rootless: bool = False) -> None:
         self._connection = _connect(system=not rootless)
-        self._call("Subscribe")  # to the ends of jobs
+        self._owner = ""  # systemd's own name on the bus, which nobody else can have
+        self._ends: Any = None  # the rule for signals of ends of jobs
+        self._ended: dict[str, tuple[str, str]] = {}  # jobs: the unit's name, and how
+        try:
+            self._subscribe()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -107,49 +120,90 @@ class Systemd:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def _ask(self, address: Any, method: str, signature: str | None = None, body: tuple[object, ...] = ()) -> Any:
-        from jeepney import DBusErrorResponse, new_method_call
+    def _subscribe(self) -> None:
+        """To the ends of jobs, as they are told by who is systemd now."""
+        from jeepney import DBusAddress, MatchRule, message_bus, new_method_call
+
+        deadline = time.monotonic() + PATIENCE
+        (self._owner,) = self._ask(message_bus.GetNameOwner(SYSTEMD), BUS, deadline)
+        self._ends = MatchRule(
+            type="signal", sender=self._owner, interface=MANAGER, member="JobRemoved", path="/org/freedesktop/systemd1"
+        )  # fmt: skip
+        self._ask(message_bus.AddMatch(self._ends), BUS, deadline)
+        manager = DBusAddress("/org/freedesktop/systemd1", bus_name=self._owner, interface=MANAGER)
+        self._ask(new_method_call(manager, "Subscribe"), self._owner, deadline)
+
+    def _receive(self, deadline: float) -> Any:
+        """The next message; what it tells of a job is kept. Anyone may send us one; the bus says who it was."""
+        message = self._connection.receive(timeout=max(0.0, deadline - time.monotonic()))
+        if self._ends is not None and self._ends.matches(message):
+            _, path, name, result = message.body
+            self._ended[path] = name, result
+        return message
+
+    def _ask(self, message: Any, whom: str, deadline: float) -> Any:
+        """The body of the reply, which is of who was asked, or of the bus in its place.
+
+        Raises:
+            Refused: it is an error.
+            HostError: there is none until the deadline, `time.monotonic`.
+        """
+        from jeepney import DBusErrorResponse, HeaderFields, MessageType
         from jeepney.wrappers import unwrap_msg
 
-        message = new_method_call(address, method, signature, body)
+        method = message.header.fields[HeaderFields.member]
         try:
-            return unwrap_msg(self._connection.send_and_get_reply(message, timeout=PATIENCE))
+            serial = next(self._connection.outgoing_serial)
+            self._connection.send_message(message, serial=serial)
+            while True:
+                reply = self._receive(deadline)
+                fields = reply.header.fields
+                is_reply = reply.header.message_type in (MessageType.method_return, MessageType.error)
+                known = fields.get(HeaderFields.sender) in (whom, BUS)
+                if is_reply and known and fields.get(HeaderFields.reply_serial) == serial:
+                    return unwrap_msg(reply)
         except DBusErrorResponse as error:
             raise Refused(method, error.name, str(error.data[0]) if error.data else "") from None
         except (TimeoutError, OSError) as error:
-            raise HostError(f"systemd does not answer {method}: {error}") from None
+            raise HostError(f"systemd does not answer {method}: {error or 'too late'}") from None
 
-    def _call(self, method: str, signature: str | None = None, body: tuple[object, ...] = ()) -> Any:
-        from jeepney import DBusAddress
+    def _call_at(
+        self, path: str, interface: str, method: str, signature: str | None, body: tuple[object, ...], deadline: float
+    ) -> Any:
+        from jeepney import DBusAddress, new_method_call
 
-        address = DBusAddress("/org/freedesktop/systemd1", bus_name="org.freedesktop.systemd1", interface=MANAGER)
-        return self._ask(address, method, signature, body)
+        while True:
+            owner = self._owner
+            where = DBusAddress(path, bus_name=owner, interface=interface)
+            try:
+                return self._ask(new_method_call(where, method, signature, body), owner, deadline)
+            except Refused as refused:
+                if refused.name not in GONE:
+                    raise
+            self._subscribe()  # it was executed anew, as in an upgrade, and has another name
+
+    def _call(
+        self, method: str, signature: str | None = None, body: tuple[object, ...] = (), deadline: float = 0.0
+    ) -> Any:
+        deadline = deadline or time.monotonic() + PATIENCE
+        return self._call_at("/org/freedesktop/systemd1", MANAGER, method, signature, body, deadline)
 
     def _get(self, path: str, interface: str, name: str) -> Any:
         """A property, as its signature and its value."""
-        from jeepney import DBusAddress
-
-        where = DBusAddress(path, bus_name="org.freedesktop.systemd1", interface="org.freedesktop.DBus.Properties")
-        return self._ask(where, "Get", "ss", (interface, name))[0]
+        deadline = time.monotonic() + PATIENCE
+        return self._call_at(path, PROPERTIES, "Get", "ss", (interface, name), deadline)[0]
 
     def _job(self, method: str, signature: str, body: tuple[object, ...]) -> None:
         """Call what makes a job, and wait for the end of it."""
-        from jeepney import MatchRule, message_bus
-
-        rule = MatchRule(
-            type="signal", interface=MANAGER, member="JobRemoved", path="/org/freedesktop/systemd1"
-        )  # fmt: skip
-        self._connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=PATIENCE)
-        with self._connection.filter(rule) as signals:
-            (job,) = self._call(method, signature, body)
-            while True:
-                try:
-                    signal = self._connection.recv_until_filtered(signals, timeout=PATIENCE)
-                except (TimeoutError, OSError):
-                    raise HostError(f"systemd: the job of {method} for {body[0]} does not end") from None
-                _, path, name, result = signal.body
-                if path == job:
-                    break
+        deadline = time.monotonic() + PATIENCE
+        self._ended.clear()
+        (job,) = self._call(method, signature, body, deadline)
+        try:
+            while job not in self._ended:
+                self._receive(deadline)
+        except (TimeoutError, OSError):
+            raise HostError(f"systemd: the job of {method} for {body[0]} does not end") from None
+        name, result = self._ended.pop(job)
         if result != "done":
             raise HostError(f"systemd: the job of {method} for {name} ended as {result!r}: see journalctl -u {name}")
 
@@ -170,7 +224,7 @@ class Systemd:
         from jeepney import message_bus
 
         bus = message_bus.GetConnectionUnixProcessID(self._connection.unique_name)
-        (seen,) = self._connection.send_and_get_reply(bus, timeout=PATIENCE).body
+        (seen,) = self._ask(bus, BUS, time.monotonic() + PATIENCE)
         if seen != os.getpid():
             raise HostError("systemd lives in another pid namespace: --systemd-cgroup cannot work from here")
 
