@@ -17,6 +17,7 @@ from cycontainer.tables import (
     SECCOMP_ARCHITECTURES,
     SECCOMP_OPERATORS,
 )
+from cycontainer.units import ANNOTATION
 from cycontainer.version import SPEC, VERSION
 
 TYPE_CHECKING = False
@@ -57,7 +58,7 @@ def features(host: Host, libseccomp: tuple[int, int, int] | None) -> dict[str, A
             "netDevices": ENABLED,
         },
         "annotations": annotations,
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [ANNOTATION],
     }
 
 

@@ -5,7 +5,7 @@ Sources: org.freedesktop.systemd1(5); systemd.resource-control(5); systemd.unit(
 
 from __future__ import annotations
 
-from cycontainer.errors import ConfigError
+from cycontainer.errors import ConfigError, shown
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -38,7 +38,8 @@ AMOUNTS: Final = {  # file of cgroup v2: property, and the version that it came 
 MOST_CPUS: Final = 1 << 13  # CONFIG_NR_CPUS, and nodes
 MASKS: Final = {"cpuset.cpus": "AllowedCPUs", "cpuset.mems": "AllowedMemoryNodes"}
 CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids")
-RESERVED: Final = ("Delegate", "PIDs", "Slice")  # where the container is, and what may be done there
+RESERVED: Final = ("Delegate", "Description", "PIDs", "Slice")  # where the container is, and that the unit is ours
+MOST_DIGITS: Final = 40  # of what is a number at all
 
 
 class Unit(Record):
@@ -107,6 +108,8 @@ def _list_mask(text: str) -> bytes | None:
     mask = 0
     for part in text.split(","):
         first, _, last = part.partition("-")
+        if len(part) > MOST_DIGITS:
+            return None
         if not (first.isascii() and first.isdigit() and (last or first).isascii() and (last or first).isdigit()):
             return None
         if not int(first) <= int(last or first) < MOST_CPUS:
@@ -120,13 +123,22 @@ def _bytes(value: int | None) -> int | None:
 
 
 def _amount(text: str) -> int | None:
-    """A number as the kernel reads it, "max" or "64M"; None for what it will refuse. memparse() of lib/cmdline.c."""
+    """A number as the kernel reads it, "max" or "64M"; None for what it will refuse. memparse() of lib/cmdline.c.
+
+    Raises:
+        ValueError: it is more than a property can have; the kernel would take what is left of it.
+    """
     if text == "max":
         return INFINITY
     digits, suffix = text.rstrip("KMGTkmgt"), text[len(text.rstrip("KMGTkmgt")) :].upper()
     if not (digits.isascii() and digits.isdigit() and len(suffix) <= 1):
         return None
-    return int(digits) << (10 * (" KMGT".index(suffix) if suffix else 0))
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(text)
+    number = int(digits) << (10 * (" KMGT".index(suffix) if suffix else 0))
+    if number > INFINITY:
+        raise ValueError(text)
+    return number
 
 
 def _quota(quota_us: int | None, period_us: int | None) -> dict[str, int | None]:
@@ -136,6 +148,18 @@ def _quota(quota_us: int | None, period_us: int | None) -> dict[str, int | None]
     period = period_us or PERIOD_US
     share = -(-quota_us * 1_000_000 // period // PERCENT_US) * PERCENT_US if quota_us and quota_us > 0 else INFINITY
     return {"CPUQuotaPerSecUSec": share, "CPUQuotaPeriodUSec": period}
+
+
+def _checked(key: str, text: str, version: int) -> dict[str, int | None]:
+    """`_unified`. Raises ConfigError for numbers that D-Bus could not carry."""
+    try:
+        found = _unified(key, text.strip().rpartition("\n")[2], version)  # the last line counts
+        if any(value is not None and value > INFINITY for value in found.values()):
+            raise ValueError(text)
+    except ValueError:
+        reason = f"{shown(text)} is more than systemd can be told: at most {INFINITY}"
+        raise ConfigError(f"linux.resources.unified.{key}", reason) from None
+    return found
 
 
 def _unified(key: str, text: str, version: int) -> dict[str, int | None]:
@@ -186,6 +210,9 @@ def limits_of(resources: Resources, *, version: int, v1: bool = False) -> tuple[
     Args:
         version: systemd's.
         v1: its controllers are cgroup v1's.
+
+    Raises:
+        ConfigError: a number that D-Bus cannot carry.
     """
     numbers = _limits_v1(resources) if v1 else _limits_v2(resources, version)
     if resources.pids is not None:
@@ -194,7 +221,7 @@ def limits_of(resources: Resources, *, version: int, v1: bool = False) -> tuple[
     masks = {"AllowedCPUs": cpu.cpus, "AllowedMemoryNodes": cpu.mems} if cpu is not None and not v1 else {}
     masks |= {name: unified[key] for key, name in MASKS.items() if key in unified}
     for key, text in unified.items():
-        numbers |= _unified(key, text, version)
+        numbers |= _checked(key, text, version)
     found: list[Property] = [(name, ("t", value)) for name, value in numbers.items() if value is not None]
     found += [(name, ("ay", mask)) for name, text in masks.items() if text and (mask := _list_mask(text)) is not None]
     if "memory.oom.group" in unified and version >= OOM_POLICY_SINCE:
@@ -226,27 +253,46 @@ def devices_of(rules: tuple[DeviceRule, ...]) -> tuple[Property, ...]:
 
 
 _INTEGERS: Final = {"byte": "y", "int16": "n", "uint16": "q", "int32": "i", "uint32": "u", "int64": "x", "uint64": "t"}
+_RANGES: Final = {  # of D-Bus's types
+    **{"y": (0, 2**8 - 1), "q": (0, 2**16 - 1), "u": (0, 2**32 - 1), "t": (0, 2**64 - 1)},
+    **{"n": (-(2**15), 2**15 - 1), "i": (-(2**31), 2**31 - 1), "x": (-(2**63), 2**63 - 1)},
+}
+
+
+def _within(kind: str, value: float) -> tuple[str, int]:
+    """A whole number of a type of D-Bus's. Raises OverflowError."""
+    least, most = _RANGES[kind]
+    if not least <= value <= most:
+        raise OverflowError(f"must be from {least} to {most}")
+    return kind, int(value)
 
 
 def _variant(text: str) -> tuple[str, Any]:
-    """A value in GVariant's text format: a string, a number, a flag, or a list of strings. Raises ValueError."""
+    """A value in GVariant's text format: a string, a number, a flag, or a list of strings.
+
+    Raises:
+        ValueError: it is none.
+        OverflowError: a number that its type cannot have.
+    """
     text = text.strip()
     word, _, rest = text.partition(" ")
     if word in _INTEGERS:
-        return _INTEGERS[word], int(rest, 0)
+        return _within(_INTEGERS[word], int(rest, 0))
     if text in ("true", "false"):
         return "b", text == "true"
     if text[:1] in ("'", '"'):
         return "s", _string(text)
     if text[:1] == "[" and text[-1:] == "]":
         return "as", [_string(part.strip()) for part in text[1:-1].split(",") if part.strip()]
-    return ("d", float(text)) if "." in text else ("i", int(text, 0))
+    return ("d", float(text)) if "." in text else _within("i", int(text, 0))
 
 
 def _string(text: str) -> str:
     if len(text) < 2 or text[0] not in "'\"" or text[-1] != text[0] or text[0] in text[1:-1] or "\\" in text:
         raise ValueError(text)
-    return text[1:-1]
+    if "\0" in text:  # D-Bus has no such string, nor one that is no UTF-8
+        raise ValueError(text)
+    return text[1:-1].encode().decode()
 
 
 def annotated(annotations: tuple[tuple[str, str], ...]) -> tuple[Property, ...]:
@@ -263,7 +309,9 @@ def annotated(annotations: tuple[tuple[str, str], ...]) -> tuple[Property, ...]:
         try:
             kind, value = _variant(text)
             if name.endswith("Sec") and not name.endswith("USec"):  # D-Bus has all times in microseconds
-                name, kind, value = f"{name.removesuffix('Sec')}USec", "t", int(value * 1_000_000)
+                name, (kind, value) = f"{name.removesuffix('Sec')}USec", _within("t", value * 1_000_000)
+        except OverflowError as error:
+            raise ConfigError(f"annotations.{key}", f"{shown(text)} {error}") from None
         except (ValueError, TypeError):
             raise ConfigError(f"annotations.{key}", f"{text!r} is no value in GVariant's text format") from None
         found.append((name, (kind, value)))

@@ -84,6 +84,10 @@ def test_every_cgroup_that_is_made_is_told() -> None:
     assert "systemd" in MANAGERS  # what it takes for --cgroup-manager
 
 
+def test_annotations_that_may_be_unsafe_are_told() -> None:
+    assert features(current(), None)["potentiallyUnsafeConfigAnnotations"] == ["org.systemd.property."]
+
+
 def test_every_option_of_a_mount_is_known() -> None:
     from cycontainer.mount_options import fold_options
 

@@ -144,3 +144,44 @@ def test_annotations_are_properties(name: str, text: str, expected: object) -> N
 def test_an_annotation_that_is_no_property_is_refused(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"annotations.org.systemd.property.{name}"):
         annotated(((f"org.systemd.property.{name}", text),))
+
+
+FAR = str(2**64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("memory.max", FAR), ("memory.high", "9" * 5000), ("pids.max", "1" + "0" * 20), ("cpu.max", f"{FAR} 100000"),
+     ("cpu.max", f"100000 {FAR}"), ("cpu.max", f"{2**63} 1"), ("memory.max", f"1\n{FAR}")],
+)  # fmt: skip
+def test_a_limit_that_d_bus_cannot_carry_is_told_by_its_name(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match="is more than systemd can be told") as failure:
+        limits_of(Resources(unified=((key, value),)), version=255)
+    assert failure.value.path == f"linux.resources.unified.{key}"
+
+
+def test_of_several_lines_the_last_is_what_systemd_keeps() -> None:
+    assert limits_of(Resources(unified=(("pids.max", "max\n7\n"),)), version=255) == (("TasksMax", ("t", 7)),)
+    assert limits_of(Resources(unified=(("cpuset.cpus", "9" * 5000),)), version=255) == ()  # the kernel will refuse it
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("TasksMax", f"uint64 {FAR}"), ("TasksMax", "uint64 -1"), ("IOWeight", "byte 256"), ("CPUWeight", "int16 -32769"),
+     ("CPUWeight", "2147483648"), ("TimeoutStopSec", "-1"), ("TimeoutStopSec", "1e400."), ("TimeoutStopSec", FAR)],
+)  # fmt: skip
+def test_a_number_that_d_bus_cannot_carry_is_told_by_its_annotation(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be from|is no value") as failure:
+        annotated(((f"org.systemd.property.{name}", text),))
+    assert failure.value.path == f"annotations.org.systemd.property.{name}"
+
+
+@pytest.mark.parametrize("text", ["'a\0b'", "'\ud800'", "['\ud800']"])
+def test_a_text_that_d_bus_cannot_carry_is_no_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no value"):
+        annotated((("org.systemd.property.SyslogIdentifier", text),))
+
+
+def test_by_its_description_a_unit_is_known_to_be_ours() -> None:
+    with pytest.raises(ConfigError, match="is not to be set"):
+        annotated((("org.systemd.property.Description", "'mine'"),))
