@@ -46,11 +46,11 @@ def events(state: State, interval: float | None) -> Iterator[Event]:
     """What happens from now on, until the container has ended; see `Container.events`."""
     sources: dict[int, _Source] = {}
     first = open_first(state)
-    cgroup = open_cgroup(state)
-    watch = select.poll()
     try:
+        cgroup = open_cgroup(state)
+        watch = select.poll()
         watch.register(first, select.POLLIN)
-        for source in _sources(state, cgroup):
+        for source in _sources(cgroup):
             sources[source.descriptor] = source
             watch.register(source.descriptor, source.condition)
         yield from _wait(watch, first, sources, cgroup, interval)
@@ -158,7 +158,7 @@ def _write(path: str, value: bytes) -> None:
         os.close(fd)
 
 
-def _sources(state: State, cgroup: Cgroup) -> Iterator[_Source]:
+def _sources(cgroup: Cgroup) -> Iterator[_Source]:
     """What there is on this machine; where memory is not counted, there is nothing."""
     for path in cgroup.paths:
         if os.path.exists(f"{path}/memory.oom_control"):
@@ -167,5 +167,14 @@ def _sources(state: State, cgroup: Cgroup) -> Iterator[_Source]:
                 yield _EventFd("pressure", path, "memory.pressure_level", LEVEL)
         elif os.path.exists(f"{path}/memory.events"):
             yield _Kills(path)
-            if os.path.exists(f"{path}/memory.pressure"):
-                yield _Pressure(path)
+            yield from _pressure(path)
+
+
+def _pressure(directory: str) -> tuple[_Source, ...]:
+    """A kernel that was started with psi=0, or a cgroup with a 0 in cgroup.pressure, measures none."""
+    try:
+        return (_Pressure(directory),)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+        return ()

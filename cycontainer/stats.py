@@ -266,6 +266,9 @@ _V2_FILES: Final = (
 )
 
 
+_BESIDE_V1: Final = ("io.stat", "io.pressure", "rdma.current")
+
+
 def _cpu_v2(texts: _Texts) -> CpuStats | None:
     counts = _pairs(texts["cpu.stat"])
     if not counts:
@@ -359,9 +362,11 @@ def _size_name(kb: int) -> str:
     return f"{kb >> 10}MB" if kb >= 1 << 10 else f"{kb}KB"
 
 
-def _hugepage_files(v2: bool) -> tuple[str, ...]:
-    files = ("current", "events") if v2 else ("usage_in_bytes", "max_usage_in_bytes", "failcnt")
-    return tuple([f"hugetlb.{size}.{file}" for size in hugepage_sizes() for file in files])
+_HUGEPAGES_V1, _HUGEPAGES_V2 = ("usage_in_bytes", "max_usage_in_bytes", "failcnt"), ("current", "events")
+
+
+def _hugepage_files(*names: str) -> tuple[str, ...]:
+    return tuple([f"hugetlb.{size}.{file}" for size in hugepage_sizes() for file in names])
 
 
 def _hugepages(texts: _Texts) -> tuple[HugePages, ...]:
@@ -388,17 +393,19 @@ def read_stats(cgroup: Cgroup) -> Stats:
         CgroupError: a file could not be read, other than for not being there.
     """
     v2 = cgroup.unified
-    files = (*(_V2_FILES if v2 else _V1_FILES), *_hugepage_files(v2))
+    files = (*_V2_FILES, *_hugepage_files(*_HUGEPAGES_V2))
+    if not v2:  # v2 may have what v1 has not
+        files = (*_V1_FILES, *_BESIDE_V1, *_hugepage_files(*_HUGEPAGES_V1, *_HUGEPAGES_V2))
     texts = dict(zip(files, cgroup.read_all(files)))
     pids = PidsStats(current=_number(texts["pids.current"]), limit=_limit(texts["pids.max"]))
     return Stats(
         cpu=_cpu_v2(texts) if v2 else _cpu_v1(texts),
         memory=_memory_v2(texts) if v2 else _memory_v1(texts),
         pids=pids if texts["pids.current"] is not None else None,
-        io=_io_v2(texts["io.stat"]) if v2 else _io_v1(texts),
-        io_pressure=_pressure(texts["io.pressure"]) if v2 else None,
+        io=_io_v2(texts["io.stat"]) if v2 or texts["io.stat"] else _io_v1(texts),
+        io_pressure=_pressure(texts["io.pressure"]),
         hugepages=_hugepages(texts),
-        rdma=_rdma(texts["rdma.current"]) if v2 else (),
+        rdma=_rdma(texts["rdma.current"]),
         cpus=_text(texts["cpuset.cpus.effective" if v2 else "cpuset.cpus"]),
         mems=_text(texts["cpuset.mems.effective" if v2 else "cpuset.mems"]),
     )

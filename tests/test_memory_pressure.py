@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from cycontainer.cgroup_events import _sources, events
+from cycontainer.cgroups import Cgroup
+from cycontainer.errors import CgroupError
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
+from cycontainer.state import start_time_of
+from cycontainer.state_text import CgroupPlace, State
 from cycontainer.streams import DEVNULL
 
 MIB = 1 << 20
@@ -41,3 +48,47 @@ def test_a_shortage_of_memory_is_an_event(tmp_path: Path, busybox_rootfs: str) -
         assert next(events).kind == "stats", "it watches"
         container.start()
         assert "pressure" in (event.kind for event in events)  # they end with the container
+
+
+def descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+class Fake:
+    """A cgroup of v2, as far as its events go: a directory of files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.paths = (str(directory),)
+        (directory / "memory.events").write_text("low 0\noom_kill 0\n")
+        (directory / "memory.pressure").write_text("")
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOENT])
+def test_a_kernel_that_measures_no_pressure_tells_the_rest(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def without_pressure(path: str, flags: int) -> int:
+        if path.endswith("/memory.pressure"):  # as with psi=0
+            raise OSError(code, os.strerror(code), path)
+        return opened(path, flags)
+
+    monkeypatch.setattr(os, "open", without_pressure)
+    fake = cast("Cgroup", Fake(tmp_path))
+    found = list(_sources(fake))
+    assert [source.kind for source in found] == ["oom"]
+    for source in found:
+        source.close()
+
+
+def test_events_that_cannot_be_had_leave_no_descriptor(tmp_path: Path) -> None:
+    place = CgroupPlace(mount=str(tmp_path), controllers=("memory",), path="/box")
+    state = State(id="box", bundle="/", version="1.2.0", created="", owner=0, cgroups=(place,))
+    with subprocess.Popen(["sleep", "100"]) as process:
+        state = state.replace(pid=process.pid, start_time=start_time_of(process.pid))
+        before = descriptors()
+        with pytest.raises(CgroupError):  # that is no cgroup file system
+            next(events(state, None))
+        assert descriptors() == before
+        process.kill()

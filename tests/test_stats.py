@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from typing import cast
 
 import pytest
 from in_cgroup import cgroup_of, everywhere, process_in
 
+from cycontainer.cgroups import Cgroup
 from cycontainer.config import Memory, Resources
-from cycontainer.stats import Stats, read_stats
+from cycontainer.host import current
+from cycontainer.stats import DeviceIO, HugePages, Rdma, Stats, read_stats
 from cycontainer.stats_json import stats_document, stats_event
 
 pytestmark = [pytest.mark.root]
@@ -61,6 +64,43 @@ def test_kills_for_memory_are_counted() -> None:
         stats = read_stats(cgroup)
     assert stats.memory
     assert stats.memory.oom_kills == 1
+
+
+class Beside:
+    """A container's cgroups on a machine where v2 has io, rdma and huge pages, and v1 the rest: their texts."""
+
+    unified = False
+    texts = {  # noqa: RUF012  # nobody changes it
+        "pids.current": b"1\n",
+        "pids.max": b"max\n",
+        "io.stat": b"8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n",
+        "io.pressure": b"some avg10=1.00 avg60=0.00 avg300=0.00 total=7\n",
+        "rdma.current": b"mlx4_0 hca_handle=2 hca_object=3\n",
+        "hugetlb.2MB.current": b"4194304\n",
+        "hugetlb.2MB.events": b"max 5\n",
+    }
+
+    def read_all(self, files: tuple[str, ...]) -> list[bytes | None]:
+        return [self.texts.get(file) for file in files]
+
+
+def test_on_a_hybrid_machine_what_v2_has_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cycontainer.stats.hugepage_sizes", lambda: ("2MB",))
+    stats = read_stats(cast("Cgroup", Beside()))
+    assert stats.io == (DeviceIO(major=8, minor=0, read_bytes=4096, reads=1),)
+    assert stats.io_pressure is not None and stats.io_pressure.some.total_us == 7
+    assert stats.rdma == (Rdma(device="mlx4_0", handles=2, objects=3),)
+    assert stats.hugepages == (HugePages(size="2MB", usage=4 << 20, peak=None, failures=5),)
+
+
+def test_huge_pages_of_v2_beside_v1_are_asked_of_the_kernel() -> None:
+    layout = current().cgroups
+    if not (layout.v1 and layout.v2 and "hugetlb" in layout.v2.controllers):
+        pytest.skip("needs a hybrid machine whose v2 has huge pages")
+    with cgroup_of(everywhere(LIMITS)) as cgroup:
+        if not any(os.path.exists(f"{path}/hugetlb.2MB.current") for path in cgroup.paths):
+            pytest.skip("the cgroup that this is run in has processes, and hands no controller on")
+        assert {each.usage for each in read_stats(cgroup).hugepages} == {0}
 
 
 def test_the_document_is_json_with_the_names_of_runc() -> None:
