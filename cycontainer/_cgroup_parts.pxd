@@ -17,7 +17,7 @@ cdef extern from "cgroup_parts.h" nogil:
         const char *path
         Write *writes
         int count
-        bint cpuset, freezer, pids, unified
+        bint cpuset, freezer, pids, late, unified
         const char *wanted
         const char *needed
         const char *devices
@@ -46,6 +46,8 @@ cdef extern from "cgroup_parts.h" nogil:
     int open_root(Place *place)
     int write_all(Place *place, Failure *failure)
     int make_all(Place *places, int count, Failure *failure)
+    int limit_all(Place *places, int count, Failure *failure)
+    void unmake_all(Place *places, int count)
     int remove_place(Place *place, long deadline)
 
     int freeze_place(Place *place, long deadline)

@@ -237,15 +237,16 @@ cdef public int write_all(Place *place, Failure *failure) noexcept nogil:
     return first
 
 
-cdef int make_place(Place *place, Failure *failure) noexcept nogil:
-    """Directory, limits, and for v1 a descriptor through which the init enters."""
+cdef int make_place(Place *place) noexcept nogil:
     cdef int error = open_root(place)
     if error >= 0:
         error = make_directory(place) if (error == 1) == place.unified else -EOPNOTSUPP
-    if error >= 0 and place.cpuset:
-        error = inherit(place)
-    if error >= 0 and place.unified:
-        error = enable(place, failure)
+    return inherit(place) if error >= 0 and place.cpuset else error
+
+
+cdef int limit_place(Place *place, Failure *failure) noexcept nogil:
+    """Limits, and for v1 a descriptor through which the init enters."""
+    cdef int error = enable(place, failure) if place.unified else 0
     if error >= 0:
         error = write_all(place, failure)
     if error >= 0 and place.devices is not NULL:
@@ -259,21 +260,44 @@ cdef int make_place(Place *place, Failure *failure) noexcept nogil:
     return 0 if place.tasks >= 0 else -errno
 
 
+cdef void begin(Failure *failure, int index) noexcept nogil:
+    failure.place, failure.file, failure.write, failure.above, failure.value[0] = index, NULL, NULL, -1, 0
+
+
 cdef public int make_all(Place *places, int count, Failure *failure) noexcept nogil:
-    """Every hierarchy's, or none: what was made is gone again after a failure."""
+    """Every hierarchy's directory, or none: what was made is gone again after a failure."""
     cdef int index, error = 0
     for index in range(count):
-        failure.place, failure.file, failure.write, failure.above, failure.value[0] = index, NULL, NULL, -1, 0
-        error = make_place(&places[index], failure)
+        begin(failure, index)
+        error = make_place(&places[index])
         if error < 0:
+            unmake_all(places, index + 1)
             break
-    if error < 0:
-        for index in range(failure.place, -1, -1):
-            if places[index].made:
-                remove_place(&places[index], now_us() + PATIENCE_US)
-            elif places[index].root >= 0:
-                remove_parents(&places[index])
     return error
+
+
+cdef public int limit_all(Place *places, int count, Failure *failure) noexcept nogil:
+    """What is written there. After a failure what was made is gone again; the values in what was there before are the
+    caller's to put back. Devices are last: which of them were denied before, v1 does not tell."""
+    cdef int index, error = 0
+    for index in range(2 * count):
+        if places[index % count].late != (index >= count):
+            continue
+        begin(failure, index % count)
+        error = limit_place(&places[index % count], failure)
+        if error < 0:
+            unmake_all(places, count)
+            break
+    return error
+
+
+cdef public void unmake_all(Place *places, int count) noexcept nogil:
+    cdef int index
+    for index in range(count - 1, -1, -1):
+        if places[index].made:
+            remove_place(&places[index], now_us() + PATIENCE_US)
+        elif places[index].root >= 0:
+            remove_parents(&places[index])
 
 
 cdef void remove_parents(Place *place) noexcept nogil:

@@ -200,8 +200,16 @@ cdef int freeze_v1(Place *place, long deadline) noexcept nogil:
     return error
 
 
+cdef int freeze_or_thaw(Place *place, int count, long deadline) noexcept nogil:
+    cdef int error = freeze_unified(place, deadline) if place.unified else freeze_v1(place, deadline)
+    if error < 0:
+        thaw_place(place)
+    return error
+
+
 cdef public int freeze_place(Place *place, long deadline) noexcept nogil:
-    return freeze_unified(place, deadline) if place.unified else freeze_v1(place, deadline)
+    """Wait until all are frozen; -EBUSY at the deadline. Whatever fails, all go on."""
+    return with_descriptors(freeze_or_thaw, place, 1, deadline)
 
 
 cdef public int collect_all(Place *places, int count, Numbers *found) noexcept nogil:

@@ -26,6 +26,7 @@ struct Place {
     struct Write *writes;
     int count;
     int cpuset, freezer, pids; /* v1 */
+    int late;                  /* v1's devices: its values are written last */
     int unified;               /* v2, and with it: */
     const char *wanted;        /* controllers that it is to have if it can be: "cpu memory" */
     const char *needed;        /* and those that it must have */
@@ -64,6 +65,8 @@ int holds(const struct Numbers *numbers, long item);
 int open_root(struct Place *place);
 int write_all(struct Place *place, struct Failure *failure);
 int make_all(struct Place *places, int count, struct Failure *failure);
+int limit_all(struct Place *places, int count, struct Failure *failure);
+void unmake_all(struct Place *places, int count);
 int remove_place(struct Place *place, long deadline);
 
 /* _cgroupkill.pyx */

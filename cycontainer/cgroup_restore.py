@@ -1,4 +1,4 @@
-"""What goes before a change of limits: whether it may be made, and what to write in order to undo it. Hot."""
+"""A change of limits: whether it may be made, in which order, and what to write in order to undo it. Hot."""
 
 from __future__ import annotations
 
@@ -33,6 +33,63 @@ BY_DEVICE = {
     b"rdma.max": b"hca_handle=max hca_object=max",
     b"misc.max": b"max",
 }
+
+
+def update(cgroup: Cgroup, plan: _Plan, beside: Callable[[], object] | None) -> None:
+    """Write other limits, or none; see `Cgroup.update`. Devices are last: v1 does not tell what was denied before."""
+    wanted = {cgroup.index_of(each.mount): each.writes for each in plan.hierarchies if each.writes}
+    programs = {cgroup.index_of(each.mount): each.devices for each in plan.hierarchies if each.devices}
+    check_usage(cgroup, plan)
+    forth: dict[int, Writes] = {}
+    back: dict[int, Writes] = {}
+    for index, writes in wanted.items():
+        forth[index], back[index] = _steps_of(cgroup, index, writes)
+    undo = _without_devices(back)
+    try:
+        cgroup.write_all(_without_devices(forth))
+        if beside is not None:
+            beside()
+            cgroup.write_all(_without_devices(forth))
+        undo = back
+        cgroup.write_all(_devices_of(forth))
+        for index, program in programs.items():
+            cgroup.replace_devices(index, program)
+    except BaseException as error:
+        put_back(cgroup, undo, error)
+        raise
+
+
+def put_back(cgroup: Cgroup, before: dict[int, Writes], error: BaseException) -> BaseException:
+    """Write old values: as many as can be. What cannot becomes a note on `error`, which is returned."""
+    for index, writes in before.items():
+        try:
+            cgroup.write_all({index: writes})
+            continue
+        except CgroupError:
+            alone = writes  # one that is refused does not keep the others from it
+        for write in alone:
+            try:
+                cgroup.write_all({index: (write,)})
+            except CgroupError as failure:
+                error.add_note(f"could not put the old value back: {failure}")
+    return error
+
+
+def values_before(cgroup: Cgroup, wanted: dict[int, Writes]) -> dict[int, Writes]:
+    """What undoes that these values are written. Raises CgroupError: a file is not there."""
+    return {index: _steps_of(cgroup, index, writes)[1] for index, writes in wanted.items()}
+
+
+def _steps_of(cgroup: Cgroup, index: int, writes: Writes) -> tuple[Writes, Writes]:
+    return steps(writes, lambda file: cgroup.read_from(index, file))
+
+
+def _without_devices(writes: dict[int, Writes]) -> dict[int, Writes]:
+    return {index: tuple([write for write in some if write[0] not in DEVICE_FILES]) for index, some in writes.items()}
+
+
+def _devices_of(writes: dict[int, Writes]) -> dict[int, Writes]:
+    return {index: tuple([write for write in some if write[0] in DEVICE_FILES]) for index, some in writes.items()}
 
 
 MEMORY = (("memory.usage_in_bytes",), ("memory.current",))  # of v1, of v2

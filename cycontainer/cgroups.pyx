@@ -6,8 +6,9 @@ Each verb is one call with the GIL released, by descriptors only.
 from libc.stdlib cimport calloc, free
 
 from cycontainer._cgroup_parts cimport (PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect_all,
-                                        freeze_place, kill_all, make_all, now_us, open_directory, open_root, read_file,
-                                        remove_place, signal_all, thaw_place, thaw_tree, write_all, write_file)
+                                        freeze_place, kill_all, limit_all, make_all, now_us, open_directory, open_root,
+                                        read_file, remove_place, signal_all, thaw_place, thaw_tree, unmake_all,
+                                        write_all, write_file)
 from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, EXDEV, close
 
 import os
@@ -18,7 +19,7 @@ from cycontainer.cgroup_place import check_path, hand_over
 from cycontainer.errors import CgroupError
 
 cdef tuple FREEZERS = (_V1_FROZEN[0], _V2_FROZEN[0])
-cdef tuple MEMORY_FILES = ((b"memory.max_usage_in_bytes", b"memory.oom_control"), (b"memory.peak", b"memory.events"))
+cdef tuple MEMORY_FILES = (("memory.max_usage_in_bytes", "memory.oom_control"), ("memory.peak", "memory.events"))
 
 cdef class Cgroup:
     """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories.
@@ -82,13 +83,14 @@ cdef class Cgroup:
             place.mount, place.path = self._texts[index][0], self._texts[index][1]
             names = self._controllers[index]
             place.cpuset, place.freezer, place.pids = "cpuset" in names, "freezer" in names, "pids" in names
+            place.late = "devices" in names
         self._count = len(paths)
         return 0
 
     cdef void _mark_unified(self, int index) noexcept:
         cdef Place *place = &self._places[index]
         place.unified = True
-        place.cpuset = place.freezer = place.pids = False
+        place.cpuset = place.freezer = place.pids = place.late = False
         self.unified = self._count == 1
 
     cdef int _demand(self, tuple hierarchies) except -1:
@@ -149,11 +151,12 @@ cdef class Cgroup:
         Raises:
             ConfigError: a path could lead elsewhere.
             CgroupError: which file or directory refused which value; EBUSY when processes are in it. What had been
-                made is gone again, parents included.
+                made is gone again, parents included, and what was there before has its old values.
         """
         cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
         cdef Failure failure
         cdef int error, index
+        cdef dict before = {}
         cgroup._lay_out(plan.hierarchies, paths)
         wanted = {index: hierarchy.writes for index, hierarchy in enumerate(plan.hierarchies)}
         cgroup._fill_in(wanted)
@@ -162,12 +165,32 @@ cdef class Cgroup:
             cgroup._places[index].occupied = occupied
         with nogil:
             error = make_all(cgroup._places, cgroup._count, &failure)
+        if error >= 0:
+            before = cgroup._values_before(wanted)
+            with nogil:
+                error = limit_all(cgroup._places, cgroup._count, &failure)
         if error < 0:
-            raise cgroup._error(&failure, error)
+            from cycontainer.cgroup_restore import put_back
+
+            raise put_back(cgroup, before, cgroup._error(&failure, error))
         cgroup.tasks = tuple([cgroup._places[index].tasks for index in range(cgroup._count)
                               if not cgroup._places[index].unified])
         cgroup._settle(plan.hierarchies)
         return cgroup
+
+    cdef dict _values_before(self, dict wanted):
+        """What puts back the values of those that we did not make; else what we have made is gone again."""
+        cdef int index
+        existing = {index: wanted[index] for index in range(self._count) if not self._places[index].made}
+        if not any(existing.values()):
+            return {}
+        from cycontainer.cgroup_restore import values_before
+
+        try:
+            return values_before(self, existing)
+        except BaseException:
+            unmake_all(self._places, self._count)
+            raise
 
     cdef int _settle(self, tuple hierarchies) except -1:
         """Where a process may be born, and to whom v2's part is handed."""
@@ -233,39 +256,19 @@ cdef class Cgroup:
             CgroupError: which file refused which value; what was there before is put back. What cannot be put back is
                 a note on it. ENOENT: the container has no cgroup in a hierarchy of the plan.
         """
-        from cycontainer.cgroup_restore import check_usage, steps    # a container is seldom updated
+        from cycontainer.cgroup_restore import update     # a container is seldom updated
 
-        wanted = {}
-        for hierarchy in plan.hierarchies:
-            index = self._mounted_at(hierarchy.mount)
-            if (hierarchy.writes or hierarchy.devices) and (index < 0 or self._places[<int> index].directory < 0):
-                raise CgroupError(hierarchy.mount, ENOENT)
-            if hierarchy.writes:
-                wanted[index] = hierarchy.writes
-        check_usage(self, plan)
         if self._updating:                    # by another thread, which reads what would be freed now
             raise CgroupError(self.paths[0], EBUSY)
         self._updating = True
         try:
-            forth, back = {}, {}
-            for index, writes in wanted.items():
-                forth[index], back[index] = steps(writes, lambda file, index=index: self._read_from(index, file))
-            try:
-                self._write_all(forth)
-                if beside is not None:
-                    beside()
-                    self._write_all(forth)
-                for hierarchy in plan.hierarchies:
-                    if hierarchy.devices:     # last: it takes the place of the one before, or does nothing
-                        self._replace_devices(self._mounted_at(hierarchy.mount), hierarchy.devices)
-            except BaseException as error:
-                self._put_back(back, error)
-                raise
+            update(self, plan, beside)
         finally:
             self._updating = False
 
-    cdef int _replace_devices(self, int index, bytes program) except -1:
-        cdef int error, directory = self._places[index].directory
+    def replace_devices(self, int index, bytes program not None) -> None:
+        """Of v2: the program takes the place of the one before, or nothing is changed. Raises CgroupError."""
+        cdef int error, directory = self._places[index].directory if 0 <= index < self._count else -1
         cdef const char *text = program
         cdef size_t length = len(program)
         self._in_use += 1
@@ -274,13 +277,17 @@ cdef class Cgroup:
         self._in_use -= 1
         if error < 0:
             raise CgroupError(f"{self.paths[index]} (its device program)", -error)
-        return 0
 
-    cdef int _mounted_at(self, str mount) except -2:
+    def index_of(self, str mount not None) -> int:
+        """Which of `paths` is in a hierarchy, by where that is mounted. Raises CgroupError: ENOENT."""
         mounts = [each[0] for each in self._texts[:self._count]]
-        return mounts.index(os.fsencode(mount)) if os.fsencode(mount) in mounts else -1
+        index = mounts.index(os.fsencode(mount)) if os.fsencode(mount) in mounts else -1
+        if index < 0 or self._places[<int> index].directory < 0:
+            raise CgroupError(mount, ENOENT)
+        return index
 
-    cdef int _write_all(self, dict wanted) except -1:
+    def write_all(self, dict wanted not None) -> None:
+        """Write values: {index in `paths`: ((file, value), ...)}. Raises CgroupError; those before keep their values."""
         cdef Failure failure
         cdef int index, error = 0
         self._fill_in(wanted)
@@ -294,15 +301,6 @@ cdef class Cgroup:
         self._in_use -= 1
         if error < 0:
             raise self._error(&failure, error)
-        return 0
-
-    cdef int _put_back(self, dict before, object error) except -1:
-        for index, writes in before.items():
-            try:
-                self._write_all({index: writes})
-            except CgroupError as failure:
-                error.add_note(f"could not put the old value back: {failure}")
-        return 0
 
     cdef int _find(self, str file) except -2:
         """The hierarchy that has a file, by the controller in its name, or -1; any has `tasks` and `cgroup.procs`."""
@@ -321,42 +319,38 @@ cdef class Cgroup:
             raise CgroupError(file, ENOENT)
         return index
 
-    cdef bytes _read_from(self, int index, bytes name):
-        cdef char text[65536]
-        cdef int directory = self._places[index].directory
+    cdef long _get(self, int index, bytes name, char *text, size_t room) except? -1:
+        """A file's length, or a negative errno."""
+        cdef int directory = self._places[index].directory if 0 <= index < self._count else -1
         cdef const char *each = name
         cdef long length
         self._in_use += 1
         with nogil:
-            length = read_file(directory, each, text, sizeof(text)) if directory >= 0 else -ENOENT
+            length = read_file(directory, each, text, room) if directory >= 0 else -ENOENT
         self._in_use -= 1
+        return length
+
+    def read_from(self, int index, bytes name not None) -> bytes:
+        """The first 64 KB of a file in one of `paths`. Raises CgroupError."""
+        cdef char text[65536]
+        cdef long length = self._get(index, name, text, sizeof(text))
         if length < 0:
             raise CgroupError(f"{self.paths[index]}/{name.decode()}", -length)
         return text[:length]
 
     def read(self, str file not None) -> bytes:
         """The first 64 KB of a file, "memory.usage_in_bytes". Raises CgroupError."""
-        return self._read_from(self._place_of(file), file.encode())
+        return self.read_from(self._place_of(file), file.encode())
 
     def read_all(self, tuple files not None) -> list[bytes | None]:
-        """The first 64 KB of each file; None for what is not there or not switched on.
-
-        Raises:
-            CgroupError: a file is there and cannot be read.
-        """
+        """The first 64 KB of each file; None for what is not there or not switched on. Raises CgroupError."""
         return [self._read_if_there(file) for file in files]
 
     cdef bytes _read_if_there(self, str file):
         """Without an exception for what is not there: that would cost as much as the rest."""
         cdef char text[65536]
-        cdef int place = self._find(file), directory = self._places[place].directory if place >= 0 else -1
-        cdef bytes name = file.encode()
-        cdef const char *each = name
-        cdef long length
-        self._in_use += 1
-        with nogil:
-            length = read_file(directory, each, text, sizeof(text)) if directory >= 0 else -ENOENT
-        self._in_use -= 1
+        cdef int place = self._find(file)
+        cdef long length = self._get(place, file.encode(), text, sizeof(text))
         if length >= 0:
             return text[:length]
         if length == -ENOENT or length == -EOPNOTSUPP or length == -ENODEV:
@@ -389,18 +383,9 @@ cdef class Cgroup:
         cdef int index = self._find("memory.")
         if index < 0 or self._places[index].directory < 0:
             return None, None
-        peak, events = MEMORY_FILES[self._places[index].unified]
-        text = self._read_small(index, peak)
-        words = self._read_small(index, events).split()
-        return int(text) if text else None, int(words[words.index(b"oom_kill") + 1]) if words else None
-
-    cdef bytes _read_small(self, int index, bytes name):
-        """The first 4 KB of a file; b"" when it is not there."""
-        cdef char text[4096]
-        cdef long length = read_file(self._places[index].directory, name, text, sizeof(text))
-        if length < 0 and length not in (-ENOENT, -EOPNOTSUPP, -ENODEV):
-            raise CgroupError(f"{self.paths[index]}/{name.decode()}", -length)
-        return text[:max(length, 0)]
+        peak, events = self.read_all(MEMORY_FILES[self._places[index].unified])
+        words = (events or b"").split()
+        return int(peak) if peak else None, int(words[words.index(b"oom_kill") + 1]) if words else None
 
     def processes(self) -> list[int]:
         """The pids that are in it, in any hierarchy and at any depth; 0 stands for those of another pid namespace.
@@ -441,8 +426,7 @@ cdef class Cgroup:
         Raises:
             CgroupError: EDEADLK when this process is one of them, EXDEV when one lives in another pid namespace (but for
                 SIGKILL on v2). Nobody has got it.
-            OSError: EPERM when one was refused, the others have got it; EBUSY when new ones begin faster than they get
-                it, for two seconds; or what else the kernel says.
+            OSError: EPERM when one was refused, EBUSY when for two seconds new ones begin faster than they get it.
         """
         cdef int error
         self._in_use += 1
@@ -458,7 +442,7 @@ cdef class Cgroup:
         """Stop every process where it is.
 
         Raises:
-            CgroupError: EBUSY when one does not stop within two seconds (then all go on), EDEADLK when this process is
+            CgroupError: all go on. EBUSY when one does not stop within two seconds, EDEADLK when this process is
                 one of them, ENOENT without a freezer hierarchy.
         """
         cdef int error, index = self._freezer()
@@ -468,8 +452,6 @@ cdef class Cgroup:
         self._in_use += 1
         with nogil:
             error = freeze_place(place, now_us() + PATIENCE_US) if place.directory >= 0 else -ENOENT
-            if error == -EBUSY:
-                thaw_place(place)
         self._in_use -= 1
         if error < 0:
             raise CgroupError(f"{self.paths[index]}/{FREEZERS[place.unified]}", -error, "1")

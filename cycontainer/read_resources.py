@@ -194,5 +194,7 @@ def _read_unified(node: Node) -> tuple[tuple[str, str], ...]:
             raise value.error("must have the name of a file of a cgroup, such as memory.high")
         if controller == "cgroup" and file in _NO_LIMITS:
             raise value.error("is not a limit")
+        if not value.text():
+            raise value.error('is empty, and nothing would be written; "\\n" empties a list such as cpuset.cpus')
         found.append((key, value.text()))
     return tuple(found)

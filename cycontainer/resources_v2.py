@@ -119,5 +119,7 @@ def writes_v2(resources: Resources) -> dict[str, Writes]:
     }
     _refuse_network(resources)
     for key, value in resources.unified:
-        found.setdefault(key.partition(".")[0], Writes()).add(f"unified.{key}", key, value)
+        writes = found.setdefault(key.partition(".")[0], Writes())
+        for line in value.strip("\n").split("\n"):  # io.max takes one at a time: as runc
+            writes.add(f"unified.{key}", key, line or "\n")
     return found

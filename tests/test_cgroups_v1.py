@@ -189,6 +189,15 @@ def test_an_update_that_is_refused_changes_nothing() -> None:
         assert cgroup.read("cpu.shares") == b"300\n"
 
 
+def test_an_update_that_is_refused_elsewhere_has_not_touched_the_devices() -> None:
+    with cgroup_of(everywhere(LIMITS)) as cgroup:
+        cgroup.write("devices.allow", b"a")
+        cgroup.write("devices.deny", b"c 10:200 rwm")  # what the list of all does not tell
+        with pytest.raises(CgroupError):
+            cgroup.update(plan_of(Resources(cpu=Cpu(cpus="4095"), devices=(DeviceRule(allow=False),))))
+        assert cgroup.read("devices.list") == b"a *:* rwm\n"
+
+
 def test_a_container_keeps_its_devices_while_they_are_updated() -> None:
     rules = (DeviceRule(allow=False), DeviceRule(allow=True, type="c", major=10, minor=200))
     code = """

@@ -226,6 +226,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("linux/resources/rdma", {"mlx5": {}}, "linux.resources.rdma.mlx5", "needs hcaHandles or hcaObjects"),
     ("linux/resources/unified", {"../x.y": "1"}, "linux.resources.unified['../x.y']", "the name of a file of a cgroup"),
     ("linux/resources/unified", {"memory": "1"}, "linux.resources.unified.memory", "the name of a file of a cgroup"),
+    ("linux/resources/unified", {"cpuset.cpus": ""}, "linux.resources.unified['cpuset.cpus']", "is empty, and nothing"),
     ("linux/resources/unified", {"cgroup.procs": "1"}, "linux.resources.unified['cgroup.procs']", "is not a limit"),
     ("linux/seccomp", {}, "linux.seccomp.defaultAction", "is missing"),
     ("linux/seccomp", {"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction", "as default action"),

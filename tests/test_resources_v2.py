@@ -11,7 +11,7 @@ from cycontainer.cgroup_layout import CgroupLayout, Hierarchy
 from cycontainer.config import BlockIO, Cpu, DeviceRule, Memory, Resources, Throttle, WeightDevice
 from cycontainer.device_rules import ALWAYS_ALLOWED
 from cycontainer.resources import HierarchyPlan, compile_resources, where
-from cycontainer.resources_v2 import cpu_weight, io_weight
+from cycontainer.resources_v2 import cpu_weight, io_weight, writes_v2
 
 ROOT = "/sys/fs/cgroup"
 ALL = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc")
@@ -215,3 +215,10 @@ def test_what_every_container_may_use_is_allowed_whatever_the_rules_say() -> Non
 
 def test_a_program_ends_where_nothing_more_can_be_asked() -> None:
     assert len(device_program((DeviceRule(allow=False, type="c"), DeviceRule(allow=True)))) == 8 * 8
+
+
+def test_of_a_value_with_several_lines_each_is_written() -> None:
+    lines = "8:0 rbps=1\n8:16 wbps=2\n"
+    found = writes_v2(Resources(unified=(("io.max", lines), ("cpuset.cpus", "\n"), ("pids.max", "7"))))
+    assert found["io"] == [(b"io.max", b"8:0 rbps=1"), (b"io.max", b"8:16 wbps=2")]
+    assert (found["cpuset"], found["pids"]) == ([(b"cpuset.cpus", b"\n")], [(b"pids.max", b"7")])

@@ -68,15 +68,11 @@ int signal_cgroup(const struct state *state, int number) {
 void freeze(const struct state *state) {
     struct Place *place = freezer_of(state);
     struct Numbers found = {0};
-    int error;
     if (collect_all(places_of(state), state->cgroups, &found) < 0)
         hand_on();
     if (holds(&found, getpid())) /* we would stop ourselves */
         hand_on();
-    error = freeze_place(place, now_us() + PATIENCE_US);
-    if (error == -EBUSY)
-        thaw_place(place);
-    if (error < 0)
+    if (freeze_place(place, now_us() + PATIENCE_US) < 0)
         hand_on();
 }
 
