@@ -28,6 +28,8 @@ ROOT = os.path.dirname(workload.HERE)
 WHOLE = ["--ns", "all", "--mounts", "spec", "--nofail", "--clone", "vfork", "--hop", "tiny"]
 WHOLE += ["--caps", "--seccomp", "tree", "--stdio", "pipe"]
 PAUSE_MS = 5
+MOST_RUNS = 1_000_000  # of a part that ends by the clock
+WHEN = ("before", "after")
 FLOOR, FLOOR_TASKS, ZERO = "C floor", "C floor, entering by tasks", "C floor, no isolation"
 RUN, RUN_DIRECT, COMMAND = "cycontainer.run()", "cycontainer.run(init=False)", "cycontainer run"
 LADDER = {
@@ -272,16 +274,24 @@ def ready(bench: Bench) -> Part:
 
 
 def sustained(bench: Bench) -> Part:
-    seconds = str(bench.asked.seconds)
+    """The floor before and after it, for half as long each: it does the same work from a template of its own."""
+    seconds = bench.asked.seconds
+    half = ["--threads", "2", "--seconds", str(max(1, round(seconds / 2)))]
+    floor = bench.floor(*WHOLE, "--cgroup", "v1", "--template", *half, n=MOST_RUNS)
     try:
-        report = bench.loop("template-net", "--threads", "2", "--seconds", seconds)()
+        floors = [floor()]
+        report = bench.loop("template-net", "--threads", "2", "--seconds", str(seconds))()
+        floors.append(floor())
     except Failed as error:
         bench.missing["sustained"] = str(error)
         return "Sustained", "", None
     blocks: list[Figures] = report["blocks"]  # type: ignore[assignment]  # the one report that has a list
     rows = [[str(at), *(f"{value:.2f}" for value in block.values())] for at, block in enumerate(blocks, 1)]
-    title = f"Two threads for {seconds} s, by tenths: Template.run() with networks ready"
-    return title, table("|".join(["tenth", *blocks[0]]), rows), blocks
+    columns = ("per_s", "p10", "p50", "p99")
+    rows += [[f"floor, {when}", *(f"{each[key]:.2f}" for key in columns), "-"] for when, each in zip(WHEN, floors)]
+    ours, theirs = (statistics.mean(each["per_s"] for each in those) for those in (blocks, floors))
+    title = f"Two threads for {seconds:g} s, by tenths: Template.run(), {ours / theirs:.2f} of the floor"
+    return title, table("|".join(["tenth", *blocks[0]]), rows), {"blocks": blocks, "floor": floors}
 
 
 def memory(bench: Bench) -> Part:

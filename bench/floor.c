@@ -56,7 +56,9 @@ static struct {
     int n, warm, threads, rest_ms, ballast_mb;
     int namespaces; // CLONE_NEW*
     int mounts, nofail, vfork, hop, cgroup, caps, seccomp, stdio;
-    int join; // a pid: the program is started beside it, as by an exec
+    int template; // each starts from a copy of a mount namespace that is ready
+    int seconds;  // that it lasts at most; 0 is as long as it takes
+    int join;     // a pid: the program is started beside it, as by an exec
     const char *label, *rootfs;
     char **program;
 } asked = {.n = 200, .warm = 5, .threads = 1, .vfork = 1, .label = "floor", .rootfs = "rootfs"};
@@ -64,7 +66,7 @@ static struct {
 // What is made once, before the clock runs.
 static struct sock_filter filter[512];
 static int filter_length;
-static int tiny_init = -1;
+static int tiny_init = -1, template = -1;
 static struct {
     char option[64], target[64]; // "memory" or "none,name=systemd"; where it goes in the new root
 } hierarchies[16];
@@ -88,6 +90,7 @@ struct spawner {
     int cgroups[COUNT(LIMITS)]; // open files that take a task, or -1
     int out[2], err[2];
     int first_process, tasks[COUNT(joined)]; // of the container that is joined: a pidfd, and its cgroups
+    int done;                                // how many of its share were made
     double *took;                            // milliseconds, one for each spawn of all threads
 };
 
@@ -201,6 +204,9 @@ static void fill_dev(void) {
             fail(links[i][1]);
     if (mkdir("dev/pts", 0755) || mkdir("dev/shm", 01777) || mkdir("dev/mqueue", 0755))
         fail("dev");
+}
+
+static void mount_own_dev(void) {
     attach("devpts", "dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5");
     attach("shm", "dev/shm", "tmpfs", NO_PROGRAMS, "mode=1777,size=65536k");
     attach("mqueue", "dev/mqueue", "mqueue", NO_PROGRAMS, NULL);
@@ -256,22 +262,69 @@ static void hide(void) {
     attach(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
 }
 
-static void change_root(void) {
-    attach(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
-    attach(asked.rootfs, asked.rootfs, NULL, MS_BIND | MS_REC, NULL);
-    if (chdir(asked.rootfs))
-        fail(asked.rootfs);
+// What no two containers may share; `proc` first, for what comes later may look there.
+static void mount_own(void) {
     if (asked.mounts >= MOUNTS_DEFAULT) {
         attach("proc", "proc", "proc", NO_PROGRAMS, NULL);
-        fill_dev();
+        if (!asked.template)
+            fill_dev();
+        mount_own_dev();
         attach("sysfs", "sys", "sysfs", NO_PROGRAMS | MS_RDONLY, NULL);
     }
     if (asked.mounts >= MOUNTS_SPEC)
         mount_hierarchies();
+}
+
+static void enter_root(void) {
+    attach(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+    attach(asked.rootfs, asked.rootfs, NULL, MS_BIND | MS_REC, NULL);
+    if (chdir(asked.rootfs))
+        fail(asked.rootfs);
+}
+
+static void leave_old_root(void) {
     if (syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/"))
         fail("pivot_root");
+}
+
+static void change_root(void) {
+    if (asked.template) { // we are in a copy of it
+        mount_own();
+    } else {
+        enter_root();
+        mount_own();
+        leave_old_root();
+    }
     if (asked.mounts >= MOUNTS_FULL)
         hide();
+}
+
+// A mount namespace with what containers can share, as none can write it. No process lives in it.
+static void make_template(void) {
+    int ready[2];
+    char path[64], byte;
+    if (pipe2(ready, O_CLOEXEC))
+        fail("pipe2");
+    pid_t pid = fork();
+    if (!pid) {
+        if (unshare(CLONE_NEWNS))
+            fail("unshare");
+        enter_root();
+        fill_dev();
+        leave_old_root();
+        attach(NULL, "/dev", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID, NULL);
+        attach(NULL, "/", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL);
+        if (write(ready[1], "", 1) != 1)
+            fail("pipe");
+        pause();
+    }
+    close(ready[1]);
+    snprintf(path, sizeof path, "/proc/%d/ns/mnt", pid);
+    if (pid < 0 || read(ready[0], &byte, 1) != 1 || (template = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        fail("template");
+    close(ready[0]);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
 }
 
 // ---- the child: from clone to execve -------------------------------------------------------------------------------
@@ -434,15 +487,19 @@ static pthread_barrier_t gate;
 
 static void *spawn_all(void *argument) {
     struct spawner *spawner = argument;
+    if (asked.template && (unshare(CLONE_FS) || setns(template, CLONE_NEWNS)))
+        fail("setns");
     for (int i = 0; i < asked.warm; i++)
         asked.join ? join(spawner) : spawn(spawner, -1 - i);
     pthread_barrier_wait(&gate);
-    for (int i = spawner->first; i < spawner->last; i++) {
+    double end = now_ms() + asked.seconds * 1e3;
+    for (int i = spawner->first; i < spawner->last && (!asked.seconds || now_ms() < end); i++) {
         if (asked.rest_ms)
             usleep(asked.rest_ms * 1000);
         double start = now_ms();
         asked.join ? join(spawner) : spawn(spawner, i);
         spawner->took[i] = now_ms() - start;
+        spawner->done++;
     }
     pthread_barrier_wait(&gate);
     return NULL;
@@ -472,15 +529,19 @@ static void measure(void) {
     double start = now_ms();
     pthread_barrier_wait(&gate);
     double wall = now_ms() - start;
-    for (int i = 0; i < asked.threads; i++)
+    int done = 0;
+    for (int i = 0; i < asked.threads; i++) {
         pthread_join(threads[i], NULL);
+        memmove(took + done, took + spawners[i].first, spawners[i].done * sizeof *took);
+        done += spawners[i].done;
+    }
 
     static const int percentiles[] = {10, 50, 90, 99};
-    qsort(took, asked.n, sizeof *took, ascending);
-    printf("{\"label\": \"%s\", \"n\": %d", asked.label, asked.n);
+    qsort(took, done, sizeof *took, ascending);
+    printf("{\"label\": \"%s\", \"n\": %d", asked.label, done);
     for (size_t i = 0; i < COUNT(percentiles); i++)
-        printf(", \"p%d\": %.4f", percentiles[i], took[(percentiles[i] * (asked.n - 1) + 50) / 100]);
-    printf(", \"min\": %.4f, \"per_s\": %.1f}\n", took[0], asked.n / wall * 1e3);
+        printf(", \"p%d\": %.4f", percentiles[i], took[(percentiles[i] * (done - 1) + 50) / 100]);
+    printf(", \"min\": %.4f, \"per_s\": %.1f}\n", took[0], done / wall * 1e3);
 }
 
 // ---- preparation ---------------------------------------------------------------------------------------------------
@@ -597,11 +658,11 @@ static int namespaces(char *list) {
 
 static void read_options(int argc, char **argv) {
     static const struct option options[] = {
-        {"n", 1, 0, 'n'},       {"warm", 1, 0, 'w'},  {"threads", 1, 0, 't'}, {"rest", 1, 0, 'r'},
-        {"ballast", 1, 0, 'b'}, {"ns", 1, 0, 'N'},    {"mounts", 1, 0, 'm'},  {"nofail", 0, 0, 'f'},
-        {"clone", 1, 0, 'c'},   {"hop", 1, 0, 'h'},   {"cgroup", 1, 0, 'g'},  {"caps", 0, 0, 'C'},
-        {"seccomp", 1, 0, 'S'}, {"stdio", 1, 0, 'i'}, {"label", 1, 0, 'l'},   {"rootfs", 1, 0, 'R'},
-        {"join", 1, 0, 'j'},    {0, 0, 0, 0},
+        {"n", 1, 0, 'n'},       {"warm", 1, 0, 'w'},     {"threads", 1, 0, 't'}, {"rest", 1, 0, 'r'},
+        {"ballast", 1, 0, 'b'}, {"ns", 1, 0, 'N'},       {"mounts", 1, 0, 'm'},  {"nofail", 0, 0, 'f'},
+        {"clone", 1, 0, 'c'},   {"hop", 1, 0, 'h'},      {"cgroup", 1, 0, 'g'},  {"caps", 0, 0, 'C'},
+        {"seccomp", 1, 0, 'S'}, {"stdio", 1, 0, 'i'},    {"label", 1, 0, 'l'},   {"rootfs", 1, 0, 'R'},
+        {"join", 1, 0, 'j'},    {"template", 0, 0, 'T'}, {"seconds", 1, 0, 's'}, {0, 0, 0, 0},
     };
     int index = 0;
     for (int letter; (letter = getopt_long(argc, argv, "+", options, &index)) != -1;) {
@@ -625,6 +686,8 @@ static void read_options(int argc, char **argv) {
         case 'l': asked.label = optarg; break;
         case 'R': asked.rootfs = optarg; break;
         case 'j': asked.join = number(name, optarg, 1); break;
+        case 'T': asked.template = 1; break;
+        case 's': asked.seconds = number(name, optarg, 1); break;
         default: exit(2);
         }
         // clang-format on
@@ -650,6 +713,8 @@ int main(int argc, char **argv) {
     if (asked.join)
         list_cgroups();
     make_tiny_init();
+    if (asked.template)
+        make_template();
     if (asked.cgroup)
         open_limit_roots();
     if (asked.ballast_mb)
