@@ -8,6 +8,8 @@ from cycontainer._sys cimport POLLPRI, poll, pollfd
 
 cdef enum:
     F_DUPFD_CLOEXEC = 1030
+    F_ADD_SEALS = 1033
+    EVERY_SEAL = 0x1 | 0x2 | 0x4 | 0x8    # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
     EINVAL_ = 22
     MFD_CLOEXEC = 1
     MFD_ALLOW_SEALING = 2
@@ -39,6 +41,13 @@ def executable_file(bytes name not None) -> int:
     if result < 0:
         raise OSError(-result, "memfd_create")
     return result
+
+
+def seal(int fd) -> None:
+    """No one can change an executable file in memory any more, whoever opens it how. Raises OSError."""
+    cdef long result = sys3(NR_fcntl, fd, F_ADD_SEALS, EVERY_SEAL)
+    if result < 0:
+        raise OSError(-result, "F_ADD_SEALS")
 
 
 def data_file(bytes name not None) -> int:

@@ -74,9 +74,7 @@ def add_ids(plan: PlanWriter, process: Process, host: Host, *, keep_groups: bool
     plan.drop_bounding(capabilities.bounding, host.last_capability)
     plan.prctl("keep capabilities over the change of ids", PR_SET_KEEPCAPS, 1)
     if not keep_groups:
-        from struct import pack
-
-        plan.set_groups(pack(f"<{len(user.additional_gids)}I", *user.additional_gids))
+        plan.set_groups(b"".join([gid.to_bytes(4, "little") for gid in user.additional_gids]))
     plan.set_gid(user.gid)
     plan.set_uid(user.uid)
     known = (1 << host.last_capability + 1) - 1

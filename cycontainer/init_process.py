@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
 
-SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
-F_ADD_SEALS: Final = 1033
 SIGKILL: Final = 9
 
 _init: tuple[int, int, int] | None = None  # descriptor, device, inode
@@ -65,9 +63,7 @@ def _sealed_init(fd: int) -> int:
     try:
         with open(INSTALLED, "rb") as file:
             os.write(fd, file.read())
-        import fcntl
-
-        fcntl.fcntl(fd, F_ADD_SEALS, SEALS)
+        _fd.seal(fd)
         return _reopened(fd)  # writable files do not execute: ETXTBSY
     finally:
         os.close(fd)

@@ -94,8 +94,23 @@ class Options(Record):
     idmap: str  # "", "idmap" or "ridmap"
 
 
+_folded: dict[tuple[str, tuple[str, ...]], Options] = {}  # each mount is asked for three times in a compilation
+MOST_FOLDED: Final = 256
+
+
 def fold_options(mount: Mount) -> Options:
-    """What a mount's options come to.
+    """What a mount's options come to."""
+    key = mount.type, mount.options
+    found = _folded.get(key)
+    if found is None:
+        if len(_folded) >= MOST_FOLDED:
+            _folded.clear()
+        found = _folded[key] = _fold(mount)
+    return found
+
+
+def _fold(mount: Mount) -> Options:
+    """The same, anew.
 
     The later of two options wins, as with mount(8). An option that the table lacks belongs to
     the file system (runtime-spec config.md, "Mounts") and goes to fsconfig(2) as it is.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cycontainer.config import Cpu
+from cycontainer.config import Cpu, Resources
 from cycontainer.errors import ConfigError
 from cycontainer.record import Record
 
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Memory, Resources
+    from cycontainer.config import Memory
     from cycontainer.host import CgroupLayout, Hierarchy
     from cycontainer.limits import Writes
 
@@ -79,6 +79,8 @@ def compile_resources(
     """
     if rootless:
         resources = resources.replace(devices=())
+    if not all_controllers and resources == Resources():
+        return CgroupPlan()
     v1 = frozenset(name for hierarchy in layout.v1 for name in hierarchy.controllers)
     wanted: dict[str, Writes] = {}
     if v1 or layout.v2 is None:
