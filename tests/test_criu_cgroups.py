@@ -10,10 +10,13 @@ import pytest
 from saved import Obedient, Round, config_of, namespaces
 
 from cycontainer import Container
-from cycontainer.errors import CriuError
+from cycontainer.errors import ConfigError, CriuError
 from cycontainer.host import current
 
 pytestmark = [pytest.mark.root, pytest.mark.criu]
+
+STREAMS: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
+HIERARCHIES = "grep cgroup /proc/self/mountinfo | cut -d' ' -f 4-6 | sort; head -n 1 /sys/fs/cgroup/pids/cgroup.procs"
 
 
 def test_a_cgroup_in_the_unified_hierarchy_is_entered_again(busybox_rootfs: str, tmp_path: object) -> None:
@@ -81,18 +84,93 @@ def test_whose_limits_it_has(busybox_rootfs: str, tmp_path: object, mode: str, l
 )
 def test_it_may_have_none(busybox_rootfs: str, tmp_path: object, before: str, after: str) -> None:
     config, root = config_of(busybox_rootfs, resources={}), f"{tmp_path}/states"
-    streams: dict[str, Any] = {"stdin": PIPE, "stdout": PIPE, "stderr": DEVNULL}
     look = "cut -d: -f3 /proc/self/cgroup | sort -u; jobs | wc -l"
-    first = Container.create("one", config, root=root, cgroup_manager=before, **streams)
+    first = Container.create("one", config, root=root, cgroup_manager=before, **STREAMS)
     with Obedient(first) as obedient:
         first.start()
         obedient.do("sleep 1000 <&- >&- 2>&- &")
         assert obedient.do(look) == "/\n1\n"
         first.checkpoint(f"{tmp_path}/images")
-    second = Container.restore("two", config, f"{tmp_path}/images", root=root, cgroup_manager=after, **streams)
+    second = Container.restore("two", config, f"{tmp_path}/images", root=root, cgroup_manager=after, **STREAMS)
     with Obedient(second) as obedient:
         assert obedient.do(look) == "/\n1\n"
         assert bool(second.state()["cgroupPaths"]) is (after == "cgroupfs")
+
+
+def with_users(config: dict[str, Any]) -> dict[str, Any]:
+    maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    config["linux"]["namespaces"].append({"type": "user"})
+    config["linux"].update(uidMappings=maps, gidMappings=maps)
+    return config
+
+
+@pytest.mark.cgroup1  # of v2 alone nothing is bound
+@pytest.mark.parametrize("users", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("cgroupfs", "cgroupfs"),
+        ("disabled", "disabled"),
+        ("cgroupfs", "disabled"),
+        ("disabled", "cgroupfs"),
+    ],
+)
+def test_hierarchies_are_those_of_a_new_container_where_no_namespace_has_a_top_of_its_own(
+    busybox_rootfs: str, tmp_path: object, before: str, after: str, users: bool
+) -> None:
+    config, root = config_of(busybox_rootfs, namespaces=namespaces(("cgroup",)), resources={}), f"{tmp_path}/states"
+    if users:
+        with_users(config)
+    with Obedient(Container.create("old", config, root=root, cgroup_manager=before, **STREAMS)) as saved:
+        saved.container.start()
+        saved.container.checkpoint(f"{tmp_path}/images")
+    again = Container.restore("one", config, f"{tmp_path}/images", root=root, cgroup_manager=after, **STREAMS)
+    with Obedient(again) as subject:
+        found = subject.do(HIERARCHIES)
+    with Obedient(Container.create("one", config, root=root, cgroup_manager=after, **STREAMS)) as new:
+        new.container.start()
+        assert found == new.do(HIERARCHIES)
+
+
+@pytest.mark.cgroup1
+@pytest.mark.parametrize(("manager", "mode"), [("cgroupfs", "ignore"), ("disabled", "soft")])
+def test_cgroups_of_users_of_its_own_may_be_ignored(
+    busybox_rootfs: str, tmp_path: object, manager: str, mode: str
+) -> None:
+    config, root = with_users(config_of(busybox_rootfs, resources={})), f"{tmp_path}/states"
+    ignore: dict[str, Any] = {"manage_cgroups_mode": mode}
+    with Obedient(Container.create("one", config, root=root, cgroup_manager=manager, **STREAMS)) as first:
+        first.container.start()
+        first.container.checkpoint(f"{tmp_path}/images", **ignore)
+    again = Container.restore(
+        "two", config, f"{tmp_path}/images", root=root, cgroup_manager=manager, **STREAMS, **ignore
+    )
+    with Obedient(again) as second:
+        assert second.do(HIERARCHIES).splitlines()[-1] == "1"
+
+
+@pytest.mark.cgroup1
+def test_cgroups_of_users_of_its_own_are_ignored_by_both_or_by_none(busybox_rootfs: str, tmp_path: object) -> None:
+    config, root = with_users(config_of(busybox_rootfs)), f"{tmp_path}/states"
+    with Obedient.start("one", config, root) as first:
+        first.container.checkpoint(f"{tmp_path}/images")
+    with pytest.raises(CriuError, match=r"are ignored .* by both, or by none"):
+        Obedient.restore("two", config, f"{tmp_path}/images", root, manage_cgroups_mode="ignore")
+    assert os.listdir(root) == []
+
+
+@pytest.mark.parametrize("manager", ["cgroupfs", "disabled"])
+def test_a_mode_that_is_none_is_refused(busybox_rootfs: str, tmp_path: object, manager: str) -> None:
+    config, root = config_of(busybox_rootfs, resources={}), f"{tmp_path}/states"
+    with Obedient(Container.create("one", config, root=root, cgroup_manager=manager, **STREAMS)) as first:
+        first.container.start()
+        with pytest.raises(ConfigError, match="manage-cgroups-mode: 'none' is none of"):
+            first.container.checkpoint(f"{tmp_path}/images", manage_cgroups_mode="none")
+        first.container.checkpoint(f"{tmp_path}/images")
+    with pytest.raises(ConfigError, match="manage-cgroups-mode: 'none' is none of"):
+        Container.restore(
+            "two", config, f"{tmp_path}/images", root=root, cgroup_manager=manager, manage_cgroups_mode="none"
+        )
 
 
 def test_strict_takes_no_cgroup_that_exists(busybox_rootfs: str, tmp_path: object) -> None:

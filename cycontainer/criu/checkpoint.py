@@ -256,7 +256,7 @@ def is_frozen(freezer: str) -> bool:
 def _options(
     subject: Subject, options: CheckpointOptions, images: ImageDirectory, work: ImageDirectory
 ) -> dict[str, Any]:
-    server = server_address(options.page_server)
+    server, mode = server_address(options.page_server), cgroup_mode(options.manage_cgroups_mode)
     found: dict[str, Any] = {
         "images_dir_fd": images.fd,
         "work_dir_fd": work.fd,
@@ -267,7 +267,7 @@ def _options(
         "notify_scripts": True,
         "orphan_pts_master": True,
         "manage_cgroups": True,
-        "manage_cgroups_mode": cgroup_mode(options.manage_cgroups_mode if subject.cgroup is not None else "ignore"),
+        "manage_cgroups_mode": mode if subject.cgroup is not None else cgroup_mode("ignore"),
         "timeout": FREEZE_SECONDS,
         "leave_running": options.goes_on,
         "config_file": criu_configuration(subject.config),
@@ -275,10 +275,8 @@ def _options(
         "track_mem": options.pre_dump or bool(options.parent_path),
         "ps": {"address": server[0], "port": server[1]} if server else None,
     }
-    for name in ("tcp_established", "tcp_skip_in_flight", "ext_unix_sk", "shell_job", "file_locks", "link_remap"):
-        found[name] = getattr(options, name)
-    for name in ("lazy_pages", "auto_dedup"):
-        found[name] = getattr(options, name)
+    names = ("tcp_established", "tcp_skip_in_flight", "ext_unix_sk", "shell_job", "file_locks", "link_remap")
+    found.update({name: getattr(options, name) for name in (*names, "lazy_pages", "auto_dedup")})
     if has_new_network(subject.config):
         found["empty_ns"] = CLONE_NEWNET
     return found
@@ -388,7 +386,7 @@ def _dump(
         if not options.without_exec:
             _refuse_strangers(subject)
         _refuse_traced(subject)
-        request.update(_describe(subject, images, criu, lock, options.pre_dump))
+        request.update(_describe(subject, images, criu, lock, options))
         request["freeze_cgroup"] = held.freezer or None
         kind = "SINGLE_PRE_DUMP" if options.pre_dump else "DUMP"
         dump = _Dump(options, saved)
@@ -431,11 +429,14 @@ def _open(subject: Subject) -> int:
         raise CheckpointError(f"container {subject.id}: {name_of(error.errno or 0)}") from None
 
 
-def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, pre_dump: bool) -> dict[str, Any]:
+def _describe(
+    subject: Subject, images: ImageDirectory, criu: Criu, lock: str, options: CheckpointOptions
+) -> dict[str, Any]:
     """Write the note, and say to criu what is not its to save: now, that nothing moves any more."""
     try:
         with View(subject.pid) as view:
-            mounts, names = external_mounts(subject.config, view)
+            managed = subject.cgroup is not None and options.manage_cgroups_mode != "ignore"
+            mounts, names = external_mounts(subject.config, view, managed=managed)
             keys, files = standard_files(subject.pid, view.mounts)
             namespaces = namespace_words(subject.pid, subject.config)
     except (FileNotFoundError, ProcessLookupError):
@@ -447,13 +448,12 @@ def _describe(subject: Subject, images: ImageDirectory, criu: Criu, lock: str, p
         mounts=names,
         traits=traits_of(subject.config),
         descriptors=keys,
-        pre_dump=pre_dump,
+        pre_dump=options.pre_dump,
         cgroups=subject.cgroup is not None,
         pid=subject.pid,
     )
     write_note(images, note, files)
-    words = [f"mnt[{where}]:{name}" for where, name in sorted(mounts.items())]
-    words += namespaces
+    words = [*(f"mnt[{where}]:{name}" for where, name in sorted(mounts.items())), *namespaces]
     words += sorted({key for key in keys if key and not key.startswith("pipe:")})
     return {"external": words}
 

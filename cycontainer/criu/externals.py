@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cycontainer.config import Config, Namespace
 
 NULL: Final = "/dev/null"
+CGROUP_KINDS: Final = ("cgroup", "cgroup2")
 EXTERNAL_NAMESPACES: Final = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 JOINED: Final = ("time", "ipc", "uts")  # what criu can join when it restores
 
@@ -106,8 +107,12 @@ def _is_null(status: os.stat_result | None) -> bool:
     return status is not None and stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
 
 
-def external_mounts(config: Config, view: View) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The mounts of a running container that come from outside: criu's words, {where: name}, and the names."""
+def external_mounts(config: Config, view: View, *, managed: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The mounts of a running container that come from outside: criu's words, {where: name}, and the names.
+
+    Args:
+        managed: criu saves the cgroups.
+    """
     found: dict[str, str] = {}
     for mount in config.mounts:
         if fold_options(mount).bind:
@@ -120,13 +125,24 @@ def external_mounts(config: Config, view: View) -> tuple[dict[str, str], tuple[s
         there, _ = view.at(path)
         if there is not None and there.point not in ("/", "/dev"):
             found.setdefault(there.point, path)
-    if not any(namespace.type == "cgroup" for namespace in config.linux.namespaces):
-        found.update({each.point: each.point for each in view.mounts.values() if each.kind == "cgroup"})
+    found.update({point: point for point in _hierarchies(config, view, managed=managed)})
     for path in config.linux.masked_paths:
         there, status = view.at(path)
         if there is not None and _is_null(status) and there.point not in ("/", "/dev"):
             found.setdefault(there.point, NULL)
     return found, tuple(sorted(set(found.values())))
+
+
+def _hierarchies(config: Config, view: View, *, managed: bool) -> list[str]:
+    """Where cgroup hierarchies are bound that criu cannot mount: on its own it mounts them from their top.
+
+    That is the container's cgroup where it has a cgroup namespace that is its user namespace's: one that criu makes.
+    """
+    kinds = {namespace.type for namespace in config.linux.namespaces}
+    if "cgroup" in kinds and (managed or "user" not in kinds):
+        return []
+    own = {mount.destination.rstrip("/") for mount in config.mounts}  # v2 without v1 is no bind
+    return [each.point for each in view.mounts.values() if each.kind in CGROUP_KINDS and each.point not in own]
 
 
 def _below(point: str, config: Config, view: View) -> list[str]:
@@ -175,7 +191,7 @@ def mount_sources(config: Config, names: tuple[str, ...] | None, cgroups: dict[s
 
     Args:
         names: those of the image; None when it does not say, and the configuration has to be believed.
-        cgroups: the container's cgroup directories by where a v1 mount shows them.
+        cgroups: cgroup directories by where a mount of the configuration shows them.
 
     Raises:
         ConfigError: the configuration has nothing for a name of the image.

@@ -42,6 +42,7 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("vdso: ", "this criu is too old for this kernel: install criu 4.2 or newer"),
     ("Can't get rlimit", "criu needs CAP_SYS_RESOURCE to save a process that is another user's than root's"),
     ("iptables-restore", 'install iptables, or use the network lock "nftables" (network_lock)'),
+    ('execvp("tar"', "criu runs tar and gzip: install them, and have them in PATH"),
     ("No space left on device", "the image directory's file system is full"),
     ("has bad size", "a file has changed since the checkpoint: the root file system must be as it was"),
     ("ctty inheritance", "a shell that keeps /dev/tty open has a job in the foreground: criu cannot save that"),
@@ -50,6 +51,11 @@ ADVICE: Final = (  # what a line says, and what can be done
     (
         "Abort restore of existing cgroups",
         "the container's cgroups are made before: strict has none to make; take soft",
+    ),
+    (
+        "Unable to mount cgroup",
+        "of a container with a user namespace the cgroups are ignored (manage_cgroups_mode) by both, or by none:"
+        " the checkpoint and the restore",
     ),
     ("Unknown magic", "the image is damaged, or of another kind"),
     ("bytes while ", "the image is damaged: it ends too early"),

@@ -36,7 +36,9 @@ from cycontainer.criu.pages import check_pages
 from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, reason_of
 from cycontainer.host import current
+from cycontainer.mount_options import ATTR_RDONLY, fold_options
 from cycontainer.record import Record
+from cycontainer.sources import hierarchies_of, hierarchy_attributes
 from cycontainer.state import stat_of
 
 TYPE_CHECKING = False
@@ -115,14 +117,28 @@ def _cgroup_roots(pid: int) -> list[dict[str, str]]:
     return found
 
 
-def cgroup_sources(config: Config, paths: dict[str, str]) -> dict[str, str]:
-    """The container's v1 cgroup directories by where a cgroup mount of the configuration shows them."""
-    return {
-        f"{mount.destination.rstrip('/')}/{where.rpartition('/')[2]}": path
-        for mount in config.mounts
-        if mount.type == "cgroup"
-        for where, path in paths.items()
-    }
+def cgroup_sources(config: Config, paths: dict[str, str], *, had_none: bool) -> dict[str, str]:
+    """What the cgroup mounts of the configuration show on a machine with v1, by where.
+
+    As for a new container: its own directories, or, never to be written, the caller's.
+
+    Args:
+        paths: the container's directories, by the mounts of their hierarchies.
+        had_none: what is saved had none, so it could write to none.
+    """
+    host = current()
+    found = {}
+    for mount in config.mounts if host.cgroups.v1 else ():
+        if mount.type != "cgroup":
+            continue
+        readonly = had_none or hierarchy_attributes(fold_options(mount)) & ATTR_RDONLY
+        for each in hierarchies_of(host):
+            where = f"{mount.destination.rstrip('/')}/{each.mount.rpartition('/')[2]}"
+            if each is not host.cgroups.v2 and each.mount in paths:
+                found[where] = paths[each.mount]
+            elif each is host.cgroups.v2 or readonly:
+                found[where] = each.mount + each.own.rstrip("/")
+    return found
 
 
 def _cgroup_mode(wanted: Wanted, options: RestoreOptions, note: Note | None) -> str:
@@ -136,7 +152,7 @@ def _cgroup_mode(wanted: Wanted, options: RestoreOptions, note: Note | None) -> 
 
 def _options(wanted: Wanted, options: RestoreOptions, images: ImageDirectory, note: Note | None) -> dict[str, Any]:
     config = wanted.config
-    sources = cgroup_sources(config, wanted.cgroup_paths)
+    sources = cgroup_sources(config, wanted.cgroup_paths, had_none=note is not None and not note.cgroups)
     mounts = mount_sources(config, note.mounts if note is not None else None, sources)
     lock = options.network_lock or (note.network_lock if note is not None else choose_lock())
     found: dict[str, Any] = {
@@ -246,6 +262,7 @@ def restore(wanted: Wanted, image_path: str, options: RestoreOptions) -> int:
         CriuError: criu cannot restore it. What it had made is gone again.
     """
     check_empty_ns(options.empty_ns)
+    cgroup_mode(options.manage_cgroups_mode)  # also where there is no cgroup
     check_labels(options, current().lsms)
     refuse_mapped_mounts(wanted.config)
     with ImageDirectory.open(image_path, "image-path") as images:
