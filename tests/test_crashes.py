@@ -178,22 +178,34 @@ def test_a_freezer_that_goes_behind_the_signal_holds_nobody(bundle: Bundle, monk
     deletion._let_die(state, deletion.SIGKILL)
 
 
-@pytest.mark.parametrize("fault", [errno.EIO, errno.ENODEV])
-def test_who_was_killed_is_not_said_to_have_been_dead(fault: int, bundle: Bundle, tmp_path: Path) -> None:
-    """Whatever fails behind the signal: the interpreter must not be asked to do what has been done."""
-    words = ["--root", bundle.root, "kill", NAME, "KILL"]
+DONE: dict[tuple[str, ...], tuple[Callable[[Bundle], object], str]] = {  # what goes before; what would be no answer
+    ("kill", NAME, "KILL"): (started, "not running"),
+    ("start", NAME): (created, "cannot start"),
+    ("pause", NAME): (started, "not running"),
+    ("resume", NAME): (paused, "not paused"),
+    ("delete", "--force", NAME): (started, "does not exist"),
+}
 
-    def kill(said: int) -> None:
+
+@pytest.mark.parametrize("verb", DONE, ids=" ".join)
+def test_the_interpreter_is_not_asked_to_do_what_has_been_done(
+    verb: tuple[str, ...], bundle: Bundle, tmp_path: Path
+) -> None:
+    """Whatever fails behind the signal, or the byte: it would find it done, and say that it cannot be."""
+    words, (before_it, wrong) = [COMMAND[0], "--root", bundle.root, *verb], DONE[verb]
+
+    def call(said: int) -> None:
         os.dup2(said, 2)
-        os.execv(COMMAND[0], [COMMAND[0], *words])
+        os.execv(words[0], words)
 
     problems, n = [], 1
     while True:
-        started(bundle)
+        before_it(bundle)
         with open(tmp_path / "said", "w") as said:
-            outcome = Trial(lambda: kill(said.fileno()), 0, n, fault, follow=False, programs=(COMMAND[0],)).run()
-        if "not running" in (tmp_path / "said").read_text():
-            problems.append(f"call {n}: {outcome}")
+            outcome = Trial(lambda: call(said.fileno()), 0, n, errno.EIO, follow=False, programs=(COMMAND[0],)).run()
+        text = (tmp_path / "said").read_text()
+        if wrong in text:
+            problems.append(f"call {n}: {outcome}: {text}")
         assert bundle.delete_by_force() == 0
         if outcome.call < 0:
             break

@@ -55,6 +55,7 @@ struct state {
 
 /* What the kernel says of a process. */
 struct process {
+    int error; /* why it cannot say more; a process that has ended is no error */
     bool there;
     char name[64], letter;
     unsigned long long start_time;
@@ -73,7 +74,7 @@ void add_quoted(struct text *text, const char *plain);
 bool is_plain(const char *text);
 int print(const char *output, size_t length);
 int fail(const char *format, const char *what);
-int fail_with_errno(int code);
+int fail_with_errno(const char *path, int code);
 void report_to(const char *log, const char *form);
 
 /* state.c */

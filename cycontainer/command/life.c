@@ -93,7 +93,7 @@ static bool read_outcome(int outcome, struct message *failed) {
         if (got == 0)
             return some;
         if (got < 0 && errno != EINTR && errno != EAGAIN)
-            exit(fail_with_errno(errno));
+            exit(fail_with_errno(NULL, errno));
         if (got == (ssize_t)sizeof(message))
             *failed = message, some = true;
     }
@@ -103,6 +103,9 @@ static bool read_outcome(int outcome, struct message *failed) {
 static bool died_as_init(void) {
     struct process process = process_of(state.pid);
     char path[64], target[8];
+    snprintf(path, sizeof(path), "/proc/%ld/stat", state.pid);
+    if (process.error)
+        exit(fail_with_errno(path, process.error));
     if (!process.there || strcmp(process.name, INIT_NAME) != 0)
         return false;
     if (strchr(DEAD_STATES, process.letter))
@@ -134,7 +137,7 @@ static int release(const struct call *call, int directory) {
     signal(SIGPIPE, SIG_IGN);
     while (write(go, "", 1) < 0)
         if (errno != EINTR)
-            return fail_with_errno(errno);
+            return fail_with_errno(NULL, errno);
     close(go);
     if (read_outcome(outcome, &failed))
         return tell_failure(&failed);

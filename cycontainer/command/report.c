@@ -86,7 +86,7 @@ static int write_all_of(int fd, const char *output, size_t length) {
 /* The answer; returns the exit status. */
 int print(const char *output, size_t length) {
     signal(SIGPIPE, SIG_IGN);
-    return write_all_of(1, output, length) == 0 ? 0 : fail_with_errno(errno);
+    return write_all_of(1, output, length) == 0 ? 0 : fail_with_errno(NULL, errno);
 }
 
 /* A line of the log. */
@@ -148,11 +148,12 @@ int fail(const char *format, const char *what) {
     return 1;
 }
 
-/* An errno as C's programs print it: texts.reason. */
-int fail_with_errno(int code) {
-    char reason[256];
+/* An errno as C's programs print it, behind the path that it is about, if there is one: texts._system. */
+int fail_with_errno(const char *path, int code) {
+    char reason[256], text[PATH_ROOM];
     snprintf(reason, sizeof(reason), "%s", strerror(code));
     if (reason[0] >= 'A' && reason[0] <= 'Z')
         reason[0] = (char)(reason[0] - 'A' + 'a');
-    return fail("%s", reason);
+    snprintf(text, sizeof(text), "%s%s%s", path ? path : "", path ? ": " : "", reason);
+    return fail("%s", text);
 }

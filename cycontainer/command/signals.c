@@ -78,7 +78,7 @@ static int signal_number(const char *text) {
 
 static int let_die(int number) {
     int error = number == SIGKILL ? thaw_to_die() : 0;
-    return error ? fail_with_errno(-error) : 0;
+    return error ? fail_with_errno(NULL, -error) : 0;
 }
 
 static int signal_first(const struct call *call, const struct state *state, int number) {
@@ -94,7 +94,7 @@ static int signal_first(const struct call *call, const struct state *state, int 
         error = 0;
     if (error == -ESRCH)
         return fail(NOT_RUNNING, call->operand[0]);
-    return error ? fail_with_errno(-error) : let_die(number);
+    return error ? fail_with_errno(NULL, -error) : let_die(number);
 }
 
 /* Without a cgroup only the first is known, as with runc. */
@@ -104,7 +104,7 @@ static int signal_everyone(const struct state *state, int number) {
         error = send_signal(first, number);
     else
         error = signal_cgroup(state, number);
-    return error && error != -ESRCH ? fail_with_errno(-error) : let_die(number);
+    return error && error != -ESRCH ? fail_with_errno(NULL, -error) : let_die(number);
 }
 
 int answer_kill(const struct call *call) {

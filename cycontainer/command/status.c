@@ -31,27 +31,30 @@ struct process process_of(long pid) {
     char path[64], text[1024], *name, *rest;
     snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
     if (read_beginning(path, text, sizeof(text)) < 0) {
-        if (errno != ENOENT && errno != ESRCH)
-            hand_on();
+        process.error = errno == ENOENT || errno == ESRCH ? 0 : errno;
         return process;
     }
+    process.error = EPROTO; /* until all is understood */
     name = strchr(text, '(');
     rest = strrchr(text, ')'); /* a name may have any letter */
     if (!name || !rest || rest[1] != ' ' || (size_t)(rest - name) > sizeof(process.name))
-        hand_on();
+        return process;
     memcpy(process.name, name + 1, (size_t)(rest - name - 1));
     process.letter = rest[2];
     for (int field = 0; field < 20; field++) { /* the 20th after the name is when it started */
         rest = strchr(rest + 1, ' ');
         if (!rest)
-            hand_on();
+            return process;
     }
+    process.error = 0;
     process.start_time = strtoull(rest + 1, NULL, 10);
     process.there = true;
     return process;
 }
 
 static bool is_same(const struct process *process, const struct state *state) {
+    if (process->error)
+        hand_on();
     return process->there && !strchr(DEAD_STATES, process->letter) &&
            process->start_time == (unsigned long long)state->start_time;
 }
