@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import importlib.util
 import os
 import resource
@@ -461,11 +462,18 @@ def test_a_pid_1_that_does_not_end_its_container_in_time_is_killed(complete: Com
     assert (result.timed_out, result.returncode) == (True, -9)
 
 
-def test_a_stream_that_is_no_text_ends() -> None:
+def fail_to_decode(error: UnicodeError) -> tuple[str, int]:
+    raise KeyError(error.args[0])
+
+
+@pytest.mark.parametrize(("errors", "failure"), [(None, UnicodeDecodeError), ("fails", KeyError)])
+def test_a_stream_that_is_no_text_ends(errors: str | None, failure: type[Exception]) -> None:
+    codecs.register_error("fails", fail_to_decode)
+
     async def read() -> None:
-        async with aio.stream(["printf", r"\377"], text=True) as lines:
+        async with aio.stream(["printf", r"\377"], text=True, errors=errors) as lines:
             async for _ in lines:
                 continue
 
-    with pytest.raises(UnicodeDecodeError):
+    with nothing_left(), pytest.raises(failure):
         asyncio.run(asyncio.wait_for(read(), 20))

@@ -157,8 +157,8 @@ OWN_SUBJECT = {  # by a module's first or last name
 NOTHING_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 NOTHING_PREFIXES = ("do_", "handle_")
 
-# there they become text, an answer, and what the one hears of for whom a thread works
-WHERE_ERRORS_END = ("cli/__main__.py", "_task.py", "pool.py", "supplies.py")
+# there they become text, an answer, and what the one hears of for whom a thread or a loop works
+WHERE_ERRORS_END = ("cli/__main__.py", "_task.py", "pool.py", "supplies.py", "aio/runs.py")
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60  # lines of code; about 40 is the aim

@@ -8,7 +8,6 @@ from cycontainer import _wait
 from cycontainer._request import request
 from cycontainer._running import Running
 from cycontainer._stream import Lines as SyncLines
-from cycontainer.errors import Error
 from cycontainer.launch import not_launched
 
 TYPE_CHECKING = False
@@ -79,7 +78,7 @@ async def heard(waiter: _wait.Waiter, hear: Callable[[int], bool]) -> None:
                     return
                 event = waiter.step()
             set_timer()  # again: the deadline may be another now, pid 1's time to end all, or not quite here yet
-        except (Error, OSError, ValueError) as error:  # ValueError: what cannot be decoded
+        except Exception as error:  # whatever it is, also of a decoder of the caller's: nobody else hears of it
             done.set_exception(error)
 
     def set_timer() -> None:
