@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cycontainer._request import Keywords, Request
     from cycontainer._result import Result
+    from cycontainer._wait import Waiter
 
 LONGEST_LINE: Final = 1 << 20  # bytes, or letters of a text; a longer one comes in pieces
 
@@ -114,8 +115,14 @@ class Lines:
 
     def _listen(self) -> None:
         """Until there is something to tell."""
-        assert self._running.waiter is not None, "lines are used in a `with`"
-        self._deal_with(self._running.waiter.wait())
+        self._deal_with(self.waiter.wait())
+
+    @property
+    def waiter(self) -> Waiter:
+        """Of the program that runs. Raises Error: none does yet."""
+        if self._running.waiter is None:
+            raise Error("lines are used in a `with`")
+        return self._running.waiter
 
     def _deal_with(self, event: int) -> None:
         running = self._running

@@ -343,7 +343,7 @@ class Container(Saved):
             process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
             streams.taken()
         self.hear_ends()
-        self._beside[process] = None
+        self._beside[process], process.kept = None, True
         return process
 
     def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:

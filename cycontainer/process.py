@@ -7,7 +7,7 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer.errors import ConfigError, ContainerError, LaunchError, WaitTimeout, name_of, reason_of
+from cycontainer.errors import ConfigError, ContainerError, Error, LaunchError, WaitTimeout, name_of, reason_of
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.starting import died_as_init
 
@@ -87,7 +87,8 @@ class Process:
         self._plan, self._child = plan, child
         self.args, self.pid, self.returncode = args, child.pid, None
         self.terminal = -1
-        self._watched = False
+        self._watched = self._closed = False
+        self.kept = False  # by its container, which hears of its end when it was closed: Container.hear_ends
         self.stdin, self.stdout, self.stderr = None, None, None
         self.supervisor = None
         self._ending = _thread.allocate_lock()  # the kernel tells its status once
@@ -111,18 +112,43 @@ class Process:
 
     @property
     def pidfd(self) -> int:
-        return self._child.pidfd
+        return -1 if self._closed else self._child.pidfd
+
+    def _check_open(self) -> None:
+        """Raises Error: whoever closed it did not want to know how it ends."""
+        if self.pidfd < 0:
+            raise Error(f"{self.args[0]} (pid {self.pid}) was closed before its end was heard of")
 
     def poll(self) -> int | None:
-        """The returncode, if it has ended."""
+        """The returncode, if it has ended. Raises Error: it was closed before."""
+        if self.returncode is None:
+            self._check_open()
+            self._look()
+        return self.returncode
+
+    def _look(self) -> None:
+        """Take its status, if it has ended. Raises StatusUnknown."""
         import select
 
-        if self.returncode is None:
-            watch = select.poll()
-            watch.register(self._child.pidfd, select.POLLIN)
-            if watch.poll(0):
-                self._take_status()
-        return self.returncode
+        watch = select.poll()
+        watch.register(self._child.pidfd, select.POLLIN)
+        if watch.poll(0):
+            self._take_status()
+
+    def hear_end(self) -> bool:
+        """Whether nothing of it is left to hear; of one that was closed nobody else takes the status."""
+        from cycontainer.errors import StatusUnknown
+
+        heard = True
+        try:
+            if self.returncode is None and self._child.pidfd >= 0:
+                self._look()
+                heard = self.returncode is not None
+        except StatusUnknown:  # as who asks it will be told
+            heard = True
+        if heard and self._closed:
+            self._child.close()
+        return heard
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end, and return the returncode.
@@ -133,6 +159,7 @@ class Process:
         Raises:
             WaitTimeout: it is still there.
             StatusUnknown: it has ended, and someone else took its status.
+            Error: it was closed before its end was heard of.
             What a callable of its supervisor has raised, which ended it.
         """
         code = self._wait(timeout)
@@ -154,7 +181,8 @@ class Process:
         return self.returncode
 
     def watch(self, timeout: float) -> Waiter:
-        """What its end is waited for with; each event goes to `hear`."""
+        """What its end is waited for with; each event goes to `hear`. Raises Error: it was closed."""
+        self._check_open()
         self._watched = True
         return _wait.Waiter(self._child, -1, -1, -1, b"", timeout)
 
@@ -171,7 +199,9 @@ class Process:
 
         Raises:
             WaitTimeout: it is still there; what was read until then is lost.
+            Error: it was closed.
         """
+        self._check_open()
         output, errors, entry = [self._take(name) for name in ("stdout", "stderr", "stdin")]
         if not input and entry >= 0:
             os.close(entry)
@@ -210,8 +240,9 @@ class Process:
             self._child.close_socket()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; nothing happens when it has ended."""
+        """Send a signal; nothing happens when it is known to have ended. Raises Error: it was closed."""
         if self.returncode is None:
+            self._check_open()
             try:
                 self._child.send_signal(number)
             except ProcessLookupError:
@@ -231,7 +262,7 @@ class Process:
         fcntl.ioctl(self.terminal, TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
     def close(self) -> None:
-        """Close our descriptors. The process goes on."""
+        """Close our descriptors. The process goes on. For one of `exec`'s, its container keeps one until its end."""
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 file.close()
@@ -240,19 +271,22 @@ class Process:
         self.terminal = -1
         if self.supervisor is not None:
             self.supervisor.close()
-        self._child.close()
+        self._closed = True
+        if not self.kept or self.returncode is not None:
+            self._child.close()
 
     def abandon(self) -> None:
         """Kill it, wait for it, and close what is ours: nobody wants its status."""
-        if self.returncode is None and self._child.pidfd >= 0:
+        if self.returncode is None and self.pidfd >= 0:
             abandon(self._child)
+            self.kept = False
         self.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.returncode is None and self._child.pidfd >= 0:
+        if self.returncode is None and self.pidfd >= 0:
             kill(self._child)
             self._wait()
         self.close()

@@ -19,6 +19,7 @@ from cycontainer.errors import (
     ContainerExists,
     ContainerNotFound,
     ContainerNotRunning,
+    Error,
     ProgramError,
 )
 from cycontainer.host import current
@@ -102,6 +103,20 @@ def test_it_is_deleted_with_a_second_process_that_nobody_waits_for(busybox_rootf
         container.delete(force=True)  # its first process does not end before the second's status is taken
         assert process.poll() == -9
         process.close()
+
+
+def test_a_process_that_was_closed_has_no_end_to_wait_for(busybox_rootfs: str, root: str) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        ended = container.exec(["true"], stdin=DEVNULL)
+        assert ended.wait(20) == 0
+        ended.close()
+        assert ended.wait() == ended.poll() == 0
+        process = container.exec(["sleep", "100"], stdin=DEVNULL)
+        process.close()
+        for use in (process.wait, process.poll, process.communicate, process.kill):
+            with pytest.raises(Error, match="was closed"):
+                use()
 
 
 def test_several_threads_wait_for_one_process(busybox_rootfs: str, root: str) -> None:

@@ -50,6 +50,11 @@ def test_leaving_early_ends_the_program() -> None:
         lines.result  # noqa: B018  # that is the test
 
 
+def test_lines_outside_of_a_block_are_refused() -> None:
+    with pytest.raises(Error, match="with"):
+        next(stream(["true"]))
+
+
 def test_a_flood_is_stopped() -> None:
     with stream(["yes"], output_limit=1 << 20) as lines:
         size = sum(len(line.data) for line in lines)

@@ -121,11 +121,9 @@ class Lines(SyncLines):
         return self
 
     async def __anext__(self) -> Line:
-        running = self._running
         while not self._ready and not self._over:
-            assert running.waiter is not None, "lines are used in an `async with`"
             try:
-                await heard(running.waiter, self._tell)
+                await heard(self.waiter, self._tell)
             except BaseException as error:
                 self._give_up(error)
                 raise

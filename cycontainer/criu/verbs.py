@@ -65,14 +65,8 @@ class Saved:
 
         Until then it is a zombie, and the first process of its pid namespace does not end: pid_namespaces(7).
         """
-        from cycontainer.errors import StatusUnknown
-
         for process in tuple(self._beside):
-            try:
-                heard = process.pidfd < 0 or process.poll() is not None
-            except StatusUnknown:  # as who asks it will be told
-                heard = True
-            if heard:
+            if process.hear_end():
                 self._beside.pop(process, None)
 
     @classmethod
