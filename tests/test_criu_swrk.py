@@ -158,7 +158,7 @@ def test_the_lines_that_matter_are_shown_with_what_can_be_done(tmp_path: object)
     lines = criu_log.excerpt(criu_log.lines_of(path))
     assert [line.split(":")[0] for line in lines] == ["4", "5", "6", "7"]
     assert "RLIMIT" not in "".join(lines)
-    assert criu_log.advice(lines) == (
+    assert criu_log.advice(lines, path) == (
         "established TCP connections are saved and restored with --tcp-established (tcp_established)",
     )
 

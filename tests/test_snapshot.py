@@ -124,3 +124,16 @@ def test_what_is_no_snapshot_is_told(busybox_rootfs: str, top: str) -> None:
         with pytest.raises(ConfigError, match="EEXIST"):
             warm.container.snapshot(top)
         assert isinstance(warm.container, Container) and warm.do("echo here") == "here\n"
+
+
+@pytest.mark.parametrize("option", ["size=4k", "nr_inodes=2", "nr_inodes=3"])
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(busybox_rootfs: str, top: str, option: str) -> None:
+    os.mkdir(f"{top}/small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", f"{top}/small"], check=True)
+    try:
+        with Obedient.start("warm", config_of(busybox_rootfs), f"{top}/states") as warm:
+            with pytest.raises(ConfigError, match=r"path: /.*/small/snapshot/\w.*: ENOSPC"):
+                warm.container.snapshot(f"{top}/small/snapshot")
+            assert (os.listdir(f"{top}/small"), warm.do("echo here")) == ([], "here\n")
+    finally:
+        subprocess.run(["umount", f"{top}/small"], check=True)

@@ -16,6 +16,9 @@ BEFORE: Final = 3  # lines before each error that are shown with it
 # Said whenever criu lacks CAP_SYS_RESOURCE, on success too.
 HARMLESS: Final = ("Can't setup RLIMIT_NOFILE for self",)
 
+FULL: Final = "the image directory's file system is full"
+LEAST_ROOM: Final = 1 << 16  # bytes, for criu to say more
+
 ADVICE: Final = (  # what a line says, and what can be done
     (
         "--tcp-established",
@@ -43,7 +46,7 @@ ADVICE: Final = (  # what a line says, and what can be done
     ("Can't get rlimit", "criu needs CAP_SYS_RESOURCE to save a process that is another user's than root's"),
     ("iptables-restore", 'install iptables, or use the network lock "nftables" (network_lock)'),
     ('execvp("tar"', "criu runs tar and gzip: install them, and have them in PATH"),
-    ("No space left on device", "the image directory's file system is full"),
+    ("No space left on device", FULL),
     ("has bad size", "a file has changed since the checkpoint: the root file system must be as it was"),
     ("ctty inheritance", "a shell that keeps /dev/tty open has a job in the foreground: criu cannot save that"),
     ("send_fds failed (-22)", "a process has an io_uring, which criu cannot save"),
@@ -84,7 +87,17 @@ def excerpt(lines: list[str]) -> tuple[str, ...]:
     return tuple(f"{number + 1}: {lines[number]}" for number in sorted(kept)[-MOST_LINES:])
 
 
-def advice(lines: Iterable[str]) -> tuple[str, ...]:
-    """What can be done about these lines, each advice once."""
+def advice(lines: Iterable[str], log: str) -> tuple[str, ...]:
+    """What can be done about these lines, each advice once; where a log has no room, it does not say so itself."""
     text = "\n".join(lines)
-    return tuple(advice for words, advice in ADVICE if words in text)
+    found = tuple(advice for words, advice in ADVICE if words in text)
+    return (*found, FULL) if FULL not in found and _is_full(log) else found
+
+
+def _is_full(path: str) -> bool:
+    """Whether the file system of a file, which may be missing, has no room for more."""
+    try:
+        system = os.statvfs(os.path.dirname(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return system.f_bavail * system.f_frsize < LEAST_ROOM or (system.f_files > 0 and system.f_favail == 0)

@@ -71,10 +71,8 @@ class Snapshot:
             except OSError as error:
                 raise ConfigError("path", f"{place}: {reason_of(error)}") from None
         try:
-            with open(f"{place}/config.json", "xb") as file:
-                file.write(document)
-            with open(f"{place}/bundle", "x", errors="surrogateescape") as text:
-                text.write(f"{state.bundle}\n{state.id}\n")
+            _write(f"{place}/config.json", document)
+            _write(f"{place}/bundle", os.fsencode(f"{state.bundle}\n{state.id}\n"))
             checkpoint_container(root, container_id, f"{place}/images", wanted, idle=idle)
         except BaseException:
             shutil.rmtree(place)
@@ -146,3 +144,12 @@ class Snapshot:
 
     def __exit__(self, *_: object) -> None:
         self.delete()
+
+
+def _write(path: str, data: bytes) -> None:
+    """Write a new file. Raises ConfigError."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except OSError as error:
+        raise ConfigError("path", f"{path}: {name_of(error.errno or 0)}") from None

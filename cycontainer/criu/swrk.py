@@ -372,4 +372,4 @@ def _ended(code: int) -> str:
 
 def _failure(kind: str, problem: str, log: str) -> CriuError:
     lines = criu_log.excerpt(criu_log.lines_of(log)) if log else ()
-    return CriuError(ATTEMPTS.get(kind, kind), problem, log, lines, criu_log.advice(lines))
+    return CriuError(ATTEMPTS.get(kind, kind), problem, log, lines, criu_log.advice(lines, log) if log else ())
