@@ -414,7 +414,43 @@ def as_it_is(config: dict[str, Any]) -> None:
     assert not config["process"]["terminal"]
 
 
+def without_shm(config: dict[str, Any]) -> None:
+    config["mounts"] = [mount for mount in config["mounts"] if mount["destination"] != "/dev/shm"]
+
+
+def with_a_masked_path(config: dict[str, Any]) -> None:
+    config["linux"]["maskedPaths"].append("/etc/passwd")
+
+
+def with_a_filter(config: dict[str, Any]) -> None:
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}
+    config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+
+
+def with_a_writable_root(config: dict[str, Any]) -> None:
+    config["root"]["readonly"] = False
+
+
+def with_privileges(config: dict[str, Any]) -> None:
+    config["process"]["noNewPrivileges"] = False
+
+
+def without_capabilities(config: dict[str, Any]) -> None:
+    config["process"]["capabilities"] = {}
+
+
+def as_another_user(config: dict[str, Any]) -> None:
+    config["process"]["user"] = {"uid": 0, "gid": 7}
+
+
 OTHER_KINDS = [
+    (as_it_is, without_shm, "mounts: the checkpoint has a mount of the type tmpfs at /dev/shm"),
+    (as_it_is, with_a_masked_path, "maskedPaths: the configuration has a masked /etc/passwd, and the checkpoint has"),
+    (as_it_is, with_a_filter, "seccomp: the configuration has a seccomp filter of 1 rules and the default SCMP_ACT_A"),
+    (with_a_writable_root, as_it_is, "root.readonly: the configuration has a read-only root"),
+    (with_privileges, as_it_is, "process.noNewPrivileges: the configuration has a ban on new privileges"),
+    (as_it_is, without_capabilities, "process.capabilities: the checkpoint has a bounding CAP_"),
+    (as_it_is, as_another_user, "process.user: the checkpoint has a program of the user 0 and the group 0"),
     (as_it_is, with_terminal, "process.terminal: the configuration has a terminal"),
     (with_terminal, as_it_is, "process.terminal: the checkpoint has a terminal"),
     (

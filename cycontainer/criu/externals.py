@@ -15,12 +15,13 @@ from cycontainer.errors import ConfigError
 from cycontainer.mount_options import fold_options
 from cycontainer.record import Record
 from cycontainer.rootfs import DEFAULT_DEVICES
+from cycontainer.tables import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from cycontainer.config import Config, Namespace
+    from cycontainer.config import Config, Mount, Namespace, Process, Seccomp
 
 NULL: Final = "/dev/null"
 CGROUP_KINDS: Final = ("cgroup", "cgroup2")
@@ -158,18 +159,47 @@ def traits_of(config: Config) -> dict[str, tuple[str, ...]]:
 
     Not the namespace of time, which criu adds by itself; nor whether one is joined that criu can make, or join, anew.
     """
-    maps = {"linux.uidMappings": config.linux.uid_map, "linux.gidMappings": config.linux.gid_map}
-    terminal = config.process is not None and config.process.terminal
+    linux = config.linux
+    maps = {"linux.uidMappings": linux.uid_map, "linux.gidMappings": linux.gid_map}
     return {
-        "mounts": tuple(
-            f"bind mount at {mount.destination.rstrip('/')}" for mount in config.mounts if fold_options(mount).bind
-        ),
-        "linux.namespaces": tuple(_trait(each) for each in config.linux.namespaces if each.type != "time"),
+        "mounts": tuple(_mount_trait(mount) for mount in config.mounts),
+        "linux.namespaces": tuple(_trait(each) for each in linux.namespaces if each.type != "time"),
         **{
             path: tuple(f"map of {line.size} ids from {line.container} to {line.host}" for line in lines)
             for path, lines in maps.items()
         },
-        "process.terminal": ("terminal",) if terminal else (),
+        "root.readonly": ("read-only root",) if config.root.readonly else (),
+        "linux.maskedPaths": tuple(f"masked {path}" for path in linux.masked_paths),
+        "linux.readonlyPaths": tuple(f"read-only {path}" for path in linux.readonly_paths),
+        "linux.seccomp": _filters(linux.seccomp),
+        **(_process_traits(config.process) if config.process is not None else {}),
+    }
+
+
+def _mount_trait(mount: Mount) -> str:
+    kind = "bind mount" if fold_options(mount).bind else f"mount of the type {mount.type}"
+    return f"{kind} at {mount.destination.rstrip('/')}"
+
+
+def _filters(seccomp: Seccomp | None) -> tuple[str, ...]:
+    if seccomp is None:
+        return ()
+    return (f"seccomp filter of {len(seccomp.syscalls)} rules and the default {seccomp.default_action}",)
+
+
+def _process_traits(process: Process) -> dict[str, tuple[str, ...]]:
+    """Its confinement is the image's: what is asked for else would not be had."""
+    sets = {kind: getattr(process.capabilities, kind) for kind in type(process.capabilities).fields}
+    return {
+        "process.terminal": ("terminal",) if process.terminal else (),
+        "process.user": (f"program of the user {process.user.uid} and the group {process.user.gid}",),
+        "process.noNewPrivileges": ("ban on new privileges",) if process.no_new_privileges else (),
+        "process.capabilities": tuple(
+            f"{kind} {name}"
+            for kind, mask in sets.items()
+            for number, name in enumerate(CAPABILITIES)
+            if mask >> number & 1
+        ),
     }
 
 
@@ -181,7 +211,7 @@ def _trait(namespace: Namespace) -> str:
 def check_same(config: Config, saved: dict[str, tuple[str, ...]]) -> None:
     """Refuse a configuration that is another container's than that with the traits `saved`. Raises ConfigError."""
     for path, here in traits_of(config).items():
-        for trait in sorted({*saved.get(path, ())} ^ {*here}):
+        for trait in sorted({*saved.get(path, here)} ^ {*here}):  # of what it does not say nothing is known
             one, other = ("configuration", "checkpoint") if trait in here else ("checkpoint", "configuration")
             raise ConfigError(path, f"the {one} has a {trait}, and the {other} has none")
 

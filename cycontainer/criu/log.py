@@ -42,7 +42,12 @@ ADVICE: Final = (  # what a line says, and what can be done
     ),
     ("Can't fork for", "a pid of the image is in use: another process has it, or the old one was not yet waited for"),
     ("Can't get 1:16 opt", "this criu is too old for this kernel: criu 4.2 or newer saves inet sockets on Linux 6.16"),
-    ("vdso: ", "this criu is too old for this kernel: install criu 4.2 or newer"),
+    ("lazy-pages.socket", "start `criu lazy-pages` with the same image and work directories before"),
+    (
+        "Invalid ELF magic",
+        "the memory in the image is not what was saved: a restore with --auto-dedup has taken it out, or it is damaged",
+    ),
+    ("self vdso symtable", "this criu is too old for this kernel: install criu 4.2 or newer"),
     ("Can't get rlimit", "criu needs CAP_SYS_RESOURCE to save a process that is another user's than root's"),
     ("iptables-restore", 'install iptables, or use the network lock "nftables" (network_lock)'),
     ('execvp("tar"', "criu runs tar and gzip: install them, and have them in PATH"),
