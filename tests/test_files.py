@@ -35,13 +35,20 @@ def test_the_program_owns_them_and_can_execute_them() -> None:
     assert result.files == {"sub/x": b"#!/bin/sh\npwd\nmore\n", "sub/y": b""}
 
 
-def test_they_can_lie_in_a_home_that_is_hidden() -> None:
-    place = "/home/me/a job"
-    seen = script("pwd; ls -A /home /home/me; cat f > g; touch /home/x", cwd=place, files={"f": "1\n"}, collect=["g"])
-    assert (seen.files, seen.stdout.split("\n")) == (
-        {"g": b"1\n"},
-        [place, "/home:", "me", "", "/home/me:", "a job", ""],
-    )
+@pytest.mark.parametrize("keywords", [{}, pytest.param({"user_namespace": True}, marks=pytest.mark.root)])
+def test_they_can_lie_in_a_home_that_is_hidden(keywords: dict[str, Any]) -> None:
+    check_in_a_hidden_home(**keywords)
+
+
+def test_those_of_an_ordinary_user_can_too(ordinary_user: OrdinaryUser) -> None:
+    ordinary_user(check_in_a_hidden_home)
+
+
+def check_in_a_hidden_home(**keywords: Any) -> None:
+    text, place = "pwd; ls -A /home /home/me; cat f > g; touch /home/x", "/home/me/a job"
+    seen = script(text, cwd=place, files={"f": "1\n"}, collect=["g"], **keywords)
+    listed = f"{place}\n/home:\nme\n\n/home/me:\na job\n"
+    assert (seen.files, seen.stdout) == ({"g": b"1\n"}, listed)
     assert "Read-only file system" in seen.stderr
 
 
