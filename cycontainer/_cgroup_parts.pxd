@@ -48,7 +48,8 @@ cdef extern from "cgroup_parts.h" nogil:
     int make_all(Place *places, int count, Failure *failure)
     int limit_all(Place *places, int count, Failure *failure)
     void unmake_all(Place *places, int count)
-    int remove_place(Place *place, long deadline)
+    int remove_all(Place *places, int count, int *at)
+    int remove_within(Place *places, int count, int namespace)
 
     int freeze_place(Place *place, long deadline)
     int thaw_place(Place *place)

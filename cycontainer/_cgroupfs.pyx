@@ -10,11 +10,13 @@ from libc.string cimport memcpy, strlen, strstr
 
 from cycontainer._cgroup_parts cimport (LONGEST, PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect,
                                         nap, now_us, open_directory, read_file, remove_below, write_file)
-from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP,
-                               O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, S_ISVTX, close, errno,
-                               filesystem, fstatat, fstatfs, mkdirat, openat, stat_result, unlinkat)
+from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINTR, EINVAL, ENODEV, ENOENT, ENOTEMPTY,
+                               EOPNOTSUPP, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, S_ISVTX,
+                               _exit, close, errno, filesystem, fork, fstatat, fstatfs, mkdirat, openat, setns,
+                               stat_result, unlinkat, waitpid)
 
 cdef enum:
+    CLONE_NEWUSER = 0x10000000
     CGROUP_MAGIC = 0x27E0EB       # CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC, linux/magic.h
     CGROUP2_MAGIC = 0x63677270
     MOST_TRIES = 1000             # neighbours that remove a shared parent while we make something in it
@@ -318,7 +320,7 @@ cdef void remove_parents(Place *place) noexcept nogil:
             return
 
 
-cdef public int remove_place(Place *place, long deadline) noexcept nogil:
+cdef int remove_place(Place *place, long deadline) noexcept nogil:
     """The directory with all below. One that was just left stays busy for a moment."""
     cdef long length = 50
     cdef int error
@@ -338,4 +340,30 @@ cdef public int remove_place(Place *place, long deadline) noexcept nogil:
                 return error
         length = nap(length)
     remove_parents(place)
+    return 0
+
+
+cdef public int remove_all(Place *places, int count, int *at) noexcept nogil:
+    """Every hierarchy's that can be; the errno of the last that could not, and which it was."""
+    cdef int index, result, error = 0
+    cdef long deadline = now_us() + PATIENCE_US
+    for index in range(count):
+        result = remove_place(&places[index], deadline)
+        if result < 0:
+            at[0], error = index, result
+    return error
+
+
+cdef public int remove_within(Place *places, int count, int namespace) noexcept nogil:
+    """The same in a user namespace, by a process of its own: what is owned there by other users may be removed there.
+    It tells nothing: who asks `remove_all` afterwards hears what is left."""
+    cdef int at, status, child = fork()
+    if child == 0:                # no other thread is there any more: system calls only
+        if setns(namespace, CLONE_NEWUSER) == 0:
+            remove_all(places, count, &at)
+        _exit(0)
+    if child < 0:
+        return -errno
+    while waitpid(child, &status, 0) < 0 and errno == EINTR:
+        pass
     return 0

@@ -134,6 +134,15 @@ cdef extern from "<dirent.h>" nogil:
 cdef extern from "<poll.h>" nogil:
     int ppoll(pollfd *entries, unsigned long count, const timespec *timeout, const sigset_t *mask)
 
+cdef extern from *:               # sched.h has it only with _GNU_SOURCE
+    """
+    extern int setns(int, int);
+    """
+    int setns(int fd, int kind) nogil
+
+cdef extern from "<sys/wait.h>" nogil:
+    int waitpid(int pid, int *status, int options)
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef unsigned long pthread_t
     int pthread_create(pthread_t *thread, const void *attributes, void *(*start)(void *) noexcept nogil, void *argument)
@@ -157,6 +166,8 @@ cdef extern from "<sys/vfs.h>" nogil:
     int fstatfs(int fd, filesystem *status)
 
 cdef extern from "<unistd.h>" nogil:
+    int fork()
+    void _exit(int status)
     int getpid()
     ssize_t pread(int fd, void *buffer, size_t size, long offset)
     long lseek(int fd, long offset, int whence)

@@ -67,7 +67,8 @@ int write_all(struct Place *place, struct Failure *failure);
 int make_all(struct Place *places, int count, struct Failure *failure);
 int limit_all(struct Place *places, int count, struct Failure *failure);
 void unmake_all(struct Place *places, int count);
-int remove_place(struct Place *place, long deadline);
+int remove_all(struct Place *places, int count, int *at);
+int remove_within(struct Place *places, int count, int user_namespace);
 
 /* _cgroupkill.pyx */
 int freeze_place(struct Place *place, long deadline);

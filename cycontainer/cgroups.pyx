@@ -7,8 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from cycontainer._cgroup_parts cimport (PATIENCE_US, Failure, Numbers, Place, Write, attach_devices, collect_all,
                                         freeze_place, kill_all, limit_all, make_all, now_us, open_directory, open_root,
-                                        read_file, remove_place, signal_all, thaw_place, thaw_tree, unmake_all,
-                                        write_all, write_file)
+                                        read_file, remove_all, remove_within, signal_all, thaw_place, thaw_tree,
+                                        unmake_all, write_all, write_file)
 from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, EXDEV, close
 
 import os
@@ -478,21 +478,21 @@ cdef class Cgroup:
         if error < 0 and error != -ENOENT and error != -ENODEV:
             raise CgroupError(f"{self.paths[index]}/{FREEZERS[place.unified]}", -error, "0")
 
-    def destroy(self) -> None:
+    def destroy(self, *, int within=-1) -> None:
         """Remove it with all that was made below, and the parents that were made for it. What is missing is fine.
+
+        `within`: descriptor of a user namespace whose users may have made what is below (v2).
 
         Raises:
             CgroupError: EBUSY when processes are still in it; the other hierarchies are gone.
         """
-        cdef int index, result, error = 0, at = 0
-        cdef long deadline = now_us() + PATIENCE_US
+        cdef int error = 0, at = 0
         self.release_tasks()
         self._in_use += 1
         with nogil:
-            for index in range(self._count):
-                result = remove_place(&self._places[index], deadline)
-                if result < 0:
-                    at, error = index, result
+            if within >= 0:
+                remove_within(self._places, self._count, within)
+            error = remove_all(self._places, self._count, &at)
         self._in_use -= 1
         if error < 0:
             raise CgroupError(self.paths[at], -error)

@@ -160,7 +160,7 @@ def delete(directory: Directory, root: str, *, force: bool, idle: Callable[[], o
 
             stop_unit(state.unit)
         if state.cgroups:
-            open_cgroup(state).destroy()
+            _remove_cgroup(directory, state)
         if state.resctrl is not None:
             from cycontainer.intelrdt import remove
 
@@ -169,6 +169,37 @@ def delete(directory: Directory, root: str, *, force: bool, idle: Callable[[], o
             problems = _last_hooks(directory, state)
     directory.remove()
     return problems
+
+
+def _remove_cgroup(directory: Directory, state: State) -> None:
+    try:
+        open_cgroup(state).destroy()
+    except CgroupError as error:
+        namespace = _users_of(directory, state) if error.errno in (errno.EACCES, errno.EPERM) else -1
+        if namespace < 0:
+            raise
+        try:
+            open_cgroup(state).destroy(within=namespace)
+        finally:
+            os.close(namespace)
+
+
+def _users_of(directory: Directory, state: State) -> int:
+    """A user namespace with the container's ids, for what others than its root have made in its cgroup; -1 when it
+    can be none, or has none of its own."""
+    from cycontainer.host import current
+    from cycontainer.id_maps import new_user_namespace
+    from cycontainer.plan import IdMaps
+    from cycontainer.read_config import parse, read_config
+
+    try:
+        linux = read_config(parse(directory.read("config.json")), bundle=state.bundle).linux
+        if not linux.uid_map or current().id_mappers is None:
+            return -1
+        maps = IdMaps(uid_map=linux.uid_map, gid_map=linux.gid_map, by_helper=True, deny_setgroups=False)
+        return new_user_namespace(maps)
+    except (ConfigError, OSError):
+        return -1
 
 
 def _made_of(state: State) -> State:

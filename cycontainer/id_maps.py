@@ -78,7 +78,7 @@ def write_id_maps(pid: int, maps: IdMaps) -> None:
     _write(f"/proc/{pid}/gid_map", _lines(maps.gid_map))
 
 
-def new_user_namespace(uid_map: tuple[IdMap, ...], gid_map: tuple[IdMap, ...]) -> int:
+def new_user_namespace(maps: IdMaps) -> int:
     """A descriptor of a new user namespace with these maps. Raises OSError."""
     plan = PlanWriter()
     plan.synchronise("hold a user namespace")
@@ -88,7 +88,6 @@ def new_user_namespace(uid_map: tuple[IdMap, ...], gid_map: tuple[IdMap, ...]) -
     finally:
         os.close(file)
     try:
-        maps = IdMaps(uid_map=uid_map, gid_map=gid_map, by_helper=False, deny_setgroups=False)
         write_id_maps(child.pid, maps)
         return _user_namespace_of(child.pid)
     finally:
@@ -109,7 +108,8 @@ def make_tree(pid: int, tree: Tree) -> int:
     path = os.fsencode(tree.path)
     if not tree.idmap:
         return _fd.take_tree(path, tree.recursive)
-    namespace = new_user_namespace(tree.uid_map, tree.gid_map) if tree.uid_map else _user_namespace_of(pid)
+    maps = IdMaps(uid_map=tree.uid_map, gid_map=tree.gid_map, by_helper=False, deny_setgroups=False)
+    namespace = new_user_namespace(maps) if tree.uid_map else _user_namespace_of(pid)
     try:
         return _fd.take_tree(path, tree.recursive, namespace, tree.idmap == "ridmap")
     except OSError as error:

@@ -125,7 +125,13 @@ class Systemd:
         from jeepney import DBusAddress, MatchRule, message_bus, new_method_call
 
         deadline = time.monotonic() + PATIENCE
-        (self._owner,) = self._ask(message_bus.GetNameOwner(SYSTEMD), BUS, deadline)
+        try:
+            (self._owner,) = self._ask(message_bus.GetNameOwner(SYSTEMD), BUS, deadline)
+        except Refused as refused:
+            if refused.name not in GONE:
+                raise
+            self._ask(message_bus.StartServiceByName(SYSTEMD), BUS, deadline)  # a bus that begins just now waits for it
+            (self._owner,) = self._ask(message_bus.GetNameOwner(SYSTEMD), BUS, deadline)
         self._ends = MatchRule(
             type="signal", sender=self._owner, interface=MANAGER, member="JobRemoved", path="/org/freedesktop/systemd1"
         )  # fmt: skip

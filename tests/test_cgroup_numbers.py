@@ -11,7 +11,7 @@ from in_cgroup import TOP, plan_of
 from cycontainer.cgroups import Cgroup
 from cycontainer.config import Memory, Resources
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root]
 
 LIMITS = Resources(memory=Memory(limit=64 << 20), pids=7)
 
@@ -30,6 +30,7 @@ def test_a_thousand_at_once_have_each_their_own_limit() -> None:
             cgroup.destroy()
 
 
+@pytest.mark.slow
 def test_ten_thousand_in_a_row_leave_nothing_and_do_not_slow_down() -> None:
     plan, took = plan_of(LIMITS), []
     for _ in range(10_000):

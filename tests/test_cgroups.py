@@ -479,6 +479,62 @@ def test_what_a_container_made_below_is_removed_however_deep_and_wide(plan: Cgro
         assert cgroup.processes() == []
 
 
+OWNER, OTHER, CLONE_NEWUSER = 54321, 154321, 0x10000000
+
+
+def become_owner() -> None:
+    os.setgroups([])
+    os.setresgid(OWNER, OWNER, OWNER)
+    os.setresuid(OWNER, OWNER, OWNER)
+
+
+@contextmanager
+def user_namespace() -> Iterator[int]:
+    """One that is the owner's, whose root is the owner, and in which the other is somebody, too."""
+    code = f"""
+import ctypes, os, sys
+os.setgroups([]); os.setresgid({OWNER}, {OWNER}, {OWNER}); os.setresuid({OWNER}, {OWNER}, {OWNER})
+assert ctypes.CDLL(None).unshare({CLONE_NEWUSER}) == 0
+print(flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-I", "-S", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline()
+        for name in ("uid_map", "gid_map"):
+            with open(f"/proc/{holder.pid}/{name}", "w") as file:
+                file.write(f"0 {OWNER} 1\n1 {OTHER} 1\n")
+        fd = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY)
+        yield fd
+        os.close(fd)
+        holder.kill()
+
+
+def test_who_is_root_in_its_user_namespace_removes_what_others_there_have_made() -> None:
+    with cgroup_of(unified_plan()) as cgroup, user_namespace() as namespace:
+        path, mount = cgroup.paths[0], unified_plan().hierarchies[0].mount
+        os.makedirs(f"{path}/theirs/of/theirs")
+        for place, who in (
+            (f"{mount}{TOP}", OWNER),
+            (path, OWNER),
+            (f"{path}/theirs", OTHER),
+            (f"{path}/theirs/of", OTHER),
+        ):
+            os.chown(place, who, who)
+        child = os.fork()
+        if child == 0:
+            become_owner()
+            try:
+                cgroup.destroy()
+            except CgroupError as failure:
+                if failure.errno == errno.EACCES:
+                    cgroup.destroy(within=namespace)
+                    os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert not os.path.exists(path)
+
+
 def test_removing_what_is_gone_is_fine(plan: CgroupPlan) -> None:
     cgroup = Cgroup.create(plan, paths_in(plan, PATH))
     cgroup.destroy()

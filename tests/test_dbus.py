@@ -180,9 +180,22 @@ def test_a_systemd_that_was_executed_anew_is_found_under_its_new_name(bus: Bus) 
         assert bus.called[-1] == ("ResetFailedUnit", ":1.2")
 
 
+def test_a_systemd_that_is_just_coming_to_the_bus_is_waited_for(bus: Bus) -> None:
+    def unknown(call: Message) -> list[Message]:
+        return [of("org.freedesktop.DBus", new_error(call, "org.freedesktop.DBus.Error.NameHasNoOwner"))]
+
+    def come(call: Message) -> list[Message]:
+        del bus.says["GetNameOwner"]
+        return [of("org.freedesktop.DBus", new_method_return(call, "u", (1,)))]
+
+    bus.says.update(GetNameOwner=unknown, StartServiceByName=come)
+    start()
+
+
 def test_without_systemd_on_the_bus_it_is_told(bus: Bus) -> None:
     bus.says["GetNameOwner"] = lambda call: [
         of("org.freedesktop.DBus", new_error(call, "org.freedesktop.DBus.Error.NameHasNoOwner"))
     ]
+    bus.says["StartServiceByName"] = bus.says["GetNameOwner"]
     with pytest.raises(Refused, match="NameHasNoOwner"):
         start()

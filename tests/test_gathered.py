@@ -174,3 +174,8 @@ def test_killed_while_it_is_written_it_is_whole_or_not_there(tmp_path: Path) -> 
         if ended:
             break
     assert n > 5 and missing == 1 and path.read_bytes() != b"old"
+
+
+def test_what_is_imported_and_is_no_module_is_left_out() -> None:
+    code = "import sys; sys.modules['x'] = object(); from cycontainer.cli import gathered; gathered.keep('none')"
+    subprocess.run([sys.executable, "-B", "-c", code], check=True, timeout=60)

@@ -95,7 +95,7 @@ def keep(verb: str) -> None:
     modules = []
     try:
         for name, module in list(sys.modules.items()):
-            spec = module.__spec__
+            spec = getattr(module, "__spec__", None)  # typing.io has none
             if spec is None or spec.origin is None or not spec.origin.startswith(PACKAGE) or name == __name__:
                 continue
             status = os.stat(spec.origin)

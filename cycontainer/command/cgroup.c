@@ -113,11 +113,7 @@ void kill_cgroup(const struct state *state) {
 }
 
 void remove_cgroup(const struct state *state) {
-    struct Place *places = places_of(state);
-    long deadline = now_us() + PATIENCE_US;
-    bool failed = false;
-    for (int index = 0; index < state->cgroups; index++)
-        failed |= remove_place(&places[index], deadline) < 0;
-    if (failed)
+    int at;
+    if (remove_all(places_of(state), state->cgroups, &at) < 0)
         hand_on();
 }

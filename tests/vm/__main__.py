@@ -23,7 +23,14 @@ TREE = Path(__file__).resolve().parents[2]
 # What says something about the machine; the rest of the suite is the same everywhere, and slow under emulation.
 SUBJECTS = (
     *("test_cgroups_v2.py", "test_cgroups_v1.py", "test_cgroups.py", "test_stats.py", "test_systemd.py"),
-    *("test_rootless_life.py", "test_delegated_cgroups.py", "test_exec_v2.py", "test_run.py", "test_host.py"),
+    *(
+        "test_rootless_life.py",
+        "test_delegated_cgroups.py",
+        "test_cgroup_numbers.py",
+        "test_exec_v2.py",
+        "test_run.py",
+        "test_host.py",
+    ),
     *("test_memory_pressure.py", "test_lifecycle.py", "test_command_running.py", "test_bad_input.py"),
     *("test_labels.py", "test_criu_labels.py", "test_criu_lazy.py", "test_criu_pre_dump.py"),
     *("test_criu_container.py", "test_criu_cgroups.py"),
