@@ -55,19 +55,25 @@ class Bus:
             except OSError:
                 return
             with client:
-                client.recv(1024)
-                client.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")
-                parser, serial = Parser(), 100
-                data = client.recv(4096).removeprefix(b"BEGIN\r\n")
-                while True:
-                    parser.add_data(data)
-                    for call in iter(parser.get_next_message, None):
-                        for message in self._answers(call):
-                            serial += 1
-                            client.sendall(message.serialise(serial=serial))
-                    data = client.recv(4096)
-                    if not data:
-                        break
+                try:
+                    self._speak(client)
+                except OSError:  # it has gone in the middle
+                    continue
+
+    def _speak(self, client: socket.socket) -> None:
+        client.recv(1024)
+        client.sendall(b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n")
+        parser, serial = Parser(), 100
+        data = client.recv(4096).removeprefix(b"BEGIN\r\n")
+        while True:
+            parser.add_data(data)
+            for call in iter(parser.get_next_message, None):
+                for message in self._answers(call):
+                    serial += 1
+                    client.sendall(message.serialise(serial=serial))
+            data = client.recv(4096)
+            if not data:
+                break
 
     def _answers(self, call: Message) -> list[Message]:
         method, whom = call.header.fields[HeaderFields.member], call.header.fields[HeaderFields.destination]
