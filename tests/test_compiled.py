@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -88,6 +89,26 @@ def test_looking_is_the_same_in_every_situation(situation: str, both: Both) -> N
         both.same(["--root", "@states", *words])
     for options in REPORTS:
         both.same([*options, "--root=@states", "state", "two"])
+
+
+def test_a_file_that_may_not_grow_is_an_error_and_no_signal(both: Both) -> None:
+    def forbid() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    told = both.same(["--log", "@log", "--root=@states", "state", "two"], preexec_fn=forbid)[2]
+    assert told.count(b"File too large") == 1 and told.count(b"\n") == 2
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_directory_as_a_standard_stream_is_told_of_in_one_line(stream: str) -> None:
+    fd = os.open("/", os.O_RDONLY)
+    try:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: fd}
+        done = subprocess.run([*COMMAND, "features"], **streams)  # type: ignore[call-overload]  # keywords of run()
+    finally:
+        os.close(fd)
+    assert done.returncode == 1
+    assert done.stderr == b"cycontainer: standard input, output or error is a directory\n"
 
 
 def test_a_log_that_cannot_be_opened_has_its_own_reason(both: Both) -> None:

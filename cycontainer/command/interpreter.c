@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "command.h"
@@ -156,10 +157,19 @@ static void find(struct place *place) {
     }
 }
 
+/* The interpreter would end in a "fatal error". */
+static void check_standard_descriptors(void) {
+    struct stat status;
+    for (int fd = 0; fd < 3; fd++)
+        if (fstat(fd, &status) == 0 && S_ISDIR(status.st_mode))
+            give_up("standard input, output or error is a directory");
+}
+
 _Noreturn void execute_interpreter(char **words) {
     static struct place place;
     char **command;
     size_t count = 0;
+    check_standard_descriptors();
     find(&place);
     while (words[count])
         count++;

@@ -72,6 +72,12 @@ void add_quoted(struct text *text, const char *plain) {
 
 /* --- where they go */
 
+/* That nobody reads, or that a file may not grow, is an error of write(2), as in the interpreter. */
+static void ignore_signals_of_writing(void) {
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
 static int write_all_of(int fd, const char *output, size_t length) {
     while (length > 0) {
         ssize_t done = write(fd, output, length);
@@ -85,7 +91,7 @@ static int write_all_of(int fd, const char *output, size_t length) {
 
 /* The answer; returns the exit status. */
 int print(const char *output, size_t length) {
-    signal(SIGPIPE, SIG_IGN);
+    ignore_signals_of_writing();
     return write_all_of(1, output, length) == 0 ? 0 : fail_with_errno(NULL, errno);
 }
 
@@ -135,7 +141,7 @@ int fail(const char *format, const char *what) {
     char *message = NULL;
     if (asprintf(&message, format, what) < 0)
         _exit(1);
-    signal(SIGPIPE, SIG_IGN);
+    ignore_signals_of_writing();
     if (log_path)
         write_log(message);
     if (!log_path && strcmp(log_form, LOG_JSON) == 0) {
