@@ -60,8 +60,9 @@ class Pool:
 
     A container that dies while it waits is noticed when it would be taken, and another is. When this process ends,
     however it ends, its forks or not, all of them end: the kernel kills their first process (PR_SET_PDEATHSIG). Without
-    a pid 1 of ours (`init=False`) that is the program, which could undo this for itself by prctl(2). In a fork the pool
-    is its parent's, and refused.
+    a pid 1 of ours (`init=False`) that is the program, which could undo this for itself by prctl(2); a configuration
+    without a pid namespace of its own goes on until the last fork has ended. In a fork the pool is its parent's, and
+    refused.
     """
 
     def __init__(

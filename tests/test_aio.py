@@ -209,6 +209,63 @@ def test_a_stream_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(compl
     assert 0 < len(ended) < TIMES
 
 
+def test_a_template_and_a_pool_are_run_on_a_loop(complete: Complete) -> None:
+    async def both() -> list[Any]:
+        async with aio.Template(networks=1) as template, aio.Pool(2) as pool:
+            assert await template.fill() or os.geteuid()
+            assert await pool.fill()
+            ways = [template.run(["echo", "1"]), *(pool.run(["cat"], input=b"%d" % number) for number in range(5))]
+            outputs = [result.stdout for result in await asyncio.gather(*ways)]
+            async with await template.spawn(["echo", "2"]) as program:
+                outputs.append((await program.communicate())[0])
+            with pytest.raises(ProgramError):
+                await pool.run(["no-such-program"])
+            with pytest.raises(RunError):
+                await pool.run(["false"], check=True)
+            with pytest.raises(RunError):
+                await template.run(["false"], check=True)
+            taken = [pool._source.acquire() for _ in range(2)]
+            pool._source._size = 0
+            with pytest.raises(WaitTimeout):
+                while True:
+                    taken.append(pool._source.acquire(0.5))  # one may be half made
+            with pytest.raises(WaitTimeout):
+                await pool.run(["true"], acquire_timeout=0.3)
+            for one in taken:
+                one.close()
+        with pytest.raises(cycontainer.Error):
+            await pool.run(["true"])
+        return outputs
+
+    with nothing_left():
+        assert complete(both()) == [b"1\n", b"0", b"1", b"2", b"3", b"4", b"2\n"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+def test_cancelled_at_any_await_what_a_template_or_a_pool_runs_is_gone(complete: Complete, turns: int) -> None:
+    async def template() -> None:
+        async with aio.Template() as made:
+            await made.run(["sleep", "100"])
+
+    async def pool() -> None:
+        async with aio.Pool(1) as made:
+            await made.run(["sleep", "100"])
+
+    with nothing_left():
+        assert cancelled_after(complete, template, turns)
+        assert cancelled_after(complete, pool, turns)
+
+
+def test_a_pool_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(complete: Complete) -> None:
+    async def run(ended: list[bool]) -> None:
+        async with aio.Pool(1) as pool:
+            assert (await pool.run(["echo", "1"])).stdout == b"1\n"
+        ended.append(True)
+
+    with nothing_left():
+        assert 0 < len(cancelled_in_time(complete, run)) < TIMES
+
+
 def test_a_group_whose_one_member_fails_kills_the_others(complete: Complete) -> None:
     async def group() -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -159,10 +159,10 @@ def test_a_hostile_answer_is_an_error_and_runs_nothing(executor: ContainerExecut
             except OSError:
                 continue
 
-    before = time.thread_time()
+    before = time.process_time()
     with pytest.raises(TaskError):
         executor.submit(hostile).result()
-    assert time.thread_time() - before < 20
+    assert time.process_time() - before < 20
     assert not os.path.exists("/tmp/mark-of-a-pickle")
 
 

@@ -8,8 +8,8 @@ thread, no child watcher, no signal. It takes some six descriptors: for hundreds
 `Container` does to the kernel is a matter of milliseconds that cannot be cut into pieces, so its verbs run in the
 loop's threads; how a process ends is heard by its pidfd.
 
-Whoever cancels an `await` of `run` or of `Container.create`, or leaves the block of `spawn`, of `stream` or of a
-container, finds the container killed, reaped and removed when the CancelledError has come through.
+Whoever cancels an `await` of `run`, a template's too, or of `Container.create`, or leaves the block of `spawn`, of
+`stream` or of a container, finds the container killed, reaped and removed when the CancelledError has come through.
 """
 
 from __future__ import annotations
@@ -21,3 +21,19 @@ from cycontainer.aio.programs import spawn as spawn
 from cycontainer.aio.runs import Lines as Lines
 from cycontainer.aio.runs import run as run
 from cycontainer.aio.runs import stream as stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cycontainer.aio.templates import Pool as Pool
+    from cycontainer.aio.templates import Template as Template
+
+
+def __getattr__(name: str) -> object:
+    """Import the pools when they are first used (PEP 562): who runs one program does not pay for them."""
+    if name not in ("Pool", "Template"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cycontainer.aio import templates
+
+    value: object = getattr(templates, name)
+    globals()[name] = value
+    return value

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import IO, Self, Unpack
 
-    from cycontainer._request import Keywords
+    from cycontainer._request import Keywords, Request
     from cycontainer._result import Result
     from cycontainer.process import Process as SyncProcess
 
@@ -33,7 +33,12 @@ async def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords
     Raises:
         ConfigError, LaunchError, CgroupError: as `cycontainer.spawn`.
     """
-    running = Running(check_piped(request(args, **keywords)), piped=True)
+    return await spawned(request(args, **keywords))
+
+
+async def spawned(asked: Request) -> Spawned:
+    """`spawn` of what has been checked."""
+    running = Running(check_piped(asked), piped=True)
     try:
         running.begin()
         waiter = running.waiter

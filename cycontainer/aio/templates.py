@@ -1,0 +1,128 @@
+"""Template and Pool on a loop: prepared and closed as ever, run with `await`. Face."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from cycontainer.aio.containers import in_thread
+from cycontainer.aio.programs import spawned
+from cycontainer.aio.runs import finish, until_end
+from cycontainer.errors import WaitTimeout
+from cycontainer.launch import kill, not_launched
+from cycontainer.pool import Pool as SyncPool
+from cycontainer.template import Template as SyncTemplate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+    from typing import Final, Self, Unpack
+
+    from cycontainer._request import CallKeywords, Outline
+    from cycontainer._result import Result
+    from cycontainer._warm import Warm
+    from cycontainer.aio.programs import Spawned
+
+SLICE: Final = 0.1  # seconds until who waits for a container looks whether it was cancelled
+
+
+class _Source:
+    """What containers come from, closed in the end of an `async with`."""
+
+    _source: SyncTemplate | SyncPool
+
+    async def fill(self, timeout: float = 10.0) -> bool:
+        """Wait until all that it keeps ready is made; whether it is. Cancelled, it waits all the same."""
+        return await in_thread(lambda: self._source.fill(timeout))
+
+    async def close(self) -> None:
+        """Let go of all that is ready, in one of the loop's threads."""
+        await in_thread(self._source.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class Template(_Source):
+    """`cycontainer.Template`, to be used in an `async with`. Making it takes some milliseconds of the loop's time."""
+
+    _source: SyncTemplate
+
+    def __init__(
+        self, *, networks: int = 0, cgroups: int = 0, reuse: bool = False, **keywords: Unpack[Outline]
+    ) -> None:
+        """Args, Raises: as `cycontainer.Template`."""
+        self._source = SyncTemplate(networks=networks, cgroups=cgroups, reuse=reuse, **keywords)
+
+    async def run(
+        self, args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[CallKeywords]
+    ) -> Result:
+        """`cycontainer.Template.run`. Cancelled, it kills the container and removes it."""
+        result = await finish(self._source.request(args, **keywords))
+        if check:
+            result.check_returncode()
+        return result
+
+    async def spawn(self, args: Sequence[str | PathLike[str]], **keywords: Unpack[CallKeywords]) -> Spawned:
+        """`cycontainer.Template.spawn`; see `aio.spawn`."""
+        return await spawned(self._source.request(args, **keywords))
+
+
+class Pool(_Source):
+    """`cycontainer.Pool`, to be used in an `async with`. Making it takes some milliseconds of the loop's time."""
+
+    _source: SyncPool
+
+    def __init__(
+        self, size: int, *, networks: int | None = None, reset: bool = False, **keywords: Unpack[Outline]
+    ) -> None:
+        """Args, Raises: as `cycontainer.Pool`."""
+        self._source = SyncPool(size, networks=networks, reset=reset, **keywords)
+
+    async def run(
+        self,
+        args: Sequence[str | PathLike[str]],
+        *,
+        check: bool = False,
+        acquire_timeout: float | None = None,
+        **keywords: Unpack[CallKeywords],
+    ) -> Result:
+        """`cycontainer.Pool.run`. Cancelled, it kills the container; the pool's thread removes what is left of it."""
+        pool = self._source
+        pool._check_owner()
+        request = pool._template.program(args, **keywords)
+        warm = await self._taken(acquire_timeout)
+        try:
+            warm.go(request)
+            await until_end(warm)
+            warm.settle()
+            result = warm.result()
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise not_launched(error) from error
+        except asyncio.CancelledError:
+            assert warm.child is not None
+            kill(warm.child)
+            raise
+        finally:
+            pool._throw_away(warm)
+        if check:
+            result.check_returncode()
+        return result
+
+    async def _taken(self, timeout: float | None) -> Warm:
+        """One that waits. A thread of the loop's asks for it, a slice at a time."""
+        pool, loop = self._source, asyncio.get_running_loop()
+        until = float("inf") if timeout is None else loop.time() + timeout
+        while True:
+            part = max(0.0, min(until - loop.time(), SLICE))
+            try:
+                return await in_thread(partial(pool._take, part), pool._throw_away)
+            except WaitTimeout:
+                if loop.time() >= until:
+                    raise WaitTimeout(f"no container was ready within {timeout} seconds") from None
