@@ -9,6 +9,10 @@ from cycontainer.errors import CgroupError, ConfigError, errno_of
 LONGEST = 4096  # PATH_MAX
 V1_FROZEN = ("freezer.state", "FROZEN", "FREEZING")  # a freezer's file, and what it says also when it is about to be
 V2_FROZEN = ("cgroup.freeze", "1")
+MEMORY_FILES = (  # v1's, and v2's: the peak, and how many were killed for the limit, in the line oom_kill
+    ("memory.max_usage_in_bytes", "memory.oom_control"),
+    ("memory.peak", "memory.events"),
+)
 
 
 def check_path(path: str) -> str:

@@ -8,6 +8,7 @@ from itertools import count
 
 from cycontainer.cgroups import Cgroup
 from cycontainer.errors import CgroupError
+from cycontainer.process_stat import start_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -22,19 +23,13 @@ _swept = 0  # the process that has swept
 _numbers = count(1)  # of the process and those that it forks; never begun again: threads may come here at once
 
 
-def _start_time(pid: int | str) -> str:
-    """When a process started, in clock ticks since boot: field 22 of /proc/PID/stat. Raises OSError."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2].split()[19].decode()
-
-
 def run_name() -> str:
     """A name for the next run's cgroup: run-PID-START-NAMESPACE-N. It tells who owns it, also to who shares the
     hierarchy from another pid namespace, where the pid means nothing."""
     global _owner
     if _owner[0] != os.getpid():
-        start, namespace = _start_time(os.getpid()), os.stat("/proc/self/ns/pid").st_ino
-        _owner = (os.getpid(), f"{start}-{namespace}")
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        _owner = (os.getpid(), f"{start_of(os.getpid())}-{namespace}")
     return f"run-{_owner[0]}-{_owner[1]}-{next(_numbers)}"
 
 
@@ -80,14 +75,20 @@ def _top(hierarchy: Hierarchy) -> str:
 def _is_abandoned(name: str, namespace: int) -> bool:
     """Whether it is a run's of our pid namespace, whose owner no longer exists."""
     parts = name.split("-")
-    if len(parts) != 5 or parts[0] != "run" or parts[3] != str(namespace) or not parts[1].isdigit():
+    if (
+        len(parts) != 5
+        or parts[0] != "run"
+        or parts[3] != str(namespace)
+        or not parts[1].isdigit()
+        or not parts[2].isdigit()
+    ):
         return False
     try:
         os.kill(int(parts[1]), 0)
-        return _start_time(parts[1]) != parts[2]
+        return start_of(int(parts[1])) not in (int(parts[2]), 0)  # 0: hidden from us, proc(5), hidepid
     except ProcessLookupError:
         return True
-    except (FileNotFoundError, PermissionError):  # there, but hidden from us: proc(5), hidepid
+    except PermissionError:
         return False
 
 

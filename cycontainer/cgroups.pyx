@@ -13,13 +13,13 @@ from cycontainer._sys cimport EBUSY, EDEADLK, ENODEV, ENOENT, EOPNOTSUPP, EXDEV,
 
 import os
 
+from cycontainer.cgroup_place import MEMORY_FILES as _MEMORY_FILES
 from cycontainer.cgroup_place import V1_FROZEN as _V1_FROZEN
 from cycontainer.cgroup_place import V2_FROZEN as _V2_FROZEN
 from cycontainer.cgroup_place import check_path, hand_over
 from cycontainer.errors import CgroupError
 
 cdef tuple FREEZERS = (_V1_FROZEN[0], _V2_FROZEN[0])
-cdef tuple MEMORY_FILES = (("memory.max_usage_in_bytes", "memory.oom_control"), ("memory.peak", "memory.events"))
 
 cdef class Cgroup:
     """One container's cgroup, over all its hierarchies. Owns the descriptors of its directories.
@@ -383,7 +383,7 @@ cdef class Cgroup:
         cdef int index = self._find("memory.")
         if index < 0 or self._places[index].directory < 0:
             return None, None
-        peak, events = self.read_all(MEMORY_FILES[self._places[index].unified])
+        peak, events = self.read_all(_MEMORY_FILES[self._places[index].unified])
         words = (events or b"").split()
         return int(peak) if peak else None, int(words[words.index(b"oom_kill") + 1]) if words else None
 

@@ -107,9 +107,15 @@ class Relay:
             watch.register(self._terminal, select.POLLIN | (select.POLLOUT if self._input else 0))
         ready = dict(watch.poll(timeout))
         if 0 in ready:
-            self._input = os.read(0, MOST_BYTES)
-            self._reads = bool(self._input)
+            self._read()
         return self._terminal in ready and self._copy()
+
+    def _read(self) -> None:
+        try:
+            self._input = os.read(0, MOST_BYTES)
+        except BlockingIOError:  # another program that reads it was faster
+            return
+        self._reads = bool(self._input)
 
     def _copy(self) -> bool:
         """Move what the terminal has and takes; whether it had anything. At its end, look at it no more."""
@@ -137,8 +143,16 @@ class Relay:
             return 0
 
     def _print(self, output: bytes) -> int:
+        """How much of the output ours has taken; one that does not block is waited for until it has room."""
+        import select
+
+        room = select.poll()
+        room.register(1, select.POLLOUT)
+        room.poll()
         try:
             return os.write(1, output)
+        except BlockingIOError:  # another program that writes to it was faster
+            return 0
         except BrokenPipeError:
             self._writes = False  # nobody reads on: the program goes on all the same
             return len(output)

@@ -21,6 +21,7 @@ from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
 from cycontainer.launch import launch
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
+from cycontainer.starting import OOM_KILLED
 from cycontainer.state import NOTIFY, is_frozen
 from cycontainer.state_text import CgroupPlace, State
 from cycontainer.undo import Undo
@@ -254,7 +255,7 @@ def _explain(error: LaunchError, config: Config, cgroup: Cgroup | None) -> None:
     if error.attempt == "set the scheduler" and error.errno == errno.EPERM and cpu is not None and cpu.cpus:
         error.add_note("process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)")
     if cgroup is not None and cgroup.memory_report()[1]:
-        error.add_note("container init was OOM-killed (memory limit too low?)")
+        error.add_note(OOM_KILLED)
 
 
 def check_terminal(config: Config, wishes: Wishes) -> None:
@@ -301,7 +302,7 @@ class _Duties(Duties):
         """The hooks before the host's root is left: config.md, "CreateContainer Hooks", and those before."""
         from cycontainer.hooks import run_hooks  # most containers have none
 
-        self.call_hooks(child.pid)
+        self.call_hooks(child.pid, child.pidfd)
         config = self._config
         run_hooks(
             "createContainer", config, self.state, "creating", inside=child.pidfd, directory=config.root.path

@@ -7,9 +7,17 @@ import os
 import stat
 import time
 
-from cycontainer.errors import CgroupError, ConfigError, ContainerNotRunning, ContainerRunning, HookError, StateError
+from cycontainer.errors import (
+    CgroupError,
+    ConfigError,
+    ContainerNotFound,
+    ContainerNotRunning,
+    ContainerRunning,
+    HookError,
+    StateError,
+)
 from cycontainer.starting import open_first
-from cycontainer.state import is_frozen, status_of
+from cycontainer.state import is_frozen, load, status_of
 from cycontainer.state_text import CgroupPlace, State
 
 TYPE_CHECKING = False
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from cycontainer.state import Directory
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
+ROUND: Final = 0.1  # seconds that killing takes while another is waited for
 LISTENING_MS: Final = 20
 SIGKILL: Final = 9
 STILL_RUNS: Final = "cannot delete container that is not stopped: {}"
@@ -33,14 +42,15 @@ def open_cgroup(state: State) -> Cgroup:
     return Cgroup.open(state.cgroups, tuple(place.path for place in state.cgroups))
 
 
-def kill_all(state: State, idle: Callable[[], object] | None = None) -> None:
+def kill_all(state: State, idle: Callable[[], object] | None = None, patience: float = PATIENCE) -> None:
     """Kill every process and wait until all are gone.
 
     Args:
         idle: called now and then meanwhile.
+        patience: seconds that they get.
 
     Raises:
-        CgroupError: EBUSY when some are left after PATIENCE.
+        CgroupError: EBUSY when some are left after that.
     """
     try:
         first = open_first(state)
@@ -50,12 +60,24 @@ def kill_all(state: State, idle: Callable[[], object] | None = None) -> None:
         if first >= 0:
             _kill_first(first, state)
         if state.cgroups:
-            open_cgroup(state).kill(PATIENCE)
-        if first >= 0 and not _ended(first, PATIENCE, idle):
+            open_cgroup(state).kill(patience)
+        if first >= 0 and not _ended(first, patience, idle):
             raise CgroupError(f"/proc/{state.pid}", errno.EBUSY)
     finally:
         if first >= 0:
             os.close(first)
+
+
+def kill_meanwhile(root: str, container_id: str) -> None:
+    """SIGKILL for all that a container has while another program changes it, and may wait for just this end.
+
+    What cannot be found or killed now will be by who has the lock.
+    """
+    try:
+        state = load(root, container_id)
+        kill_all(_made_of(state) if state.pid == 0 else state, patience=ROUND)
+    except (OSError, CgroupError, ContainerNotFound, StateError):
+        return
 
 
 def _kill_first(first: int, state: State) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from cycontainer.process import write_pid_file
-from cycontainer.state import start_time_of
+from cycontainer.process_stat import start_time_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Duties:
         self._undo.later("remove the resctrl group", lambda: remove(group, pid))
         assign(group, config, pid)
 
-    def call_hooks(self, pid: int) -> None:
+    def call_hooks(self, pid: int, pidfd: int = -1) -> None:
         """The hooks of the host's side: config.md, "Prestart", "CreateRuntime Hooks". From then on poststop is owed."""
         from cycontainer.hooks import run_hooks, run_poststop  # most containers have none
 
@@ -69,8 +69,8 @@ class Duties:
         config, state, bundle = self._config, self.state, self._wishes.bundle
         if config.hooks.poststop:
             self._undo.later("run the poststop hooks", lambda: run_poststop(config, state))
-        run_hooks("prestart", config, state, "creating", directory=bundle)
-        run_hooks("createRuntime", config, state, "creating", directory=bundle)
+        for kind in ("prestart", "createRuntime"):
+            run_hooks(kind, config, state, "creating", needed_by=pidfd, directory=bundle)
 
     def take_terminal(self, master: int) -> int:
         """Its terminal is there: sent to who asked for it (-1 then), or kept."""

@@ -12,6 +12,7 @@
     │   ├── ContainerNotRunning  it has ended, or not started
     │   ├── ContainerRunning     it has to be stopped first
     │   ├── ContainerPaused      it has to go on first
+    │   ├── ContainerBusy        another program changes it, and is not done
     │   └── StateError           its state on disk cannot be read, or is of another version
     ├── HookError            a hook failed, or took too long
     ├── WaitTimeout          a process has not ended in the time that it was given
@@ -249,6 +250,10 @@ class ContainerRunning(ContainerError):
 
 class ContainerPaused(ContainerError):
     """It is paused, and the verb needs one that is not."""
+
+
+class ContainerBusy(ContainerError):
+    """Another program changes it, and was not done in the time that it got. What it is, the text says."""
 
 
 class StateError(ContainerError):

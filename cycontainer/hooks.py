@@ -30,22 +30,33 @@ if TYPE_CHECKING:
     Duties = Mapping[str, Callable[[Child], None]]
 
 SIGKILL: Final = 9
+LOOKING_MS: Final = 100  # between two looks at a hook's deadline
 MOST_OUTPUT: Final = 4096  # bytes at the end of what a hook says that an error carries
 
 
-def run_hooks(kind: str, config: Config, state: State, status: str, *, inside: int = -1, directory: str = "/") -> None:
+def run_hooks(
+    kind: str,
+    config: Config,
+    state: State,
+    status: str,
+    *,
+    inside: int = -1,
+    needed_by: int = -1,
+    directory: str = "/",
+) -> None:
     """Run the hooks of one kind, in their order.
 
     Args:
         kind: a key of HOOK_KINDS.
         status: what their state says.
         inside: a pidfd of the container's first process: they join its namespaces; -1 is the host.
+        needed_by: a pidfd of the process that waits for them: when it has ended, a hook is killed; -1 is none.
         directory: where they begin.
 
     Raises:
         HookError: the first that failed; those after it were not run.
     """
-    for error in _failures(kind, config, state, status, inside, directory):
+    for error in _failures(kind, config, state, status, directory, inside=inside, needed_by=needed_by):
         raise error
 
 
@@ -55,20 +66,23 @@ def run_poststop(config: Config, state: State) -> None:
     Raises:
         HookError: the first that failed; the others that did are its notes.
     """
-    failures = list(_failures("poststop", config, state.replace(pid=0), "stopped", -1, state.bundle))
+    failures = list(_failures("poststop", config, state.replace(pid=0), "stopped", state.bundle))
     for error in failures[1:]:
         failures[0].add_note(str(error))
     if failures:
         raise failures[0]
 
 
-def _failures(kind: str, config: Config, state: State, status: str, inside: int, directory: str) -> Iterator[HookError]:
+def _failures(
+    kind: str, config: Config, state: State, status: str, directory: str, *, inside: int = -1, needed_by: int = -1
+) -> Iterator[HookError]:
     """Run the hooks of one kind, in their order, and tell of each that fails before the next is run."""
     hooks: tuple[Hook, ...] = getattr(config.hooks, HOOK_KINDS[kind])
     text = to_json(oci_state(state, status)).encode() if hooks else b""
     for number, hook in enumerate(hooks):
         plan = compile_hook(hook, directory, config if inside >= 0 else None)
-        problem, output = run_program(plan, text, hook.timeout, (inside,) if inside >= 0 else ())
+        first = (inside,) if inside >= 0 else ()
+        problem, output = run_program(plan, text, hook.timeout, first, needed_by=needed_by)
         if problem:
             yield HookError(kind, number, problem, output)
 
@@ -80,18 +94,20 @@ def run_program(
     first: tuple[int, ...],
     duties: Duties | None = None,
     cgroup: WaysIn | None = None,
+    *,
+    needed_by: int = -1,
 ) -> tuple[str, str]:
     """Run a hook's plan with `text` on its standard input: how it failed ("" when it did not), and what it said."""
     files: list[int] = []
     try:
-        files += [_fd.data_file(b"cycontainer-hook"), _fd.data_file(b"cycontainer-hook")]
+        for _ in ("its input", "what it says"):
+            files.append(_fd.data_file(b"cycontainer-hook"))
         os.pwrite(files[0], text, 0)
-        problem = _run(plan, (files[0], files[1], files[1]), timeout, first, duties, cgroup)
+        problem = _run(plan, (files[0], files[1], files[1]), timeout, first, duties, cgroup, needed_by=needed_by)
         size = os.fstat(files[1]).st_size
         output = os.pread(files[1], MOST_OUTPUT, max(0, size - MOST_OUTPUT))
     finally:
-        for fd in files:
-            os.close(fd)
+        _fd.close_all(files)
     return problem, output.decode("utf-8", "replace")
 
 
@@ -102,13 +118,15 @@ def _run(
     first: tuple[int, ...],
     duties: Duties | None,
     cgroup: WaysIn | None,
+    *,
+    needed_by: int,
 ) -> str:
     try:
         child = launch(plan, descriptors=descriptors, first=first, cgroup=cgroup)
     except LaunchError as error:
         return str(error)
     try:
-        return _wait_for(plan, child, timeout, duties)
+        return _wait_for(plan, child, timeout, duties, needed_by)
     except LaunchError as error:
         abandon(child)
         return str(error)
@@ -119,17 +137,18 @@ def _run(
         child.close()
 
 
-def _wait_for(plan: Plan, child: Child, timeout: int | None, duties: Duties | None) -> str:
+def _wait_for(plan: Plan, child: Child, timeout: int | None, duties: Duties | None, needed_by: int) -> str:
     waiter = _wait.Waiter(child, -1, -1, -1, b"", float("inf") if timeout is None else timeout)
-    while (event := waiter.wait()) == _wait.MESSAGE:
+    while (event := _event(waiter, needed_by)) == _wait.MESSAGE:
         message = child.receive()
         if message:
             attend(plan, child, message, duties)
             waiter.watch()
-    if event == _wait.DEADLINE:
+    if event in (_wait.DEADLINE, _wait.NOTHING):
         _kill_session(child.pid)
         abandon(child)
-        return f"took longer than its timeout, {timeout} seconds"
+        late = f"took longer than its timeout, {timeout} seconds"
+        return late if event == _wait.DEADLINE else "was killed: who waited for it has ended"
     message = child.receive()
     if message:
         attend(plan, child, message)
@@ -137,6 +156,21 @@ def _wait_for(plan: Plan, child: Child, timeout: int | None, duties: Duties | No
     if code == -31:
         return "bad system call"
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}" if code else ""
+
+
+def _event(waiter: _wait.Waiter, needed_by: int) -> int:
+    """The next one; NOTHING when who waits for the hook has ended."""
+    if needed_by < 0:
+        return waiter.wait()
+    import select
+
+    watch = select.poll()
+    watch.register(needed_by, select.POLLIN)
+    watch.register(waiter.descriptor(), select.POLLIN)
+    while (event := waiter.step()) == _wait.NOTHING:
+        if needed_by in dict(watch.poll(LOOKING_MS)):
+            break
+    return event
 
 
 def _kill_session(pid: int) -> None:

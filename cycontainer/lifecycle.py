@@ -53,6 +53,9 @@ NOT_PAUSED: Final = "container not paused"
 class Container(Saved):
     """One container: its id, its state on disk, and what can be done with it.
 
+    What changes it (`start`, `pause`, `resume`, `update`, `checkpoint`, `delete`) has it for itself, and raises
+    `ContainerBusy` when another program is not done with it for ten seconds.
+
     Attributes:
         id: its name below `root`.
         root: the directory that states are kept in, absolute.
@@ -213,6 +216,9 @@ class Container(Saved):
             and "created" (RFC 3339), "owner" (uid), "rootless", "startTime" (clock ticks since boot), "cgroupPaths",
             "namespacePaths".
 
+        Raises:
+            ContainerNotFound: there is none.
+
         Source: runtime-spec runtime.md, "State".
         """
         state = self._state()
@@ -226,17 +232,27 @@ class Container(Saved):
         }
         if status not in ("stopped", "creating"):
             namespaces = f"/proc/{state.pid}/ns"
-            own["namespacePaths"] = {name: f"{namespaces}/{name}" for name in os.listdir(namespaces)}
+            try:
+                own["namespacePaths"] = {name: f"{namespaces}/{name}" for name in os.listdir(namespaces)}
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended, and may be deleted
+                return self.state()
         return {**oci_state(state, status), **own}
 
     # --- its life
 
-    def start(self, *, service_manager: str = "", in_background: bool = False) -> None:
+    def start(
+        self,
+        *,
+        service_manager: str = "",
+        in_background: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         """Let the program go.
 
         Args:
             service_manager: whom to tell that it is ready, the value of NOTIFY_SOCKET; that is waited for.
             in_background: a thread waits for that.
+            warn: called in that thread when the service manager does not listen; None is `warnings.warn`.
 
         Raises:
             ContainerError: it does not wait for a start.
@@ -255,8 +271,10 @@ class Container(Saved):
             listener = start(directory, state, service_manager, self.process)
         if self.process is not None:
             self.process.started()
-        if listener is not None:
-            listener.relay(in_background=in_background)
+        if listener is not None and in_background:
+            listener.relay_in_background(warn or _warn)
+        elif listener is not None:
+            listener.relay()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of a container that this object made; see `Process.wait`."""
@@ -286,18 +304,25 @@ class Container(Saved):
         """Remove it with all that belongs to it. One that waits for a start is ended.
 
         Args:
-            force: kill what runs, and accept that there may be no such container, or half of one.
+            force: kill what runs, also while another program changes it, and accept that there may be no such
+                container, or half of one.
             warn: called for each poststop hook that failed; None is `warnings.warn`.
 
         Raises:
             ContainerNotFound: there is none (without `force`).
             ContainerRunning: it runs (without `force`).
+            ContainerBusy: another program is not done with it; with `force` it is dead all the same.
             CgroupError: a cgroup could not be removed; what is left is found by the next try.
         """
-        from cycontainer.deletion import delete
+        from cycontainer.deletion import delete, kill_meanwhile
+
+        def idle() -> None:
+            self.hear_ends()
+            if force:
+                kill_meanwhile(self.root, self.id)
 
         try:
-            with Directory.open(self.root, self.id) as directory:
+            with Directory.open(self.root, self.id, idle=idle) as directory:
                 problems = delete(directory, self.root, force=force, idle=self.hear_ends)
         except ContainerNotFound:
             if not force:
@@ -342,8 +367,7 @@ class Container(Saved):
         with Streams.of((stdin, stdout, stderr), terminal=program.terminal) as streams:
             process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
             streams.taken()
-        self.hear_ends()
-        self._beside[process], process.kept = None, True
+        self._others().add(process)
         return process
 
     def execute(self, program: Program, *, descriptors: tuple[int, ...], config: Config | None = None) -> Process:

@@ -14,6 +14,7 @@ from cycontainer.errors import LaunchError, errno_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
     from typing import Final
 
@@ -65,27 +66,11 @@ class Listener:
         finally:
             os.close(top)
 
-    def relay(self, *, in_background: bool) -> None:
+    def relay(self) -> None:
         """Wait for READY=1, or the end of the process, and tell the service manager; then all is closed.
-
-        Args:
-            in_background: a thread of its own waits, as long as this process lives.
 
         Raises LaunchError: the service manager does not listen.
         """
-        if not in_background:
-            self._wait()
-            return
-        from threading import Thread
-
-        Thread(target=self._wait, daemon=True).start()
-
-    def close(self) -> None:
-        """Listen no more."""
-        self._socket.close()
-        os.close(self._pidfd)
-
-    def _wait(self) -> None:
         import select
 
         watch = select.poll()
@@ -101,6 +86,23 @@ class Listener:
                     return
         finally:
             self.close()
+
+    def relay_in_background(self, warn: Callable[[str], None]) -> None:
+        """`relay` in a thread of its own, as long as this process lives; `warn`: told when nobody listens."""
+        from threading import Thread
+
+        def wait() -> None:
+            try:
+                self.relay()
+            except LaunchError as error:
+                warn(str(error))
+
+        Thread(target=wait, daemon=True).start()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+        os.close(self._pidfd)
 
     def _tell(self) -> None:
         """Say it, and wait until it was read: the manager looks who we are while we are still there."""

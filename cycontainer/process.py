@@ -10,6 +10,7 @@ from cycontainer import _clone, _wait
 from cycontainer.errors import ConfigError, ContainerError, Error, LaunchError, WaitTimeout, name_of, reason_of
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.starting import died_as_init
+from cycontainer.state import write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from cycontainer._clone import Child
     from cycontainer._wait import Waiter
+    from cycontainer.beside import Beside
     from cycontainer.plan import Plan
     from cycontainer.state_text import State
     from cycontainer.supervisor import Supervisor
@@ -81,6 +83,7 @@ class Process:
         terminal: the master of its terminal, this object's; -1 when it has none.
         returncode: the exit status, or minus the number of the signal that ended it; None until it is known.
         supervisor: what answers its container's system calls, when it is a container's first; this object's.
+        beside: what was started beside it, when it is a container's first; None when it is not.
     """
 
     def __init__(self, plan: Plan, child: Child, args: tuple[str, ...]) -> None:
@@ -88,12 +91,13 @@ class Process:
         self.args, self.pid, self.returncode = args, child.pid, None
         self.terminal = -1
         self._watched = self._closed = False
-        self.kept = False  # by its container, which hears of its end when it was closed: Container.hear_ends
+        self.kept = False  # by its container, which hears of its end when it was closed: beside.py
         self.stdin, self.stdout, self.stderr = None, None, None
-        self.supervisor = None
+        self.supervisor, self.beside = None, None
         self._ending = _thread.allocate_lock()  # the kernel tells its status once
 
     supervisor: Supervisor | None
+    beside: Beside | None
     returncode: int | None
     stdin: IO[bytes] | None
     stdout: IO[bytes] | None
@@ -174,11 +178,19 @@ class Process:
     def _wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             waiter = self.watch(FOREVER if timeout is None else timeout)
-            while not self.hear(event := waiter.wait()):
+            while not self.hear(event := self._event(waiter)):
                 if event == _wait.DEADLINE:
                     raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
         assert self.returncode is not None
         return self.returncode
+
+    def _event(self, waiter: Waiter) -> int:
+        """The next one. Meanwhile the ends of others are heard, for which a container's first process waits in its."""
+        if self.beside is None:
+            return waiter.wait()
+        while (event := waiter.wait_for(self.beside.pause())) == _wait.NOTHING:
+            continue
+        return event
 
     def watch(self, timeout: float) -> Waiter:
         """What its end is waited for with; each event goes to `hear`. Raises Error: it was closed."""
@@ -209,7 +221,7 @@ class Process:
         limit = FOREVER if timeout is None else timeout
         self._watched = True
         waiter = _wait.Waiter(self._child, output, errors, entry, input, limit)
-        while (event := waiter.wait()) == _wait.MESSAGE:
+        while (event := self._event(waiter)) == _wait.MESSAGE:
             self._child.receive()
         if event == _wait.DEADLINE:
             raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
@@ -293,19 +305,8 @@ class Process:
 
 
 def write_pid_file(path: str, pid: int) -> None:
-    """Write a pid whole: to a new file, which is then renamed; no link is followed. Raises ConfigError."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}")
-    made = False
+    """Write a pid, whole. Raises ConfigError."""
     try:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)  # of one that was killed
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        made = True
-        with open(fd, "w") as file:
-            file.write(str(pid))
-        os.rename(temporary, path)
+        write_whole(path, b"%d" % pid, 0o644)
     except OSError as error:
-        if made:
-            os.unlink(temporary)
         raise ConfigError("pid-file", f"{path}: {reason_of(error)}") from None

@@ -6,10 +6,12 @@ A byte to the FIFO that the init reads, and what comes back: the end (it has exe
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
-from cycontainer.state import DEAD, GO, INIT_NAME, NOTIFY, OUTCOME, name_and_state, start_time_of
+from cycontainer.process_stat import DEAD, name_and_state, start_time_of
+from cycontainer.state import GO, INIT_NAME, NOTIFY, OUTCOME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     from cycontainer.state import Directory
     from cycontainer.state_text import State
 
+FIONREAD: Final = 0x541B  # ioctl_tty(2)
 PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
 MESSAGE_INTS: Final = ("kind", "step", "error", "tasks")  # _steps.pxd's, and three longs that only a run's end fills
 MESSAGE: Final = "4i3l"
+OOM_KILLED: Final = "container init was OOM-killed (memory limit too low?)"
 MESSAGE_BYTES: Final = 40  # of it, by struct.calcsize; its import would cost kill and delete a millisecond
 
 
@@ -108,9 +112,10 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
             go = directory.open_file(GO, os.O_WRONLY | os.O_NONBLOCK)
             try:
                 os.write(go, b"\0")
+                message = _read_to_end(outcome, state, tell)
+                waited = fcntl.ioctl(go, FIONREAD, b"\0" * 4) != b"\0" * 4  # to its end: the byte is still there
             finally:
                 os.close(go)
-            message = _read_to_end(outcome, state, tell)
         finally:
             os.close(outcome)
     except OSError as error:
@@ -122,8 +127,8 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
 
         _, step, code, *_ = unpack(MESSAGE, message)
         raise program_error(step, code, state.program)
-    if died_as_init(state.pid):
-        raise init_has_died()
+    if waited or died_as_init(state.pid):
+        raise init_has_died(out_of_memory=_exceeded_memory(state))
 
 
 def program_error(step: int, code: int, program: str) -> ProgramError:
@@ -131,8 +136,18 @@ def program_error(step: int, code: int, program: str) -> ProgramError:
     return ProgramError("execute the program", code, step + 1, step + 1, program, found=True)
 
 
-def init_has_died() -> LaunchError:
-    return LaunchError("start the container: its init has died", 0, 0, 0)
+def init_has_died(*, out_of_memory: bool = False) -> LaunchError:
+    error = LaunchError("start the container: its init has died", 0, 0, 0)
+    if out_of_memory:
+        error.add_note(OOM_KILLED)
+    return error
+
+
+def _exceeded_memory(state: State) -> bool:
+    """Whether something in the container was killed for that."""
+    from cycontainer.deletion import open_cgroup
+
+    return bool(state.cgroups and open_cgroup(state).memory_report()[1])
 
 
 def init_is_stuck() -> LaunchError:

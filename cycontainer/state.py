@@ -6,8 +6,9 @@
         notify/         the socket of sd_notify(3), if the creator had one
         go, outcome     the FIFOs that a waiting init holds (_steps.pxd); who can write `go` knows that it waits
 
-A directory without `state` is of a `create` that was killed before it had made anything. One whose state has no pid is
-of a `create` that is at work, or was killed: the lock tells.
+A directory without `state` is of a `create` that was killed before it had made anything, or of a `delete` that was
+killed when nothing else was left. One whose state has no pid is of a `create` that is at work, or was killed: the lock
+tells.
 """
 
 from __future__ import annotations
@@ -16,14 +17,24 @@ import errno
 import fcntl
 import os
 import stat
+import time
 
 from cycontainer.cgroup_place import V1_FROZEN, V2_FROZEN
-from cycontainer.errors import ConfigError, ContainerExists, ContainerNotFound, StateError, reason_of
+from cycontainer.errors import (
+    LONGEST_SHOWN,
+    ConfigError,
+    ContainerBusy,
+    ContainerExists,
+    ContainerNotFound,
+    StateError,
+    reason_of,
+)
+from cycontainer.process_stat import name_and_state, start_time_of
 from cycontainer.state_text import State, from_text, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final, Self
 
     from cycontainer.state_text import CgroupPlace
@@ -34,9 +45,10 @@ MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
 INIT_NAME: Final = b"cycontainer/new"  # the init's until its execve (init/_init.pyx): no program's, for no file has a /
-DEAD: Final = "ZX"  # proc(5), /proc/PID/stat
 ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR, by that name
 READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # what nobody else's FIFO blocks
+PATIENCE: Final = 10.0  # seconds that another verb gets to be done with a container
+NAP: Final = 0.01  # between two looks whether it is
 STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
 _read_before: dict[bytes, State] = {}  # by their texts
 
@@ -96,20 +108,24 @@ class Directory:
             raise ConfigError("", f"{root}: {reason_of(error)}") from None
         try:
             return cls.open(root, container_id)
-        except (OSError, StateError):
+        except (OSError, StateError, ContainerBusy):
             os.rmdir(f"{root}/{container_id}")
             raise
 
     @classmethod
-    def open(cls, root: str, container_id: str) -> Self:
+    def open(cls, root: str, container_id: str, *, idle: Callable[[], object] | None = None) -> Self:
         """Lock what exists; another verb that holds it is waited for.
+
+        Args:
+            idle: called now and then meanwhile.
 
         Raises:
             ContainerNotFound: there is none, or it was deleted meanwhile.
+            ContainerBusy: the other was not done within PATIENCE: one whose hook hangs, or whose hook we are.
         """
         fd = _open_directory(root, container_id)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, container_id, idle)
             if os.fstat(fd).st_nlink == 0:
                 raise ContainerNotFound(container_id)
         except BaseException:
@@ -130,17 +146,8 @@ class Directory:
         self.close()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file of it whole: under a temporary name, then renamed."""
-        fd = os.open(f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-        try:
-            with open(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.rename(f".{name}", name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except OSError:
-            os.unlink(f".{name}", dir_fd=self._fd)
-            raise
+        """Write a file of it whole, so that it outlasts a crash of the machine. Raises OSError."""
+        write_whole(name, data, 0o600, directory=self._fd, lasting=True)
 
     def read(self, name: str) -> bytes:
         """A file of it. Raises OSError."""
@@ -180,8 +187,8 @@ class Directory:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
-        for name in os.listdir(self._fd):
+        """Remove it with all that is in it: first what readers find it by."""
+        for name in sorted(os.listdir(self._fd), key=lambda name: name != FILE):
             if name == NOTIFY:
                 self._remove_below(name)
             else:
@@ -198,6 +205,37 @@ class Directory:
         os.rmdir(name, dir_fd=self._fd)
 
 
+def write_whole(path: str, data: bytes, mode: int, *, directory: int | None = None, lasting: bool = False) -> None:
+    """Write a file whole: to a new one beside it, which is then renamed. No link is followed; a failure leaves nothing.
+
+    Args:
+        directory: a descriptor that `path` begins at; None is the working directory.
+        lasting: it is on the disk before it has its name.
+
+    Raises OSError.
+    """
+    where, name = os.path.split(path)
+    temporary = os.path.join(where, f".{name}")
+    flags, made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, False
+    try:
+        try:
+            fd = os.open(temporary, flags, mode, dir_fd=directory)
+        except FileExistsError:  # of one that was killed
+            os.unlink(temporary, dir_fd=directory)
+            fd = os.open(temporary, flags, mode, dir_fd=directory)
+        made = True
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            if lasting:
+                os.fsync(fd)
+        os.rename(temporary, path, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        if made:
+            os.unlink(temporary, dir_fd=directory)
+        raise
+
+
 def _open_directory(root: str, container_id: str) -> int:
     check_id(container_id)
     try:
@@ -206,6 +244,38 @@ def _open_directory(root: str, container_id: str) -> int:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise ContainerNotFound(container_id) from None
         raise StateError(container_id, f"{root}: {error.strerror}") from None
+
+
+def _lock(fd: int, container_id: str, idle: Callable[[], object] | None) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not _try_lock(fd, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            raise ContainerBusy(container_id, f"the container is being changed by {_holder(fd)}")
+        if idle is not None:
+            idle()
+        time.sleep(NAP)
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(fd: int) -> str:
+    """Who has locked a file, for a person to find it: its pid, and the end of its command line. proc_locks(5)."""
+    inode = b":%d" % os.fstat(fd).st_ino
+    with open("/proc/locks", "rb") as locks:
+        held = [line.split() for line in locks if b" FLOCK " in line and b"->" not in line]
+    pids = [words[4].decode() for words in held if words[5].endswith(inode)]
+    try:
+        with open(f"/proc/{pids[0]}/cmdline", "rb") as file:
+            words = os.fsdecode(file.read()).rstrip("\0").replace("\0", " ")
+    except (IndexError, FileNotFoundError, ProcessLookupError):  # of another pid namespace, or done just now
+        return "another program"
+    return f"pid {pids[0]} ({words if len(words) <= LONGEST_SHOWN else f'...{words[-LONGEST_SHOWN:]}'})"
 
 
 def _read(fd: int, name: str, most: int = MOST_BYTES) -> bytes:
@@ -272,28 +342,6 @@ def container_ids(root: str) -> Iterator[str]:
 # --- what the kernel says
 
 
-def stat_of(pid: int) -> tuple[bytes, list[bytes]]:
-    """A process's name, and its fields from its state on; empty when it is gone. proc(5), /proc/PID/stat."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:  # one read, and no look at what it is
-            name, _, rest = file.read(4096).partition(b"(")[2].rpartition(b")")
-    except (FileNotFoundError, ProcessLookupError):
-        return b"", []
-    return name, rest.split()
-
-
-def start_time_of(pid: int) -> int:
-    """When a process started, in clock ticks since boot; 0 when it has ended."""
-    fields = stat_of(pid)[1]
-    return int(fields[19]) if fields and fields[0].decode() not in DEAD else 0
-
-
-def name_and_state(pid: int) -> tuple[bytes, str]:
-    """A process's name, and the letter of its state; empty when it is gone."""
-    name, fields = stat_of(pid)
-    return name, fields[0].decode() if fields else ""
-
-
 def is_alive(state: State) -> bool:
     """Whether its first process is there, and no other has got its pid."""
     return state.pid > 0 and start_time_of(state.pid) == state.start_time
@@ -350,9 +398,6 @@ def oci_state(state: State, status: str) -> dict[str, object]:
 def _is_locked(root: str, container_id: str) -> bool:
     fd = _open_directory(root, container_id)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _try_lock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
-    return False

@@ -130,8 +130,13 @@ class Stats(Record):
     rdma: tuple[Rdma, ...]
     cpus: str  # "0-1": of the cpuset, "" without one
     mems: str
+    cpuset_flags: dict[str, int]  # what v1's has beside, by CPUSET_FLAGS
 
 
+CPUSET_FLAGS: Final = (
+    *("cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page", "memory_spread_slab"),
+    *("memory_pressure", "sched_load_balance", "sched_relax_domain_level"),
+)
 _Texts = dict[str, bytes | None]
 
 
@@ -173,6 +178,7 @@ def _pressure(text: bytes | None) -> Pressure | None:
 _COUNTED: Final = ("memory", "memory.memsw", "memory.kmem", "memory.kmem.tcp")
 _V1_FILES: Final = (
     *("cpu.stat", "cpuacct.usage", "cpuacct.usage_all", "cpuset.cpus", "cpuset.mems"),
+    *(f"cpuset.{name}" for name in CPUSET_FLAGS),
     *("memory.stat", "memory.oom_control", "pids.current", "pids.max"),
     *(f"{name}.{file}" for name in _COUNTED for file in ("usage_in_bytes", "max_usage_in_bytes", "limit_in_bytes")),
     *(f"{name}.failcnt" for name in _COUNTED),
@@ -408,4 +414,5 @@ def read_stats(cgroup: Cgroup) -> Stats:
         rdma=_rdma(texts["rdma.current"]),
         cpus=_text(texts["cpuset.cpus.effective" if v2 else "cpuset.cpus"]),
         mems=_text(texts["cpuset.mems.effective" if v2 else "cpuset.mems"]),
+        cpuset_flags={name: _number(text) for name in CPUSET_FLAGS if (text := texts.get(f"cpuset.{name}"))},
     )

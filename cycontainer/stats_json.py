@@ -5,6 +5,8 @@ Its field names, units and omissions are those of runc's types/events.go.
 
 from __future__ import annotations
 
+from cycontainer.stats import CPUSET_FLAGS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -68,10 +70,9 @@ def _numbers(text: str) -> list[int]:
 
 
 def _cpuset(stats: Stats) -> _Document:
-    """Of v1's flags no container of ours has one set; the kernel's own values stand in their places."""
-    flags = ("cpu_exclusive", "mem_hardwall", "mem_exclusive", "memory_migrate", "memory_spread_page")
-    rest = ("memory_spread_slab", "memory_pressure", "sched_load_balance", "sched_relax_domain_level")
-    return _given(cpus=_numbers(stats.cpus), mems=_numbers(stats.mems)) | dict.fromkeys((*flags, *rest), 0)
+    return _given(cpus=_numbers(stats.cpus), mems=_numbers(stats.mems)) | {
+        name: stats.cpuset_flags.get(name, 0) for name in CPUSET_FLAGS
+    }
 
 
 def _count(count: MemoryCount | None) -> _Document:

@@ -398,6 +398,23 @@ def test_a_container_lives_on_a_loop(complete: Complete, busybox_rootfs: str, tm
 
 
 @pytest.mark.root
+def test_a_container_ends_on_a_loop_beside_a_process_that_nobody_waits_for(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path
+) -> None:
+    async def life() -> Any:
+        async with await aio.Container.create("aio", document(busybox_rootfs, "sleep 100"), root=str(tmp_path)) as made:
+            await made.start()
+            process = await made.exec(["true"])
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            assert made.process is not None
+            made.process.kill()
+            return await asyncio.wait_for(made.wait(), 20)
+
+    assert complete(life()) == -9
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5])
 def test_a_cancelled_creation_leaves_nothing(
     complete: Complete, busybox_rootfs: str, tmp_path: Path, turns: int

@@ -165,6 +165,41 @@ def test_update_changes_limits_by_options(oci: Oci) -> None:
     assert limit(oci, "cpuset.cpus") == "0"
 
 
+def inside(oci: Oci, file: str) -> str:
+    """A file of its cgroup as the container sees it; "" where this kernel has none."""
+    path = f"/sys/fs/cgroup/{file.partition('.')[0] if V1 else '.'}/{file}"
+    return oci.done("exec", "one", "sh", "-c", f"test ! -e {path} || cat {path}").strip()
+
+
+def test_update_changes_a_weight_of_block_io_as_it_is_seen_inside(oci: Oci) -> None:
+    oci.start()
+    files = ("blkio.weight", "blkio.bfq.weight") if V1 else ("io.weight", "io.bfq.weight")
+    if not any(inside(oci, file) for file in files):
+        done = oci("update", "--blkio-weight", "250", "one")
+        assert done.returncode == 1 and "weight" in done.stderr
+        pytest.skip("this kernel has no weights of block I/O: the update was refused")
+    oci.done("update", "--blkio-weight", "250", "one")
+    assert "250" in {inside(oci, file).removeprefix("default ") for file in files if "bfq" in file or V1}
+
+
+def test_update_changes_real_time_as_it_is_seen_inside(oci: Oci) -> None:
+    config = oci.config("sleep", "1000")
+    config["linux"]["cgroupsPath"] = "/cycontainer-real-time"  # directly below the root, which has all
+    oci.write(config=config)
+    oci.start()
+    if not inside(oci, "cpu.rt_period_us"):
+        done = oci("update", "--cpu-rt-period", "500000", "--cpu-rt-runtime", "1000", "one")
+        assert done.returncode == 1 and ("real" in done.stderr or "cpu.rt_" in done.stderr)
+        return  # v2, or a kernel without
+    oci.done("update", "--cpu-rt-period", "500000", "one")
+    assert inside(oci, "cpu.rt_period_us") == "500000"
+    with open("/sys/fs/cgroup/cpu/cpu.rt_runtime_us") as file:
+        if int(file.read()) < 1000:
+            pytest.skip("the cgroup that the tests run in was given no real time")
+    oci.done("update", "--cpu-rt-period", "1000000", "--cpu-rt-runtime", "1000", "one")
+    assert (inside(oci, "cpu.rt_period_us"), inside(oci, "cpu.rt_runtime_us")) == ("1000000", "1000")
+
+
 @pytest.mark.parametrize(("size", "swap"), [(200, 300), (20, 30), (200, -1), (20, 400)])
 def test_memory_and_swap_change_in_either_direction(oci: Oci, size: int, swap: int) -> None:
     oci.start()

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
 import pytest
-from both_ways import Both
+from both_ways import WAYS, Both
 from oci_command import PATIENCE, Oci, gone
 
+from cycontainer.errors import LONGEST_SHOWN
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
 
@@ -299,14 +301,20 @@ def until(is_so: Callable[[], bool]) -> None:
 # --- several at once, and a state that is being changed
 
 
+def holder_of(oci: Oci) -> subprocess.Popen[bytes]:
+    """Who has the container's lock until it hears a line, or the end."""
+    words = ["flock", f"{oci.states}/one", "sh", "-c", "echo held; read go"]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    return holder
+
+
 def test_a_verb_waits_for_another_that_holds_the_container(both: Both) -> None:
+    """The compiled command leaves the waiting to the interpreter."""
     both.each(created)
-    for way, oci in both.places.items():
-        holder = subprocess.Popen(
-            ["flock", f"{oci.states}/one", "sh", "-c", "echo held; read go"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert holder.stdin and holder.stdout and holder.stdout.readline() == b"held\n"
+    for way in WAYS[1:]:
+        oci, holder = both.places[way], holder_of(both.places[way])
+        assert holder.stdin and holder.stdout
         with subprocess.Popen([*both.calls[way], "--root", oci.states, "start", "one"]) as waiting:
             with pytest.raises(subprocess.TimeoutExpired):
                 waiting.wait(0.3)
@@ -318,10 +326,43 @@ def test_a_verb_waits_for_another_that_holds_the_container(both: Both) -> None:
         assert oci.state()["status"] == "running"
 
 
+def test_a_verb_does_not_wait_for_ever_and_says_for_whom_it_did(both: Both) -> None:
+    """What `delete --force` is to end is dead by then."""
+    both.each(running)
+    holders = {way: holder_of(both.places[way]) for way in WAYS[1:]}
+    firsts = {way: os.pidfd_open(both.places[way].pid()) for way in WAYS[1:]}
+    verbs = ["delete --force one", "start one", "delete one", "pause one", "resume one"]
+    calls = [(way, ["--root", "@states", *verb.split()]) for way in WAYS[1:] for verb in verbs]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        answers = list(pool.map(lambda call: both.said(*call), calls))
+    for way, holder in holders.items():
+        gone(firsts[way])
+        holder.communicate()
+        oci = both.places[way]
+        words = f"flock {oci.states}/one sh -c echo held; read go"[-LONGEST_SHOWN:]
+        text = f"cycontainer: the container is being changed by pid {holder.pid} (...{words}): one\n"
+        ours = [answer for call, answer in zip(calls, answers) if call[0] == way]
+        assert ours == [(1, b"", both.neutral(way, text.encode()), b"")] * len(verbs)
+        oci.done("delete", "--force", "one")
+
+
+def test_of_a_removal_that_breaks_off_no_reader_sees_half(both: Both) -> None:
+    both.each(stopped)
+    for way, oci in both.places.items():
+        for number in range(40):  # what cannot be unlinked, in whatever order it is come by
+            os.mkdir(f"{oci.states}/one/{number}")
+        assert both.said(way, ["--root", "@states", "delete", "one"])[0] == 1
+        assert oci("state", "one").stderr == "cycontainer: container does not exist: one\n"
+        for number in range(40):
+            os.rmdir(f"{oci.states}/one/{number}")
+        assert oci.done("delete", "--force", "one") == ""
+        assert os.listdir(oci.states) == []
+
+
 def test_of_starts_and_deletes_at_once_each_is_whole(both: Both) -> None:
     both.each(created)
     oci = both.places["compiled"]
-    ways = [both.calls[way] for way in ("alone", "python", "alone", "python")]
+    ways = [both.calls[way] for way in ("compiled", "python", "compiled", "python")]
     starts = [subprocess.Popen([*way, "--root", oci.states, "start", "one"], stderr=subprocess.PIPE) for way in ways]
     said = [process.communicate(timeout=20)[1] for process in starts]
     assert sorted(process.returncode for process in starts) == [0, 1, 1, 1], said

@@ -20,6 +20,7 @@ from cycontainer.cli.__main__ import main
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
 from cycontainer.state import load
+from cycontainer.tables import HOOK_KINDS
 
 pytestmark = [
     pytest.mark.root,
@@ -32,15 +33,16 @@ NAME = "cycontainer-crash"
 
 
 class Bundle:
-    """A bundle whose container sleeps, and the command on it."""
+    """A bundle whose container sleeps, with hooks or without, and the command on it."""
 
-    def __init__(self, top: str, rootfs: str) -> None:
+    def __init__(self, top: str, rootfs: str, hooks: tuple[str, ...] = ()) -> None:
         self.path, self.root = f"{top}/bundle", f"{top}/states"
         os.mkdir(self.path)
         config = default_config()
         config["root"]["path"] = rootfs
         config["process"].update(args=["sleep", "1000"], env=["PATH=/bin"], terminal=False)
         config["linux"]["cgroupsPath"] = f"/{NAME}"
+        config["hooks"] = {kind: [{"path": "/bin/busybox", "args": ["true"]}] for kind in hooks}
         self.config = config
         self.write()
 
@@ -80,6 +82,16 @@ def bundle(busybox_rootfs: str, tmp_path: object) -> Iterator[Bundle]:
     reap()
 
 
+@pytest.fixture
+def bundle_with_hooks(busybox_rootfs: str, tmp_path: Path) -> Iterator[Bundle]:
+    (tmp_path / "hooked").mkdir()
+    made = Bundle(f"{tmp_path}/hooked", busybox_rootfs, tuple(HOOK_KINDS))
+    assert made.create() == 0 and made.delete_by_force() == 0
+    yield made
+    made.delete_by_force()
+    reap()
+
+
 def created(bundle: Bundle) -> None:
     assert bundle.create() == 0
 
@@ -112,6 +124,16 @@ def test_the_command_may_be_killed_or_fail_at_any_system_call(
 ) -> None:
     every = request.config.getoption("--every-call")
     problems = problems_of(verb, bundle, sorted(set(FAULTS)), 1) if every else problems_of(verb, bundle, FAULTS, SAMPLE)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("verb", ["create", "start", "delete", "delete running"])
+def test_the_command_may_be_killed_or_fail_at_any_system_call_around_hooks(
+    verb: str, bundle_with_hooks: Bundle, request: pytest.FixtureRequest
+) -> None:
+    every = request.config.getoption("--every-call")
+    faults, distance = (sorted(set(FAULTS)), 1) if every else (FAULTS, SAMPLE)
+    problems = problems_of(verb, bundle_with_hooks, faults, distance)
     assert not problems, "\n".join(problems)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
+import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oci_command import COMMAND, IN_PYTHON, Oci, gone
+from oci_command import COMMAND, IN_PYTHON, PATIENCE, Oci, gone
 
 pytestmark = pytest.mark.root
 
@@ -223,6 +229,40 @@ def test_what_a_container_has_frozen_itself_dies_with_it(
         oci.done(*words)
         gone(first)
     oci.done("delete", "--force", "one")
+
+
+def await_full(master: int) -> None:
+    """Until a terminal has output, and takes no more of it."""
+    deadline, before = time.monotonic() + PATIENCE, -1
+    while (now := struct.unpack("i", fcntl.ioctl(master, termios.FIONREAD, b"\0" * 4))[0]) != before or not now:
+        assert time.monotonic() < deadline
+        before = now
+        time.sleep(0.3)
+
+
+@pytest.mark.parametrize("command", [COMMAND, IN_PYTHON], ids=["compiled", "python"])
+@pytest.mark.parametrize("words", [("kill", "one", "KILL"), ("delete", "--force", "one")])
+def test_a_container_that_floods_its_terminal_is_ended(
+    words: tuple[str, ...], command: tuple[str, ...], oci: Oci, tmp_path: Path
+) -> None:
+    """Nobody reads the master: its other side is full, and who writes there waits."""
+    oci.write("sh", "-c", "while :; do cat /proc/cpuinfo; done", terminal=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tmp_path}/console")
+        listening.listen()
+        oci.done("create", "--console-socket", f"{tmp_path}/console", "one")
+        with listening.accept()[0] as connection:
+            _, (master,), _, _ = socket.recv_fds(connection, 64, 4)
+    oci.done("start", "one")
+    first, oci.command = os.pidfd_open(oci.pid()), command
+    await_full(master)
+    assert oci.done("exec", "one", "echo", "it works") == "it works\n"
+    assert [each["status"] for each in json.loads(oci.done("list", "--format", "json"))] == ["running"]
+    oci.done(*words)
+    gone(first)
+    oci.done("delete", "--force", "one")
+    assert os.read(master, 4096)  # what had been printed
+    os.close(master)
 
 
 def test_a_container_that_floods_its_output_is_ended(oci: Oci) -> None:

@@ -80,6 +80,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_driver", "cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "state_text", "systemd"),
         *(
+            "beside",
+            "process_stat",
             "creation",
             "deletion",
             "duties",

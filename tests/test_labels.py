@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from launching import document, launched, plan_of, printed
+from oci_command import Oci
 
 from cycontainer.compile import Style, compile_plan
 from cycontainer.errors import ConfigError, LaunchError
@@ -186,6 +187,29 @@ def test_a_container_whose_profile_takes_no_signals_is_deleted(
     container.start()
     container.delete(force=True)
     assert not os.path.exists(f"{tmp_path}/states/deaf")
+
+
+@pytest.mark.apparmor
+@pytest.mark.root
+def test_the_command_s_exec_takes_a_profile(oci: Oci, profile: str) -> None:
+    oci.start()
+    said = oci.done("exec", "--apparmor", profile, "one", "cat", "/proc/self/attr/current")
+    assert said == f"{profile} (enforce)\n"
+    assert oci("exec", "--apparmor", "no-such-profile", "one", "true").returncode == 255
+
+
+@pytest.mark.root
+def test_the_command_s_exec_refuses_a_label_that_nobody_would_enforce(oci: Oci) -> None:
+    if {"apparmor", "selinux"} & set(current().lsms):
+        pytest.skip("this kernel has the security module")
+    oci.start()
+    for words, text in (
+        (["--apparmor", "some-profile"], "this kernel has no AppArmor"),
+        (["--process-label", "a:b:c:s0"], "this kernel has no SELinux"),
+    ):
+        done = oci("exec", *words, "one", "touch", "/tmp/ran")
+        assert (done.returncode, done.stdout, text in done.stderr) == (255, "", True)
+    assert oci.done("exec", "--apparmor", "unconfined", "one", "echo", "it runs") == "it runs\n"
 
 
 @pytest.mark.root

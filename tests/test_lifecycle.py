@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import shlex
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from oci_command import COMMAND, IN_PYTHON
 
-from cycontainer import run
+from cycontainer import lifecycle, run
+from cycontainer import state as state_module
 from cycontainer.errors import (
     ConfigError,
     ContainerError,
@@ -119,6 +124,71 @@ def test_a_process_that_was_closed_has_no_end_to_wait_for(busybox_rootfs: str, r
                 use()
 
 
+@pytest.mark.parametrize("wait", [Container.wait, lambda container: container.process.communicate()])
+def test_its_end_comes_beside_a_second_process_that_nobody_waits_for(
+    busybox_rootfs: str, root: str, wait: Callable[[Container], object]
+) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        container.start()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait, container)
+            time.sleep(0.2)
+            process = container.exec(["true"], stdin=DEVNULL)
+            select.select([process.pidfd], [], [])
+            container.kill()
+            waiting.result(20)
+        assert (container.process and container.process.returncode, process.returncode) == (-9, 0)
+        process.close()
+
+
+def test_what_ends_or_is_deleted_while_its_state_is_read(
+    busybox_rootfs: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+
+        def end_then_answer(end: Callable[[], object]) -> None:
+            def status_of(root: str, state: State) -> str:
+                status = state_module.status_of(root, state)
+                if status == "created":
+                    end()
+                return status
+
+            monkeypatch.setattr(lifecycle, "status_of", status_of)
+
+        def end() -> None:
+            container.kill()
+            assert container.wait(20) == -9
+
+        end_then_answer(end)
+        assert container.state()["status"] == "stopped"
+        container.delete()
+    with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
+        end_then_answer(container.delete)
+        with pytest.raises(ContainerNotFound):
+            container.state()
+
+
+def test_its_processes_are_those_that_it_sees(busybox_rootfs: str, root: str) -> None:
+    script = "sleep 101 & sleep 102 & echo ready; wait"
+    config = config_of(busybox_rootfs, "sh", "-c", script)
+    with Container.create("one", config, root=root, stdin=DEVNULL, stdout=PIPE) as container:
+        container.start()
+        assert container.process and container.process.stdout and container.process.stdout.readline() == b"ready\n"
+        found = container.processes()
+        with container.exec(["ps", "-o", "args="], stdin=DEVNULL, stdout=PIPE) as process:
+            seen = process.communicate()[0].decode().splitlines()
+        assert sorted(shlex.join(each.cmdline()) for each in found) == sorted(
+            [f"sh -c '{script}'", "sleep 101", "sleep 102"]
+        )
+        assert sorted(" ".join(each.cmdline()) for each in found) == sorted(
+            line.strip() for line in seen if "ps -o" not in line
+        )
+        assert found[0].pid == container.pid and {each.ppid() for each in found[1:]} == {container.pid}
+        container.kill()
+        container.wait(20)
+        assert container.processes() == []
+
+
 def test_several_threads_wait_for_one_process(busybox_rootfs: str, root: str) -> None:
     with (
         Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container,
@@ -165,6 +235,24 @@ def test_a_process_that_runs_costs_its_caller_one_descriptor(busybox_rootfs: str
                 assert process.wait(10) == -9
             container.kill()
             assert container.wait(10) == -9
+
+
+@pytest.mark.cgroups
+@pytest.mark.parametrize("command", [COMMAND, IN_PYTHON], ids=["compiled", "python"])
+def test_a_start_for_which_memory_is_too_short_says_so(
+    busybox_rootfs: str, root: str, command: tuple[str, ...]
+) -> None:
+    config = config_of(busybox_rootfs, "true", *["x" * 100_000] * 15)  # which execve copies
+    with Container.create("one", config, root=root, stdin=DEVNULL) as container:
+        used = container.stats().memory
+        assert used is not None
+        container.update({"memory": {"limit": used.memory.usage + 200_000, "swap": used.memory.usage + 200_000}})
+        done = subprocess.run([*command, "--root", root, "start", "one"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "cycontainer: unable to start container process: start the container: its init has died; "
+        "container init was OOM-killed (memory limit too low?)\n",
+    )
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [  # keywords of exec; where the error stands

@@ -15,8 +15,8 @@ from cycontainer.cgroups import Cgroup
 from cycontainer.errors import CgroupError
 from cycontainer.host import current
 from cycontainer.lifecycle import Container
+from cycontainer.process_stat import start_time_of
 from cycontainer.spec import default_config
-from cycontainer.state import start_time_of
 from cycontainer.state_text import CgroupPlace, State
 from cycontainer.streams import DEVNULL
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from oci_command import Oci
 from test_lifecycle import config_of
 
 from cycontainer.json_text import to_json
@@ -48,6 +49,16 @@ def test_readiness_is_passed_on_and_nothing_else(busybox_rootfs: str, tmp_path: 
             reader.join(10)
     assert seen == [b"READY=1\nMAINPID=%d\n" % pid, b"BARRIER=1"]
     assert os.listdir(f"{tmp_path}/states") == []
+
+
+def test_a_service_manager_that_is_gone_is_a_warning_of_run(oci: Oci) -> None:
+    """In a thread: whoever waits for the program has its status all the same."""
+    config = config_of("/", "/usr/bin/python3", "-I", "-c", f"{TELL}\nimport time; time.sleep(1)")
+    config["mounts"].append({"destination": "/run", "type": "tmpfs", "source": "tmpfs"})
+    oci.write(config=config)
+    done = oci("run", "one", env={"NOTIFY_SOCKET": f"{oci.bundle}/nobody"})
+    said = "cycontainer: warning: tell the service manager that it is ready: ENOENT (No such file or directory)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", said)
 
 
 def test_the_end_ends_the_waiting(own_rootfs: str, tmp_path: Path) -> None:

@@ -116,9 +116,24 @@ def test_the_document_is_json_with_the_names_of_runc() -> None:
     assert document["pids"] == {"current": 1, "limit": 50}
 
 
+def test_what_v1_s_cpuset_has_set_is_as_the_kernel_says() -> None:
+    with cgroup_of(everywhere(LIMITS)) as cgroup:
+        document = stats_document(read_stats(cgroup))["cpuset"]
+        names = set(document) - {"cpus", "mems"}
+        assert len(names) == 9
+        if cgroup.unified:
+            assert {document[name] for name in names} == {0}
+        else:
+            assert document["sched_load_balance"] == 1
+            assert {name: document[name] for name in names} == {
+                name: int(cgroup.read(f"cpuset.{name}")) for name in names
+            }
+
+
 def test_without_controllers_the_document_is_whole() -> None:
     nothing = Stats(
-        cpu=None, memory=None, pids=None, io=(), io_pressure=None, hugepages=(), rdma=(), cpus="", mems=""
+        cpu=None, memory=None, pids=None, io=(), io_pressure=None, hugepages=(), rdma=(), cpus="", mems="",
+        cpuset_flags={},
     )  # fmt: skip
     document = stats_document(nothing)
     assert document["memory"]["usage"] == {"limit": 0, "failcnt": 0}

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from oci_command import PATIENCE, Oci
 from pace import SLOWER
 from test_lifecycle import config_of
 
@@ -97,6 +99,30 @@ def test_the_master_and_a_pidfd_are_handed_over(busybox_rootfs: str, tmp_path: o
             os.close(descriptors[0])
 
 
+@pytest.mark.parametrize("verb", ["create", "exec"])
+def test_the_command_hands_a_terminal_over(oci: Oci, listener: socket.socket, verb: str, tmp_path: Path) -> None:
+    look = ["sh", "-c", "tty; stty size; read x; echo got $x"]
+    if verb == "create":
+        config = oci.config(*look, terminal=True, consoleSize={"height": 33, "width": 77})
+        oci.write(config=config)
+        oci.done("create", "--console-socket", f"{tmp_path}/socket", "one")
+    else:
+        oci.start()
+        oci.done("exec", "--tty", "--detach", "--console-socket", f"{tmp_path}/socket", "one", *look)
+    with listener.accept()[0] as connection:
+        name, (master,), _, _ = socket.recv_fds(connection, 64, 4)
+    assert name == b"console"
+    if verb == "create":
+        oci.done("start", "one")
+    else:
+        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", 33, 77, 0, 0))
+    os.write(master, b"typed\n")
+    said = read_all(master).replace(b"typed", b"", 1).split()
+    assert said[0] == b"/dev/pts/0" and said[-2:] == [b"got", b"typed"]
+    assert verb == "exec" or said[1:3] == [b"33", b"77"]
+    os.close(master)
+
+
 def test_a_terminal_that_nobody_gets_is_refused(busybox_rootfs: str, tmp_path: object) -> None:
     from cycontainer.json_text import to_json
 
@@ -155,6 +181,48 @@ def test_run_relays_more_than_a_program_has_read(busybox_rootfs: str, tmp_path: 
     command = [sys.executable, "-m", "cycontainer", *words]
     done = subprocess.run(command, input=given, capture_output=True, timeout=60 * SLOWER)
     assert done.returncode == 0 and b"19999" in done.stdout  # an echo may be lost, what is printed not
+
+
+PRINTS = "seq 20000; exit 3"
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_what_is_printed_waits_for_room_where_our_output_does_not_block(oci: Oci, verb: str) -> None:
+    words = prepared(oci, verb, PRINTS)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(writer, False)
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE) as command:
+        os.close(writer)
+        with pytest.raises(subprocess.TimeoutExpired):  # the pipe is full long before
+            command.wait(1)
+        with open(reader, "rb") as file:
+            assert file.read().split() == [b"%d" % number for number in range(1, 20001)]
+        assert (command.wait(PATIENCE), command.stderr and command.stderr.read()) == (3, b"")
+
+
+@pytest.mark.parametrize("verb", ["run", "run --keep", "exec"])
+def test_where_nothing_can_be_printed_nothing_is_left_running(oci: Oci, verb: str) -> None:
+    words = prepared(oci, verb, "echo $$; exec sleep 1000")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (
+        (255, b"cycontainer: exec failed: no space left on device\n")
+        if verb == "exec"
+        else (1, b"cycontainer: run failed: no space left on device\n")
+    )
+    if verb == "exec":
+        assert oci.done("ps", "--format", "json", "one").count(",") == 0  # the first process alone
+    else:
+        assert os.listdir(oci.states) == []
+
+
+def prepared(oci: Oci, verb: str, script: str) -> list[str]:
+    """The words that have a script run with a terminal."""
+    if verb == "exec":
+        oci.start()
+        return [*oci.command, "--root", oci.states, "exec", "--tty", "one", "sh", "-c", script]
+    oci.write("sh", "-c", script, terminal=True)
+    return [*oci.command, "--root", oci.states, *verb.split(), "--bundle", oci.bundle, "one"]
 
 
 def test_exec_relays_a_raw_terminal(busybox_rootfs: str, tmp_path: object) -> None:

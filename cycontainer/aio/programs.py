@@ -10,6 +10,7 @@ from cycontainer._running import Running
 from cycontainer._spawned import Spawned as SyncSpawned
 from cycontainer._spawned import check_piped
 from cycontainer.aio.runs import FOREVER, heard, outlast, until_end
+from cycontainer.beside import LISTENING, NEWCOMERS
 from cycontainer.errors import WaitTimeout
 from cycontainer.launch import not_launched
 
@@ -291,10 +292,18 @@ class Process(Piped):
 
     async def _end(self) -> None:
         waiter = self._process.watch(FOREVER)
+        listening = asyncio.ensure_future(self._listen()) if self._process.beside is not None else None
         try:
             await heard(waiter, self._process.hear)
         finally:
+            if listening is not None:
+                listening.cancel()
             waiter.close()
+
+    async def _listen(self) -> None:
+        """Hear the ends of others, for which a container's first process waits in its."""
+        while (beside := self._process.beside) is not None:
+            await asyncio.sleep(LISTENING if beside.hear() else NEWCOMERS)
 
     def kill(self) -> None:
         """SIGKILL."""

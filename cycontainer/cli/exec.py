@@ -55,8 +55,13 @@ def main(arguments: Arguments) -> int:
         _execute(container, arguments)
         return 0
     with Foreground() as foreground:
-        foreground.follow(_execute(container, arguments))
-        return foreground.wait()
+        process = _execute(container, arguments)
+        foreground.follow(process)
+        try:
+            return foreground.wait()
+        except BaseException:
+            process.abandon()
+            raise
 
 
 def _execute(container: Container, arguments: Arguments) -> Process:

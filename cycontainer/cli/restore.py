@@ -41,7 +41,11 @@ def main(arguments: Arguments) -> int:
         container = _restore(arguments)
         assert container.process is not None  # this call made it
         foreground.follow(container.process)
-        status = foreground.wait()
+        try:
+            status = foreground.wait()
+        except BaseException:
+            container.delete(force=True)
+            raise
     container.delete(force=True, warn=arguments.warn)
     return status
 

@@ -89,6 +89,7 @@ bool needs_interpreter(const struct state *state, const char *verb);
 struct process process_of(long pid);
 bool is_alive(const struct state *state);
 bool is_frozen(const struct state *state);
+bool exceeded_memory(const struct state *state);
 enum status status_of(int directory, const struct state *state);
 
 /* cgroup.c: what fails is handed on, but for what is killed */

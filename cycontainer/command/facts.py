@@ -18,7 +18,16 @@ from collections.abc import Iterator, Sequence
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from cycontainer import cgroup_place, deletion, lifecycle, starting, state, state_text, tables  # noqa: E402  # the path comes first
+from cycontainer import (  # noqa: E402  # the path comes first
+    cgroup_place,
+    deletion,
+    lifecycle,
+    process_stat,
+    starting,
+    state,
+    state_text,
+    tables,
+)
 from cycontainer.cli import __main__ as command  # noqa: E402
 from cycontainer.cli import delete, kill, list, pause, report, resume, start, summary  # noqa: E402
 from cycontainer.cli import state as state_verb  # noqa: E402
@@ -139,8 +148,9 @@ def state_file() -> Iterator[str]:
     yield f"static const struct escape ESCAPES[] = {escapes()};"
     yield f"static const char *const V1_FROZEN[] = {texts((*cgroup_place.V1_FROZEN, None))};"
     yield f"static const char *const V2_FROZEN[] = {texts((*cgroup_place.V2_FROZEN, None))};"
+    yield f"static const char *const OOM_FILES[] = {texts((*(files[1] for files in cgroup_place.MEMORY_FILES), None))};"
     yield f"#define INIT_NAME {c_text(state.INIT_NAME.decode())}"
-    yield f"#define DEAD_STATES {c_text(state.DEAD)}"
+    yield f"#define DEAD_STATES {c_text(process_stat.DEAD)}"
     yield f"#define DEFAULT_ROOT {c_text(state.ROOT)}"
     yield f"#define ROOT_NAME {c_text(os.path.basename(state.ROOT))}"
 
@@ -154,6 +164,7 @@ def messages() -> Iterator[str]:
     yield f"#define PAUSED_START {form('start', ContainerError('%s', lifecycle.PAUSED_START))}"
     yield f"#define STILL_RUNS {form('delete', ContainerError('%s', deletion.STILL_RUNS.format('%s')), 2)}"
     yield f"#define INIT_DIED {form('start', starting.init_has_died(), 0)}"
+    yield f"#define INIT_OOM_KILLED {form('start', starting.init_has_died(out_of_memory=True), 0)}"
     yield f"#define INIT_STUCK {form('start', starting.init_is_stuck(), 0)}"
     failed = message_of("start", starting.program_error(0, errno.ENOENT, "%s"))
     yield f"#define PROGRAM_FAILED {c_text(failed.replace(reason(errno.ENOENT), '%s'))}"

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,15 +21,14 @@ static struct state state;
 
 /* --- the lock */
 
-/* The container's directory, locked; another verb that holds it is waited for. -1 when there is none, or no more. */
+/* The container's directory, locked; -1 when there is none, or no more. The interpreter waits for who holds it. */
 static int lock_container(const struct call *call) {
     int fd = open_container(call->root, call->operand[0]);
     struct stat status;
     if (fd < 0)
         return -1;
-    while (flock(fd, LOCK_EX) < 0)
-        if (errno != EINTR)
-            hand_on();
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        hand_on();
     if (fstat(fd, &status) < 0)
         hand_on();
     if (status.st_nlink > 0)
@@ -127,7 +127,7 @@ static int tell_failure(const struct message *failed) {
 /* Lets the waiting init execute its program. From the byte on, nothing is handed on. */
 static int release(const struct call *call, int directory) {
     struct message failed;
-    int go, outcome = openat(directory, OUTCOME_FILE, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    int waited = 0, go, outcome = openat(directory, OUTCOME_FILE, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     go = outcome < 0 ? -1 : openat(directory, GO_FILE, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
     if (go < 0) {
         if (errno != ENXIO && errno != ENOENT)
@@ -138,10 +138,13 @@ static int release(const struct call *call, int directory) {
     while (write(go, "", 1) < 0)
         if (errno != EINTR)
             return fail_with_errno(NULL, errno);
-    close(go);
     if (read_outcome(outcome, &failed))
         return tell_failure(&failed);
-    return died_as_init() ? fail("%s", INIT_DIED) : 0;
+    if (ioctl(go, FIONREAD, &waited) < 0) /* whether the byte is still there: it waited to its end */
+        return fail_with_errno(NULL, errno);
+    if (!waited && !died_as_init())
+        return 0;
+    return fail("%s", exceeded_memory(&state) ? INIT_OOM_KILLED : INIT_DIED);
 }
 
 int answer_start(const struct call *call) {
@@ -208,6 +211,8 @@ static void remove_entries(int fd, bool below) {
 
 static void remove_directory(const struct call *call, int directory) {
     char path[PATH_ROOM];
+    if (unlinkat(directory, STATE_FILE, 0) < 0 && errno != ENOENT) /* first what readers find it by */
+        hand_on();
     remove_entries(directory, false);
     stpcpy(stpcpy(stpcpy(path, call->root), "/"), call->operand[0]);
     if (rmdir(path) < 0)

@@ -88,6 +88,21 @@ bool is_frozen(const struct state *state) {
     return false;
 }
 
+/* Whether something in it was killed for exceeding the memory limit. */
+bool exceeded_memory(const struct state *state) {
+    char path[2 * PATH_ROOM], text[512];
+    for (int index = 0; index < state->cgroups; index++)
+        for (const char *const *file = OOM_FILES; *file; file++) {
+            const struct cgroup *cgroup = &state->cgroup[index];
+            const char *line;
+            snprintf(path, sizeof(path), "%s%s/%s", cgroup->mount, cgroup->path, *file);
+            line = read_beginning(path, text, sizeof(text)) > 0 ? strstr(text, "oom_kill ") : NULL;
+            if (line && atol(line + sizeof("oom_kill")) > 0)
+                return true;
+        }
+    return false;
+}
+
 /* Whether the init waits for start: then, and only then, the FIFO has a reader. */
 static bool is_waiting(int directory) {
     int fd = openat(directory, GO_FILE, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);

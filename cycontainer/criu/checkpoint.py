@@ -35,9 +35,10 @@ from cycontainer.criu.options import (
 from cycontainer.criu.swrk import SILENCE_MS, Criu
 from cycontainer.deletion import is_first_of_namespace, open_cgroup
 from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
+from cycontainer.process_stat import name_and_state, stat_of
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
-from cycontainer.state import Directory, load, load_config, name_and_state, stat_of, status_of
+from cycontainer.state import Directory, load, load_config, status_of
 from cycontainer.tables import capability_mask
 
 TYPE_CHECKING = False
@@ -490,8 +491,7 @@ def checkpoint_container(
     """Save a container; see `Container.checkpoint`. `idle` is called now and then meanwhile."""
     with Directory.open(root, container_id):
         state = load(root, container_id)
-        status = status_of(root, state)
-        if status not in ("running", "paused"):
+        if (status := status_of(root, state)) not in ("running", "paused"):
             raise ContainerNotRunning(state.id, f"cannot checkpoint a container in the {status} state")
         config = read_config(parse(load_config(root, container_id)), bundle=state.bundle)
         refuse_mapped_mounts(config)

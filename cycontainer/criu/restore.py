@@ -37,9 +37,9 @@ from cycontainer.criu.swrk import FIRST_INHERITED, Criu
 from cycontainer.errors import ConfigError, reason_of
 from cycontainer.host import current
 from cycontainer.mount_options import ATTR_RDONLY, fold_options
+from cycontainer.process_stat import stat_of
 from cycontainer.record import Record
 from cycontainer.sources import hierarchies_of, hierarchy_attributes
-from cycontainer.state import stat_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

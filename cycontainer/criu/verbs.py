@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Self
 
+    from cycontainer.beside import Beside
     from cycontainer.criu.snapshot import Snapshot
     from cycontainer.process import Process
     from cycontainer.streams import Stream
@@ -21,7 +22,20 @@ class Saved:
 
     def __init__(self, container_id: str, root: str, process: Process | None = None) -> None:
         self.id, self.root, self.process = container_id, root, process
-        self._beside: dict[Process, None] = {}  # what `exec` started here, until its end is heard
+        self._beside: Beside | None = None  # what `exec` started here, until its end is heard
+        if process is not None:
+            process.beside = self._others()
+
+    def _others(self) -> Beside:
+        from cycontainer.beside import Beside
+
+        self._beside = self._beside or Beside()
+        return self._beside
+
+    def hear_ends(self) -> None:
+        """Take the status of what `exec` has started here and has ended; see `Beside`."""
+        if self._beside is not None:
+            self._beside.hear()
 
     def checkpoint(self, image_path: str | os.PathLike[str], **options: Any) -> None:
         """Save its processes to a directory. Unless `options` let them run on, it is stopped then, and can be deleted.
@@ -59,15 +73,6 @@ class Saved:
         from cycontainer.criu.snapshot import Snapshot
 
         return Snapshot.take(self.root, self.id, path, idle=self.hear_ends, **options)
-
-    def hear_ends(self) -> None:
-        """Take the status of what `exec` has started here and has ended, for its `returncode`.
-
-        Until then it is a zombie, and the first process of its pid namespace does not end: pid_namespaces(7).
-        """
-        for process in tuple(self._beside):
-            if process.hear_end():
-                self._beside.pop(process, None)
 
     @classmethod
     def restore(
