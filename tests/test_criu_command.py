@@ -189,6 +189,7 @@ def test_engines_probe_what_it_can_do(oci: Oci) -> None:
         (("checkpoint", "--parent-path", "x", "one"), "parent-path: x is no directory there"),
         (("checkpoint", "--lazy-pages", "one"), "lazy-pages: needs page-server"),
         (("checkpoint", "--status-fd", "7", "one"), "status-fd: goes with lazy-pages"),
+        (("checkpoint", "--lazy-pages", "--status-fd", "3", "one"), "status-fd: 3: bad file descriptor"),
         (("restore", "--lsm-profile", "x", "two"), "lsm-profile: 'x' must be selinux:LABEL or apparmor:NAME"),
         (("restore", "one"), "already exists"),
         (("restore", "two"), "checkpoint: no such file or directory"),

@@ -10,7 +10,8 @@ import pytest
 from saved import Obedient, config_of
 
 from cycontainer._fd import effective_capabilities
-from cycontainer.errors import HostError
+from cycontainer.criu.options import CheckpointOptions, check_status
+from cycontainer.errors import ConfigError, HostError
 
 CAP_SYS_RESOURCE = 24
 
@@ -53,3 +54,12 @@ def test_memory_follows_when_it_is_needed(busybox_rootfs: str, tmp_path: object)
                 assert second.do("echo $a ${#b}") == "1 1000000\n"
                 assert daemon.wait(60) == 0
         dump.result(60)
+
+
+def test_a_status_descriptor_that_is_only_read_is_refused() -> None:
+    reader, writer = os.pipe()
+    check_status(CheckpointOptions(lazy_pages=True, status_fd=writer))
+    with pytest.raises(ConfigError, match=f"status-fd: {reader} is not open for writing"):
+        check_status(CheckpointOptions(lazy_pages=True, status_fd=reader))
+    os.close(reader)
+    os.close(writer)

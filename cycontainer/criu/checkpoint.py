@@ -29,6 +29,7 @@ from cycontainer.criu.options import (
     CheckpointOptions,
     cgroup_mode,
     check_empty_ns,
+    check_status,
     network_lock,
     server_address,
 )
@@ -85,8 +86,6 @@ def _check(images: ImageDirectory, options: CheckpointOptions) -> None:
     if parent and (parent.startswith("/") or not os.path.isdir(os.path.join(images.path, parent))):
         what = "must be relative to the image path" if parent.startswith("/") else "is no directory there"
         raise ConfigError("parent-path", f"{parent} {what}")
-    if options.status_fd >= 0 and not options.lazy_pages:
-        raise ConfigError("status-fd", "goes with lazy-pages")
     if options.lazy_pages and not options.page_server:
         raise ConfigError("lazy-pages", "needs page-server: where the memory can be fetched")
 
@@ -489,6 +488,7 @@ def checkpoint_container(
     idle: Callable[[], object] | None = None,
 ) -> None:
     """Save a container; see `Container.checkpoint`. `idle` is called now and then meanwhile."""
+    check_status(options)
     with Directory.open(root, container_id):
         state = load(root, container_id)
         if (status := status_of(root, state)) not in ("running", "paused"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from cycontainer.criu.rpc import CGROUP_MODES, NETWORK_LOCKS
-from cycontainer.errors import ConfigError
+from cycontainer.errors import ConfigError, name_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -107,6 +109,22 @@ def check_empty_ns(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in EMPTY_NAMESPACES:
             raise ConfigError("empty-ns", f"{name!r} is none of {', '.join(EMPTY_NAMESPACES)}")
+
+
+def check_status(options: CheckpointOptions) -> None:
+    """Refuse a status descriptor that is none, before something of ours gets its number. Raises ConfigError."""
+    from fcntl import F_GETFL, fcntl
+
+    if options.status_fd < 0:
+        return
+    if not options.lazy_pages:
+        raise ConfigError("status-fd", "goes with lazy-pages")
+    try:
+        flags = fcntl(options.status_fd, F_GETFL)
+    except OSError as error:
+        raise ConfigError("status-fd", f"{options.status_fd}: {name_of(error.errno or 0)}") from None
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        raise ConfigError("status-fd", f"{options.status_fd} is not open for writing")
 
 
 def check_labels(options: RestoreOptions, lsms: tuple[str, ...]) -> None:
