@@ -128,7 +128,7 @@ def call_names(names, str machine not None) -> dict[tuple[int, int], str]:
     found = {}
     native = ARCHITECTURES[machine][0]
     for architecture in ARCHITECTURES[machine]:
-        numbers = _numbers(architecture, names)
+        numbers = {name: _own_number(name, number) for name, number in _numbers(architecture, names).items()}
         if architecture == native and not all([numbers.get(name, UNKNOWN_CALL) >= 0 for name in names]):
             raise KeyError(next(name for name in names if numbers.get(name, UNKNOWN_CALL) < 0))
         token = _token(native if architecture == "x32" else architecture)    # x32 has but numbers of its own
@@ -392,7 +392,7 @@ cdef dict _plain_calls(str architecture, dict rules, dict numbers):
         if other is not name:                 # two names of one call
             plain.pop(other, None)
         elif len(each) == 1 and not each[0][1] and name not in left and _exists(architecture, name, number):
-            plain[name] = number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
+            plain[name] = _own_number(name, number)
     return plain
 
 
@@ -407,9 +407,13 @@ cdef int _last_call(str architecture, uint32_t default, dict numbers):
     if default >> 16 != 0x0005 or default == RETURN_ENOSYS:
         return -1
     limit = OWN_NUMBERS.get(architecture, 2**31)
-    alone = tables.MULTIPLEXED_ALONE       # where libseccomp's own number is below 0
-    found = [number if number >= 0 else alone.get(name, UNKNOWN_CALL) for name, number in numbers.items()]
+    found = [_own_number(name, number) for name, number in numbers.items()]
     return max([number for number in found if 0 <= number < limit], default=-1)
+
+
+cdef int _own_number(str name, int number):
+    """A call's number, where libseccomp has one below 0 for what a multiplexer stands for; UNKNOWN_CALL: it has none."""
+    return number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
 
 
 cdef dict _own_calls(str architecture, dict rules, dict numbers):

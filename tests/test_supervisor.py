@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from launching import document
 from ordinary import OrdinaryUser
+from test_seccomp import has_i386, int80
 
 from cycontainer import Call, CallGone, ConfigError, Continue, Descriptor, Errno, LaunchError, Value, run
 from cycontainer.errors import HookError
@@ -98,6 +100,13 @@ os._exit(0)
 """
     python(program, mkdir=mkdir)
     assert seen == [b"/last", errno.EIO, errno.EIO, errno.EFAULT]
+
+
+@pytest.mark.skipif(not has_i386(), reason="this kernel does not take i386's calls")
+def test_a_call_of_i386_that_once_had_no_number_is_asked_about_too() -> None:
+    """socket(2) is 359 there; through socketcall(2), 102, nobody sees what is asked for."""
+    program = f"import ctypes, mmap\n{inspect.getsource(int80)}\nprint(int80(359, 2, 1), int80(102, 1, 0))"
+    assert python(program, socket=lambda call: Value(number=call.args[0] + 40))[0] == f"42 {-errno.ENOSYS}\n"
 
 
 def test_threads_and_children_are_asked_about_too() -> None:
