@@ -68,9 +68,7 @@ def test_what_a_container_s_users_have_made_in_its_cgroup_is_removed_with_it(
     config["root"]["path"] = busybox_rootfs
     config["process"].update(args=["sleep", "1000"], env=["PATH=/bin"], terminal=False)
     config["linux"]["uidMappings"], config["linux"]["gidMappings"] = ranges()
-    for mount in config["mounts"]:
-        if mount["type"] == "cgroup":
-            mount["options"] = [option for option in mount["options"] if option != "ro"]
+    config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]})
     with Container.create("one", config, root=str(tmp_path), stdin=DEVNULL) as container:
         (path,) = container.state()["cgroupPaths"].values()
         container.start()
