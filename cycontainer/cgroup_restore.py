@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from errno import EBUSY, ENOENT
+from errno import EACCES, EBUSY, EINVAL, ENOENT
 
 from cycontainer.errors import CgroupError
 
@@ -145,8 +145,9 @@ def device_steps(wanted: Writes, listed: bytes) -> tuple[Writes, Writes]:
     )
 
 
-def _chosen(wanted: Writes, read: Callable[[bytes], bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """The writes, each with the text that its file has; an alternative ("|file") where the one before has no file.
+def _chosen(wanted: Writes, read: Callable[[bytes], bytes]) -> Iterator[tuple[bytes, bytes, bytes | None]]:
+    """The writes, each with the text that its file has, None of one that is only written, as memory.reclaim; an
+    alternative ("|file") where the one before has no file.
 
     Raises:
         CgroupError: a file cannot be read; it has the value that was to be written.
@@ -158,6 +159,9 @@ def _chosen(wanted: Writes, read: Callable[[bytes], bytes]) -> Iterator[tuple[by
         try:
             yield file, value, read(file)
         except CgroupError as error:
+            if error.errno in (EACCES, EINVAL):
+                yield file, value, None
+                continue
             if error.errno != ENOENT or not instead:
                 raise CgroupError(error.path, error.errno, os.fsdecode(value)) from None
             other, value = instead[0]
@@ -174,7 +178,7 @@ def steps(wanted: Writes, read: Callable[[bytes], bytes]) -> tuple[Writes, Write
     devices = tuple([write for write in wanted if write[0] in DEVICE_FILES])
     found = list(_chosen(tuple([write for write in wanted if write[0] not in DEVICE_FILES]), read))
     others = tuple([(file, value) for file, value, _ in found])
-    before = tuple([(file, former_value(file, value, text)) for file, value, text in found])
+    before = tuple([(file, former_value(file, value, text)) for file, value, text in found if text is not None])
     if not devices:
         return others, before
     change, back = device_steps(devices, read(b"devices.list"))

@@ -120,6 +120,13 @@ def test_a_making_whose_file_is_missing_leaves_one_that_was_there_as_it_was() ->
         assert cgroup.read("cgroup.max.depth") == b"7\n"
 
 
+def test_a_file_that_is_only_written_is_written() -> None:
+    plan = unified_plan(writes=((DEEPEST, b"7"), (b"cgroup.kill", b"1")))
+    with cgroup_of(plan) as cgroup, cgroup_of(plan), process_in(cgroup, SLEEP) as process:
+        cgroup.update(plan)
+        assert process.wait() == -signal.SIGKILL
+
+
 def test_what_cannot_be_put_back_keeps_nothing_else_from_it() -> None:
     v1 = bool(current().cgroups.v1)
     if not v1:
