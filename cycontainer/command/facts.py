@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -203,6 +204,13 @@ def signals() -> Iterator[str]:
     yield f"enum {{ FIRST_REAL_TIME = {tables.SIGRTMIN}, LAST_REAL_TIME = {tables.SIGRTMAX} }};"
 
 
+def interpreter() -> Iterator[str]:
+    """The oldest that the package is for."""
+    with open(f"{ROOT}/pyproject.toml", "rb") as file:
+        least = tomllib.load(file)["project"]["requires-python"]
+    yield f"enum {{ OLDEST_MINOR = {int(least.removeprefix('>=3.'))} }};"
+
+
 HEAD = """/* Made by cycontainer/command/facts.py of the Python side's own tables and texts. */
 #ifndef FACTS_H
 #define FACTS_H
@@ -214,7 +222,8 @@ struct escape { char letter; const char *plain; };
 
 
 def main() -> None:
-    lines = [*options(), *state_file(), *documents(), *messages(), *listing(), *starting_and_ending(), *signals()]
+    parts = (options, state_file, documents, messages, listing, starting_and_ending, signals, interpreter)
+    lines = [line for part in parts for line in part()]
     text = HEAD + "\n".join(lines) + "\n#endif\n"
     with open(sys.argv[1], "a+") as file:
         file.seek(0)

@@ -20,7 +20,6 @@ static const char MAIN[] = "cycontainer/cli/__main__.py";
 static const char *const LIBRARIES[] = {"lib", "lib64", "local/lib"};
 static const char *const PACKAGES[] = {"site-packages", "dist-packages"};
 static const char *const SYSTEM[] = {"/usr/local/bin", "/usr/bin"};
-enum { OLDEST = 11 }; /* Python 3.11 */
 
 struct place {
     char python[PATH_ROOM];   /* the interpreter */
@@ -53,7 +52,7 @@ static int minor_of(const char *name) {
     if (strncmp(name, "python3.", 8) != 0 || name[8] < '0' || name[8] > '9')
         return -1;
     minor = strtol(name + 8, &end, 10);
-    return *end == 0 && minor >= OLDEST && minor < 1000 ? (int)minor : -1;
+    return *end == 0 && minor >= OLDEST_MINOR && minor < 1000 ? (int)minor : -1;
 }
 
 /* The newest version's packages below a library directory; when `ours`, only if the package is among them. */
