@@ -22,7 +22,7 @@ cdef extern from "cgroup_parts.h" nogil:
         const char *needed
         const char *devices
         size_t devices_length
-        bint occupied, made
+        bint occupied, made, settled
         int root, directory, tasks
     struct Failure:
         int place

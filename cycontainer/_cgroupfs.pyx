@@ -150,8 +150,9 @@ cdef bint has_all(const char *text, const char *words) noexcept nogil:
     return True
 
 
-cdef int enable_in(int directory, Place *place, Failure *failure) noexcept nogil:
-    """Hand the controllers that are wanted on to what is below `directory`. What is only wanted may be refused."""
+cdef int enable_in(int directory, Place *place, Failure *failure, bint anyway) noexcept nogil:
+    """Hand the controllers that are wanted on to what is below `directory`. What is only wanted may be refused.
+    `anyway`: also those of which it says that they are."""
     cdef char enabled[512]
     cdef char word[32]
     cdef const char *words = place.wanted
@@ -163,7 +164,7 @@ cdef int enable_in(int directory, Place *place, Failure *failure) noexcept nogil
     word[0] = c'+'
     length = next_word(&words, word + 1, sizeof(word) - 1)
     while length > 0:
-        if not has_word(enabled, word + 1, length):
+        if anyway or not has_word(enabled, word + 1, length):
             error = write_file(directory, b"cgroup.subtree_control", word, length + 1)
             if error < 0 and has_word(place.needed, word + 1, length):
                 memcpy(failure.value, word, length + 2)
@@ -172,14 +173,14 @@ cdef int enable_in(int directory, Place *place, Failure *failure) noexcept nogil
     return 0
 
 
-cdef int enable(Place *place, Failure *failure) noexcept nogil:
+cdef int enable(Place *place, Failure *failure, bint anyway) noexcept nogil:
     """From the mount down, every parent hands the controllers on, unless the cgroup has them already."""
     cdef char offered[512]
     cdef char prefix[LONGEST]
     cdef int parent, error = 0
     cdef size_t index, length = strlen(place.path)
     cdef long got = read_file(place.directory, b"cgroup.controllers", offered, sizeof(offered))
-    if got < 0 or has_all(offered, place.wanted):
+    if got < 0 or (has_all(offered, place.wanted) and not anyway):
         return <int> min(got, 0)
     memcpy(prefix, place.path, length + 1)
     for index in range(length):
@@ -187,7 +188,7 @@ cdef int enable(Place *place, Failure *failure) noexcept nogil:
             continue
         prefix[index] = 0
         parent = open_directory(place.root, prefix) if index > 0 else open_directory(place.root, b".")
-        error = enable_in(parent, place, failure) if parent >= 0 else parent
+        error = enable_in(parent, place, failure, anyway) if parent >= 0 else parent
         prefix[index] = place.path[index]
         if parent >= 0:
             close(parent)
@@ -200,12 +201,20 @@ cdef int enable(Place *place, Failure *failure) noexcept nogil:
 # --- limits ----------------------------------------------------------------------------------------------------------
 
 cdef int write_one(Place *place, int index, Failure *failure) noexcept nogil:
-    """One value, if it is due: an alternative is when the file of the one before is missing."""
+    """One value, if it is due: an alternative is when the file of the one before is missing.
+
+    While a neighbour makes a parent hand a controller on, the parent says that it does before the files are there. The
+    same word again waits until they are."""
     cdef Write *each = &place.writes[index]
+    cdef Failure other
     cdef int error
     if each.done:
         return 0
     error = write_file(place.directory, each.file, each.value, each.length)
+    if error == -ENOENT and place.unified and place.made and not place.settled:
+        place.settled = True
+        enable(place, &other, True)
+        error = write_file(place.directory, each.file, each.value, each.length)
     if error == -ENOENT and index + 1 < place.count and each[1].instead:
         error = 0
         if each[1].file[0]:
@@ -248,7 +257,7 @@ cdef int make_place(Place *place) noexcept nogil:
 
 cdef int limit_place(Place *place, Failure *failure) noexcept nogil:
     """Limits, and for v1 a descriptor through which the init enters."""
-    cdef int error = enable(place, failure) if place.unified else 0
+    cdef int error = enable(place, failure, False) if place.unified else 0
     if error >= 0:
         error = write_all(place, failure)
     if error >= 0 and place.devices is not NULL:

@@ -34,6 +34,7 @@ struct Place {
     size_t devices_length;
     int occupied;               /* one that exists is taken with the processes that are in it */
     int made;                   /* the directory was not there before */
+    int settled;                /* v2: nobody is about to hand on controllers to it */
     int root, directory, tasks; /* -1 is none */
 };
 

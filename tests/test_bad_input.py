@@ -27,6 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TMP = {"destination": "/tmp/x", "type": "tmpfs", "source": "tmpfs"}
 
 # Keywords of run(); where the error stands.
+CONFIG = default_config((os.getuid(), os.getgid()) if os.getuid() else None)
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"args": "true"}, "args"),
     ({"args": []}, "args"),
@@ -67,8 +68,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mounts": [TMP, {"destination": "/x", "type": "bind"}]}, "mounts[1].source"),
     ({"mounts": [TMP, {**TMP, "options": ["idmap"]}]}, "mounts[1].options"),
     ({"mounts": [TMP, {**TMP, "options": 1}], "user_namespace": True}, "mounts[1].options"),
-    ({"mounts": [TMP, {"destination": "/x"}], "config": default_config()}, "mounts[1].type"),
-    ({"config": {**default_config(), "mounts": (TMP, {"destination": "/x"})}, "mounts": [TMP]}, "mounts[1].type"),
+    ({"mounts": [TMP, {"destination": "/x"}], "config": CONFIG}, "mounts[1].type"),
+    ({"config": {**CONFIG, "mounts": (TMP, {"destination": "/x"})}, "mounts": [TMP]}, "mounts[1].type"),
     ({"pids": 1 << 22}, "pids"),
     ({"masked_paths": ["/etc", "etc"]}, "masked_paths[1]"),
     ({"masked_paths": "/etc"}, "masked_paths"),

@@ -226,6 +226,7 @@ def test_memory_is_limited_for_one_call() -> None:
             executor.submit_with(Limits(memory=50 << 20), lambda: len(bytearray(100 << 20))).result()
 
 
+@pytest.mark.root
 def test_a_limit_for_each_call_costs_no_template_for_each() -> None:
     with ContainerExecutor(2) as executor:
         first = executor._sources[()]
