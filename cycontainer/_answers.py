@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import json
-import threading
 import time
 
 from cycontainer._task import TAG
@@ -61,9 +60,6 @@ class RemoteTraceback(Error):
         return f"\n{self.text}"
 
 
-to_container = threading.local()  # `now`: what this thread pickles is loaded in a container
-
-
 class Opaque:
     """A result that is no plain data. It is not unpickled here, nor when it is copied or pickled: passed to another
     task, it is the object there.
@@ -76,11 +72,7 @@ class Opaque:
         self.data = data
 
     def __reduce__(self) -> tuple[object, ...]:
-        if not getattr(to_container, "now", False):
-            return Opaque, (self.data,)
-        import pickle
-
-        return pickle.loads, (self.data,)
+        return Opaque, (self.data,)
 
     def __repr__(self) -> str:
         return f"Opaque({len(self.data)} bytes)"

@@ -2,12 +2,18 @@
 
 cloudpickle takes functions and classes along whose modules are registered for it, and all others by name. What no
 container could import is registered while a call is pickled, and no longer: the registry is the whole process's.
+
+An `Opaque` goes in as what is loaded there. Only the pickler of the call does that: what the caller's own objects copy
+or pickle while they are pickled may be loaded here, and has it closed.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+
+from cycontainer._answers import Opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +43,7 @@ def own_modules(paths: Sequence[str]) -> list[ModuleType]:
 
 
 def dumps(cloudpickle: Any, value: object, paths: Sequence[str]) -> bytes:
-    """`cloudpickle.dumps`, by value of all that is the program's own. Raises what that does."""
+    """`cloudpickle.dumps`, by value of all that is the program's own, each `Opaque` open. Raises what that does."""
     import threading
 
     with _locks.setdefault(os.getpid(), threading.RLock()):
@@ -46,8 +52,21 @@ def dumps(cloudpickle: Any, value: object, paths: Sequence[str]) -> bytes:
         for module in added:
             cloudpickle.register_pickle_by_value(module)
         try:
-            pickled: bytes = cloudpickle.dumps(value)
+            return _pickled(cloudpickle, value)
         finally:
             for module in added:
                 cloudpickle.unregister_pickle_by_value(module)
-    return pickled
+
+
+def _pickled(cloudpickle: Any, value: object) -> bytes:
+    import pickle
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no types
+        def reducer_override(self, value: object) -> Any:
+            if isinstance(value, Opaque):
+                return pickle.loads, (value.data,)
+            return super().reducer_override(value)
+
+    with io.BytesIO() as file:
+        Pickler(file).dump(value)
+        return file.getvalue()

@@ -13,7 +13,7 @@ import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
-from cycontainer._answers import answers_of, to_container
+from cycontainer._answers import answers_of
 from cycontainer._arguments import PRIVATE, check_count, check_number, mount_entries, path_list
 from cycontainer._by_value import dumps
 from cycontainer.errors import CgroupError, ConfigError, Error
@@ -195,11 +195,7 @@ class ContainerExecutor(Executor):
 
     def _pickled(self, calls: Sequence[tuple[object, ...]]) -> bytes:
         """Each call by itself, so that one that cannot be unpickled is the only one to fail."""
-        to_container.now = True
-        try:
-            pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
-        finally:
-            to_container.now = False
+        pickled = [dumps(self._cloudpickle, (self._opaque, *call), self._paths) for call in calls]
         return dumps(self._cloudpickle, pickled, ())
 
     def _taken(self, limits: Mapping[str, object]) -> _Source:

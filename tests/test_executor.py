@@ -181,6 +181,34 @@ def test_an_object_is_no_result_unless_it_stays_closed(executor: ContainerExecut
     assert not os.path.exists(mark)
 
 
+class Copied:
+    """Its state is a copy."""
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __getstate__(self) -> Any:
+        return copy.deepcopy(self.__dict__)
+
+
+class Reloaded(Copied):
+    def __getstate__(self) -> Any:
+        return pickle.loads(pickle.dumps(self.__dict__))
+
+
+@pytest.mark.parametrize("kind", [Copied, Reloaded])
+def test_what_is_closed_is_opened_in_a_container_only(tmp_path: Path, kind: type[Copied]) -> None:
+    mark = str(tmp_path / "mark")
+    with ContainerExecutor(1, opaque=True) as opaque:
+        evil = opaque.submit(lambda: Evil(mark)).result()
+        with pytest.raises(FileNotFoundError):  # it runs in the container, which has no such directory
+            opaque.submit(lambda holder: None, kind(evil)).result()
+        assert not os.path.exists(mark)
+        path = opaque.submit(lambda: Path("/x")).result()
+        assert opaque.submit(lambda holder: str(holder.held / "y"), kind(path)).result() == "/x/y"
+        assert opaque.submit(lambda one, other: one is other, path, path).result()
+
+
 def test_a_flood_is_ended(executor: ContainerExecutor) -> None:
     def flood() -> None:
         while True:

@@ -147,7 +147,6 @@ SLOW = {
     *("threading", "traceback", "typing", "unittest", "urllib"),
 }
 OWN_SUBJECT = {  # by a module's first or last name
-    "_answers": {"threading"},
     "_by_value": {"threading"},
     "aio": {"asyncio"},
     "executor": {"concurrent", "threading"},
