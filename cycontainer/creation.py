@@ -303,9 +303,9 @@ class _Duties(Duties):
         from cycontainer.hooks import run_hooks  # most containers have none
 
         self.call_hooks(child.pid, child.pidfd)
-        config = self._config
         run_hooks(
-            "createContainer", config, self.state, "creating", inside=child.pidfd, directory=config.root.path
+            "createContainer", self._config, self.state, "creating",
+            inside=child.pidfd, needed_by=child.pidfd, directory=self._config.root.path,
         )  # fmt: skip
 
     def listener(self, child: Child) -> None:

@@ -300,7 +300,7 @@ def run_start_hooks(config: Config, state: State, first: int, supervisor: Superv
         try:
             plan = _compile(inner, state, entry, host).replace(program=hook.path)
             duties = _duties(config, state, "created", supervisor, entry)
-            problem, output = run_program(plan, text, hook.timeout, (first,), duties, entry)
+            problem, output = run_program(plan, text, hook.timeout, (first,), duties, entry, needed_by=first)
         finally:
             entry.close()
         if problem:

@@ -311,7 +311,8 @@ class Container(Saved):
         Raises:
             ContainerNotFound: there is none (without `force`).
             ContainerRunning: it runs (without `force`).
-            ContainerBusy: another program is not done with it; with `force` it is dead all the same.
+            ContainerBusy: another program is not done with it within ten seconds. With `force` it is dead all the same,
+                except one without a cgroup that is still being made, at a createRuntime hook, say: it cannot be found.
             CgroupError: a cgroup could not be removed; what is left is found by the next try.
         """
         from cycontainer.deletion import delete, kill_meanwhile

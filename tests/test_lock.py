@@ -90,6 +90,34 @@ def test_delete_by_force_ends_a_hook_that_hangs(own_oci: Oci, tmp_path: Path, ki
     assert os.listdir(oci.states) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"), [("createContainer", ()), ("startContainer", ("--cgroup-manager", "disabled"))]
+)
+def test_delete_by_force_ends_a_hook_that_no_namespace_and_no_cgroup_takes_along(
+    own_oci: Oci, tmp_path: Path, kind: str, options: tuple[str, ...]
+) -> None:
+    """Without a pid namespace a hook outlives the first process, and one of the host's cgroup the container's."""
+    oci = own_oci
+    config = oci.config("sleep", "1000")
+    config["linux"]["namespaces"] = [each for each in config["linux"]["namespaces"] if each["type"] != "pid"]
+    if options:
+        del config["linux"]["resources"]
+    os.chmod(tmp_path, 0o777)
+    share(config, tmp_path)
+    config["hooks"] = {kind: [hook(f"echo > {tmp_path}/hook; exec sleep 1000")]}
+    oci.write(config=config)
+    words = [*oci.command, "--root", oci.states, *options, "run", "--detach", "one"]
+    with subprocess.Popen(words, cwd=oci.bundle, stderr=subprocess.PIPE) as caller:
+        try:
+            until(lambda: os.path.exists(f"{tmp_path}/hook"))
+            oci.done("delete", "--force", "one", timeout=state.PATIENCE)
+            said = caller.communicate(timeout=PATIENCE)[1].decode()
+        finally:
+            caller.kill()
+    assert kind in said and "was killed: who waited for it has ended" in said and caller.returncode == 1
+    assert os.listdir(oci.states) == []
+
+
 def test_delete_by_force_kills_although_a_hook_hangs_that_nobody_needs(
     oci: Oci, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
