@@ -12,8 +12,8 @@ from cycontainer._cgroup_parts cimport (LONGEST, PATIENCE_US, Failure, Numbers, 
                                         nap, now_us, open_directory, read_file, remove_below, write_file)
 from cycontainer._sys cimport (AT_FDCWD, AT_REMOVEDIR, EBUSY, EEXIST, EINTR, EINVAL, ENODEV, ENOENT, ENOTEMPTY,
                                EOPNOTSUPP, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, S_ISVTX,
-                               _exit, close, errno, filesystem, fork, fstatat, fstatfs, mkdirat, openat, setns,
-                               stat_result, unlinkat, waitpid)
+                               SIG_SETMASK, _exit, close, errno, filesystem, fork, fstatat, fstatfs, mkdirat, openat,
+                               pthread_sigmask, setns, sigfillset, sigset_t, stat_result, unlinkat, waitpid)
 
 cdef enum:
     CLONE_NEWUSER = 0x10000000
@@ -248,18 +248,19 @@ cdef public int write_all(Place *place, Failure *failure) noexcept nogil:
     return first
 
 
-cdef int make_place(Place *place) noexcept nogil:
+cdef int make_place(Place *place, Failure *failure) noexcept nogil:
+    """The directory, with its controllers."""
     cdef int error = open_root(place)
     if error >= 0:
         error = make_directory(place) if (error == 1) == place.unified else -EOPNOTSUPP
-    return inherit(place) if error >= 0 and place.cpuset else error
+    if error >= 0 and place.cpuset:
+        error = inherit(place)
+    return enable(place, failure, False) if error >= 0 and place.unified else error
 
 
 cdef int limit_place(Place *place, Failure *failure) noexcept nogil:
     """Limits, and for v1 a descriptor through which the init enters."""
-    cdef int error = enable(place, failure, False) if place.unified else 0
-    if error >= 0:
-        error = write_all(place, failure)
+    cdef int error = write_all(place, failure)
     if error >= 0 and place.devices is not NULL:
         error = attach_devices(place.directory, place.devices, place.devices_length)
         if error < 0:
@@ -280,7 +281,7 @@ cdef public int make_all(Place *places, int count, Failure *failure) noexcept no
     cdef int index, error = 0
     for index in range(count):
         begin(failure, index)
-        error = make_place(&places[index])
+        error = make_place(&places[index], failure)
         if error < 0:
             unmake_all(places, index + 1)
             break
@@ -366,13 +367,19 @@ cdef public int remove_all(Place *places, int count, int *at) noexcept nogil:
 cdef public int remove_within(Place *places, int count, int namespace) noexcept nogil:
     """The same in a user namespace, by a process of its own: what is owned there by other users may be removed there.
     It tells nothing: who asks `remove_all` afterwards hears what is left."""
-    cdef int at, status, child = fork()
+    cdef sigset_t all_signals, before
+    cdef int at, status, child
+    sigfillset(&all_signals)      # a handler would be the parent's, and write to what it listens to
+    pthread_sigmask(SIG_SETMASK, &all_signals, &before)
+    child = fork()
     if child == 0:                # no other thread is there any more: system calls only
         if setns(namespace, CLONE_NEWUSER) == 0:
             remove_all(places, count, &at)
         _exit(0)
+    status = errno
+    pthread_sigmask(SIG_SETMASK, &before, NULL)
     if child < 0:
-        return -errno
+        return -status
     while waitpid(child, &status, 0) < 0 and errno == EINTR:
         pass
     return 0

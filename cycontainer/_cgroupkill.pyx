@@ -5,7 +5,7 @@ from libc.string cimport strcmp, strlen, strstr
 
 from cycontainer._cgroup_parts cimport (PATIENCE_US, Numbers, Place, append_to, collect, holds, nap, now_us,
                                         put_in_order, read_file, thaw_tree, write_file)
-from cycontainer._sys cimport (EACCES, EBUSY, EDEADLK, EMFILE, ENODEV, ENOENT, EPERM, ESRCH, EXDEV, O_CLOEXEC,
+from cycontainer._sys cimport (EACCES, EBUSY, EDEADLK, EINVAL, EMFILE, ENODEV, ENOENT, EPERM, ESRCH, EXDEV, O_CLOEXEC,
                                O_NOFOLLOW, O_RDONLY, POLLIN, POLLPRI, SIG_SETMASK, SIGKILL, SYS_close_range,
                                SYS_pidfd_open, SYS_pidfd_send_signal, SYS_unshare, close, errno, getpid, openat, poll,
                                pollfd, pread, pthread_create, pthread_join, pthread_sigmask, pthread_t, sigfillset,
@@ -90,7 +90,7 @@ cdef int open_processes(const Numbers *found, long *at, pollfd *batch, long *pid
                 batch[count].fd, batch[count].events, batch[count].revents = <int> fd, POLLIN, 0
                 pids[count] = found.items[at[0]]
                 count += 1
-            elif errno != ESRCH:
+            elif errno not in (ESRCH, ENOENT, EINVAL):        # gone, or its number is a thread's by now
                 error = -errno
                 break
         at[0] += 1
@@ -339,6 +339,8 @@ cdef int may_signal(Place *places, int count, int number, Numbers *found) noexce
     cdef int error = collect_all(places, count, found)
     if error >= 0 and holds(found, getpid()):
         return -EDEADLK
+    if error < 0 and error != -EACCES:
+        return error
     if number == SIGKILL and places[0].unified and places[0].directory >= 0 \
             and write_file(places[0].directory, b"cgroup.kill", b"1", 1) >= 0:
         return 1
@@ -378,6 +380,6 @@ cdef int signal_until_none_is_new(Place *places, int count, long number) noexcep
 
 
 cdef public int signal_all(Place *places, int count, int number) noexcept nogil:
-    """A signal to each, once. -EDEADLK when we are one of them, -EXDEV when one lives in another pid namespace: then
+    """A signal to each, once, but where descriptors run out meanwhile. -EDEADLK when we are one of them, -EXDEV when one lives in another pid namespace: then
     nobody has got it. -EPERM when one was refused, -EBUSY when new ones begin faster than they get it."""
     return with_descriptors(signal_until_none_is_new, places, count, number)

@@ -84,7 +84,10 @@ def hidden_calls(uint32_t default, dict rules not None) -> bytes:
             jump(JUMP_IF_EQUAL, calls[name], 0, 1) + jump(RETURN, action, 0, 0) for name, action in answers.items()
         ])
         restore = jump(LOAD, NUMBER_AT, 0, 0)
-        judge = jump(LOAD, ARGUMENTS_AT, 0, 0) + judged + restore      # the low half: i386 has no other
+        which = jump(LOAD, ARGUMENTS_AT, 0, 0)                    # the low half: i386 has no other
+        if multiplexer == "ipc":
+            which += jump(MASK, 0xFFFF, 0, 0)                     # a version is above it, and any goes: ipc/syscall.c
+        judge = which + judged + restore
         made += jump(JUMP_IF_EQUAL, number, 0, len(judge) // sizeof(Instruction)) + judge
     return made
 

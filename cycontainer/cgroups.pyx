@@ -150,8 +150,8 @@ cdef class Cgroup:
 
         Raises:
             ConfigError: a path could lead elsewhere.
-            CgroupError: which file or directory refused which value; EBUSY when processes are in it. What had been
-                made is gone again, parents included, and what was there before has its old values.
+            CgroupError: which file or directory refused which value; EBUSY when processes are in it. What was made is
+                gone again, parents included; what was there has its old values, but for v1's devices if all were allowed.
         """
         cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
         cdef Failure failure

@@ -353,8 +353,7 @@ def add_mount(
     elif mount.type in ("cgroup", "cgroup2"):
         _add_file_system(plan, mount.replace(type="cgroup2", source="cgroup"), options)
     else:
-        # others may go below it, also by a link: read-only comes when all are there
-        late = _can_hold_targets(mount, options) and len(scope.kept) < MOST_KEPT
+        late = _is_readonly_late(mount, options, config.mounts[index + 1 :]) and len(scope.kept) < MOST_KEPT
         _add_file_system(plan, mount, options, writable_first=late, label=label)
         if late:
             keep(plan, scope, (READONLY, index), mount.destination)
@@ -362,10 +361,16 @@ def add_mount(
             plan.hold(mount.destination)
 
 
-def _can_hold_targets(mount: Mount, options: Options) -> bool:
-    """Whether it is read-only, and has room for what other mounts would need to be found below it."""
-    read_only = options.changes.get(0, (0, 0))[0] & ATTR_RDONLY
-    return bool(read_only) and mount.type not in UNCHANGEABLE and ("nr_inodes", "1") not in options.data
+def _is_readonly_late(mount: Mount, options: Options, later: tuple[Mount, ...]) -> bool:
+    """Whether it becomes read-only when all are mounted: others go below it, and need targets there.
+
+    In the container's own, with room, they may do so by a link; but no link of an image writes to a file system that is
+    kept, as an overlay's is.
+    """
+    if not options.changes.get(0, (0, 0))[0] & ATTR_RDONLY or mount.type in UNCHANGEABLE:
+        return False
+    nested = any(other.destination.startswith(f"{mount.destination}/") for other in later)
+    return (nested or mount.type == "tmpfs") and ("nr_inodes", "1") not in options.data
 
 
 def workplace(config: Config, scope: Scope, size: int) -> Workplace | None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ROOT: Final = -1  # the root's place among the mounts
 MOST_KEPT: Final = 64  # _steps.pxd
 CAP_SYS_CHROOT: Final = 18  # setns(2) asks for it
+PATHLESS: Final = frozenset(("tmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"))  # they name no path
 
 
 # --- taking
@@ -98,8 +99,10 @@ def can_use_pad(config: Config, host: Host, scope: Scope) -> bool:
     hooks = config.hooks
     seen = hooks.prestart or hooks.create_runtime or hooks.create_container  # they look at the host's mounts with us
     able = scope.privileged and host.initial_user_namespace and host.capabilities >> CAP_SYS_CHROOT & 1
+    own = all(fold_options(mount).bind or mount.type in PATHLESS for mount in config.mounts)
     kept = 1 + sum(1 + _is_v1(mount, host) * len(hierarchies_of(host)) for mount in config.mounts)
-    return bool(able and "mount" in scope.new and not scope.user and not scope.joined and not seen) and kept < MOST_KEPT
+    alone = "mount" in scope.new and not scope.user and not scope.joined
+    return bool(able and own and alone and not seen) and kept < MOST_KEPT
 
 
 def _is_v1(mount: Mount, host: Host) -> bool:

@@ -16,6 +16,7 @@ MAGIC: Final = "cycontainer-state"
 END: Final = ("end", "of state")  # the last line
 TEXTS: Final = ("id", "bundle", "rootfs", "version", "created", "program", "unit")  # keys of one word each,
 NUMBERS: Final = ("owner", "pid", "start_time", "rootless", "pivoted")
+MOST: Final = {"owner": 2**32 - 1, "pid": 2**31 - 1}  # uid_t, pid_t; the others have 64 bits
 DEFAULTS: Final = {"program": "", "unit": "", "pivoted": "1"}  # of lines that are only written when it is otherwise
 LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "supervised": 1, "python": 1}  # and of this many
 ESCAPES: Final = {"s": " ", "n": "\n", "e": ""}  # behind a backslash, which stands for itself behind another
@@ -131,7 +132,7 @@ def from_text(text: str, container_id: str) -> State:
             one[key] = values[0]
     try:
         one = {**DEFAULTS, **one}
-        numbers = {name: int(one[name]) for name in NUMBERS}
+        numbers = {name: _number(one[name], MOST.get(name, 2**63 - 1)) for name in NUMBERS}
         return State(
             id=one["id"],
             bundle=one["bundle"],
@@ -153,6 +154,13 @@ def from_text(text: str, container_id: str) -> State:
         )
     except (KeyError, ValueError):
         raise StateError(container_id, "the state file is damaged") from None
+
+
+def _number(word: str, most: int) -> int:
+    """Raises ValueError."""
+    if not (word.isascii() and word.isdigit()) or len(word) > len(str(most)) or int(word) > most:
+        raise ValueError(word)
+    return int(word)
 
 
 def _place(mount: str, controllers: str, path: str) -> CgroupPlace:

@@ -66,6 +66,24 @@ def test_controllers_are_handed_down_all_the_way() -> None:
 
 
 @pytest.mark.cgroup2
+def test_one_that_was_there_gets_its_controllers_too() -> None:
+    file = {"memory": b"memory.high", "pids": b"pids.max", "hugetlb": b"hugetlb.2MB.max"}
+    offered = [name for name in v2().controllers if name in file]
+    name, path = offered[0], f"{TOP}/there"
+    where = f"{v2().mount}{path}"
+    os.makedirs(where)
+    try:
+        plan = unified_plan(controllers=(name,), needed=(name,), writes=((file[name], b"4194304"),))
+        cgroup = Cgroup.create(plan, (path,))
+        assert name in cgroup.read("cgroup.controllers").decode().split()
+        cgroup.destroy()
+    finally:
+        for each in (where, os.path.dirname(where)):
+            if os.path.isdir(each):
+                os.rmdir(each)
+
+
+@pytest.mark.cgroup2
 def test_a_parent_with_processes_cannot_hand_controllers_on() -> None:
     offered = tuple([name for name in v2().controllers if name in ("memory", "hugetlb")][:1])  # no threaded one
     with cgroup_of(unified_plan(), f"{TOP}/full") as parent, process_in(parent, SLEEP):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -68,7 +69,13 @@ def make_huge(path: str) -> None:
     os.truncate(path, 10 << 30)
 
 
-DAMAGES = [truncate, cut_off_lines, empty, make_later, scramble, make_fifo, make_huge]
+def name_no_process(path: str) -> None:
+    """A pid beyond what the kernel has."""
+    text = Path(path).read_bytes()
+    replace(path, re.sub(rb"(?m)^pid \d+$", b"pid 99999999999", text))
+
+
+DAMAGES = [truncate, cut_off_lines, empty, make_later, scramble, make_fifo, make_huge, name_no_process]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

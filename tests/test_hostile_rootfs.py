@@ -297,3 +297,19 @@ def test_an_odd_bundle_is_one_line_at_once(make: Callable[[str], None], tmp_path
     result = subprocess.run(command, capture_output=True, text=True, timeout=IN_TIME)
     assert (result.returncode, result.stdout) == (1, "")
     assert "config" in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_no_link_of_the_image_writes_to_a_read_only_file_system_of_others(image: Image, tmp_path: object) -> None:
+    """Only what the configuration itself puts below one makes that writable until all is mounted."""
+    for name in ("lower", "upper", "work", "source"):
+        os.mkdir(f"{tmp_path}/{name}")
+    os.symlink("/data", image.inside("/opt"))
+    data = ",".join(f"{key}dir={tmp_path}/{key}" for key in ("lower", "upper", "work"))
+    overlay = {"destination": "/data", "type": "overlay", "source": "overlay", "options": ["ro", *data.split(",")]}
+    bind = {"destination": "/opt/evil/x", "type": "bind", "source": f"{tmp_path}/source", "options": ["bind"]}
+    with pytest.raises(LaunchError) as failure:
+        run(["true"], rootfs=image.root, mounts=[overlay, bind])
+    assert failure.value.errno == errno.EROFS
+    assert os.listdir(f"{tmp_path}/upper") == []
+    assert run(["true"], rootfs=image.root, mounts=[overlay, {**bind, "destination": "/data/x"}]).returncode == 0
+    assert os.listdir(f"{tmp_path}/upper") == ["x"]

@@ -306,7 +306,7 @@ def test_a_refusal_with_a_condition_is_whole_where_the_condition_cannot_be_seen(
     rules = (rule("socket", "ERRNO", 97, where(2, "EQ", 9)), rule("semget", "KILL_PROCESS", None, where(0, "EQ", 9)))
     program = compile_filter(denies(*rules, architectures=("SCMP_ARCH_X86",)), "x86_64")
     assert answer(program, I386, 102, 1) == ERRNO | 97
-    assert answer(program, I386, 117, 2) == KILL_PROCESS
+    assert answer(program, I386, 117, 2) == answer(program, I386, 117, 0x10002) == KILL_PROCESS  # a version above it
     assert answer(program, I386, 117, 1) == ALLOW
 
 

@@ -82,7 +82,7 @@ cdef long make_component(
     result = made
     if made >= 0 or made == -EEXIST:      # another launch may have made it since we looked
         result = open_inside(root, path, O_PATH, resolve)
-    if result == -ENOENT and made == -EEXIST:
+    if result == -ENOENT and made == -EEXIST and not resolve & RESOLVE_NO_SYMLINKS:
         return make_rest(parent, path, start, end, stop)
     path[end] = stop
     return result
