@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 
 import pytest
-from oci_command import COMMAND, PATIENCE, Oci
+from oci_command import COMMAND, PATIENCE, ROOT, Oci
 
 pytestmark = pytest.mark.root
 
@@ -38,3 +40,28 @@ def test_orphans_are_the_commands_who_waits_for_them(oci: Oci) -> None:
 def test_without_a_subreaper_orphans_are_left_to_the_system(oci: Oci) -> None:
     parent, command = parents_of_an_orphan(oci, ORPHAN, "--no-subreaper")
     assert parent != command
+
+
+REAPS_NONE = f"""
+import signal, sys
+sys.path.insert(0, {ROOT!r})
+from cycontainer.cli.__main__ import main
+from cycontainer.lifecycle import Container
+
+def delete(container, *, real=Container.delete, **more):
+    print(signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, file=sys.stderr)
+    real(container, **more)
+
+Container.delete = delete
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_nobody_reaps_the_hooks_of_a_containers_end_before_who_waits_for_them(oci: Oci) -> None:
+    """Their statuses would be unknown on kernels before 6.15, and the container left."""
+    oci.write("sh", "-c", "echo a; exec sleep 1000", terminal=True)
+    words = [sys.executable, "-I", "-c", REAPS_NONE, "--root", oci.states, "run", "--bundle", oci.bundle, "one"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE)
+    assert done.stderr == b"True\ncycontainer: run failed: no space left on device\n"
+    assert os.listdir(oci.states) == []

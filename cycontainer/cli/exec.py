@@ -56,8 +56,8 @@ def main(arguments: Arguments) -> int:
         return 0
     with Foreground() as foreground:
         process = _execute(container, arguments)
-        foreground.follow(process)
         try:
+            foreground.follow(process)
             return foreground.wait()
         except BaseException:
             process.abandon()

@@ -37,15 +37,17 @@ def main(arguments: Arguments) -> int:
         return 0
     from cycontainer.cli.foreground import Foreground
 
-    with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
-        container = _restore(arguments)
-        assert container.process is not None  # this call made it
-        foreground.follow(container.process)
-        try:
+    container = None
+    try:
+        with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
+            container = _restore(arguments)
+            assert container.process is not None  # this call made it
+            foreground.follow(container.process)
             status = foreground.wait()
-        except BaseException:
+    except BaseException:  # out of the foreground, which would reap the hooks of its end
+        if container is not None:
             container.delete(force=True)
-            raise
+        raise
     container.delete(force=True, warn=arguments.warn)
     return status
 

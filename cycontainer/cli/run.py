@@ -25,29 +25,27 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status. Errors pass through: cli/__main__.py prints them, for every verb."""
-    if arguments.given("--detach"):
-        _start(create_from_bundle(arguments, detached=True), arguments, in_background=False)
-        return 0
-    with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
-        container = create_from_bundle(arguments, detached=False)
-        assert container.process is not None  # this call made it
-        foreground.follow(container.process)
-        _start(container, arguments, in_background=True)
-        try:
+    container = None
+    try:
+        if arguments.given("--detach"):
+            container = create_from_bundle(arguments, detached=True)
+            _start(container, arguments, in_background=False)
+            return 0
+        with Foreground(adopt=not arguments.given("--no-subreaper")) as foreground:
+            container = create_from_bundle(arguments, detached=False)
+            assert container.process is not None  # this call made it
+            foreground.follow(container.process)
+            _start(container, arguments, in_background=True)
             status = foreground.wait()
-        except BaseException:
+    except BaseException:  # out of the foreground, which would reap the hooks of its end
+        if container is not None:
             container.delete(force=True)  # also one that was to be kept: it is nobody's, and runs
-            raise
+        raise
     if not arguments.given("--keep"):
         container.delete(force=True, warn=arguments.warn)
     return status
 
 
 def _start(container: Container, arguments: Arguments, *, in_background: bool) -> None:
-    """Start it, or leave nothing of it."""
-    try:
-        manager = os.environ.get("NOTIFY_SOCKET", "")
-        container.start(service_manager=manager, in_background=in_background, warn=arguments.warn)
-    except BaseException:
-        container.delete(force=True)
-        raise
+    manager = os.environ.get("NOTIFY_SOCKET", "")
+    container.start(service_manager=manager, in_background=in_background, warn=arguments.warn)
