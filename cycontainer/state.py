@@ -215,7 +215,7 @@ def write_whole(path: str, data: bytes, mode: int, *, directory: int | None = No
     Raises OSError.
     """
     where, name = os.path.split(path)
-    temporary = os.path.join(where, f".{name}")
+    temporary = os.path.join(where, f".{name}.cycontainer")  # nobody else's: it is removed when it is there
     flags, made = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, False
     try:
         try:

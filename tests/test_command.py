@@ -62,12 +62,16 @@ def test_run_can_keep_it_or_return_when_it_runs(oci: Oci) -> None:
 
 def test_a_pid_file_is_written_through_no_link_and_leaves_nothing_when_it_fails(oci: Oci) -> None:
     oci.write("sleep", "1000")
-    os.symlink(f"{oci.bundle}/precious", f"{oci.bundle}/.pid")
+    os.symlink(f"{oci.bundle}/precious", f"{oci.bundle}/.pid.cycontainer")
+    with open(f"{oci.bundle}/.pid", "w") as file:
+        file.write("another's")
     oci.leaving("run", "-d", "--pid-file", "pid", "one")
     assert not os.path.exists(f"{oci.bundle}/precious") and not os.path.islink(f"{oci.bundle}/pid")
+    with open(f"{oci.bundle}/.pid") as file:
+        assert file.read() == "another's"
     os.mkdir(f"{oci.bundle}/dir")
     assert oci("create", "--pid-file", "dir", "two").returncode == 1
-    assert not os.path.exists(f"{oci.bundle}/.dir")
+    assert not os.path.exists(f"{oci.bundle}/.dir.cycontainer")
 
 
 def test_create_fails_already_when_there_is_no_such_program(oci: Oci) -> None:
