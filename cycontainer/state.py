@@ -266,14 +266,15 @@ def _try_lock(fd: int, kind: int) -> bool:
 
 def _holder(fd: int) -> str:
     """Who has locked a file, for a person to find it: its pid, and the end of its command line. proc_locks(5)."""
-    inode = b":%d" % os.fstat(fd).st_ino
-    with open("/proc/locks", "rb") as locks:
-        held = [line.split() for line in locks if b" FLOCK " in line and b"->" not in line]
-    pids = [words[4].decode() for words in held if words[5].endswith(inode)]
+    found = os.fstat(fd)
+    place = b"%02x:%02x:%d" % (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
     try:
+        with open("/proc/locks", "rb") as locks:
+            held = [line.split() for line in locks if b" FLOCK " in line and b"->" not in line]
+        pids = [words[4].decode() for words in held if words[5] == place]
         with open(f"/proc/{pids[0]}/cmdline", "rb") as file:
             words = os.fsdecode(file.read()).rstrip("\0").replace("\0", " ")
-    except (IndexError, FileNotFoundError, ProcessLookupError):  # of another pid namespace, or done just now
+    except (OSError, IndexError):  # of another pid namespace or user, done just now, or on what locks call otherwise
         return "another program"
     return f"pid {pids[0]} ({words if len(words) <= LONGEST_SHOWN else f'...{words[-LONGEST_SHOWN:]}'})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from oci_command import PATIENCE, ROOT, Oci, gone
@@ -151,3 +154,38 @@ def test_who_holds_the_lock_may_be_a_stranger(oci: Oci, monkeypatch: pytest.Monk
         Directory.open(oci.states, "one")
     os.kill(child, signal.SIGKILL)
     Directory.open(oci.states, "one").close()
+
+
+@pytest.mark.parametrize("missing", ["/proc/locks", "/proc/1/cmdline"])
+def test_who_holds_the_lock_may_be_hidden(oci: Oci, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """By hidepid, or by a kernel without a list of locks."""
+    oci.create()
+    with Directory.open(oci.states, "one"):
+        assert busy_by(oci, monkeypatch, number="%02x:%02x:%d", missing=missing) == "another program"
+
+
+def test_a_lock_of_another_file_systems_file_is_another(oci: Oci, monkeypatch: pytest.MonkeyPatch) -> None:
+    oci.create()
+    with Directory.open(oci.states, "one"):
+        assert busy_by(oci, monkeypatch, number="%02x:%02x:%d").startswith("pid 1 (")
+        assert busy_by(oci, monkeypatch, number="f%02x:%02x:%d") == "another program"
+
+
+def busy_by(oci: Oci, monkeypatch: pytest.MonkeyPatch, *, number: str, missing: str = "") -> str:
+    """Who is said to hold its lock, where /proc/locks has pid 1 do so, by a number made from its device and inode."""
+    found = os.stat(f"{oci.states}/one")
+    place = number % (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
+
+    def opened(path: str, mode: str) -> BinaryIO:
+        if path == missing:
+            raise PermissionError(errno.EACCES, "hidden", path)
+        return BytesIO(
+            b"1: FLOCK  ADVISORY  WRITE 1 %s 0 EOF\n" % place.encode() if path == "/proc/locks" else b"init\0"
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "PATIENCE", 0.0)
+        patch.setattr(state, "open", opened, raising=False)
+        with pytest.raises(ContainerBusy) as caught:
+            Directory.open(oci.states, "one")
+    return str(caught.value).removeprefix("the container is being changed by ").removesuffix(": one")
