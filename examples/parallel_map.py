@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cycontainer import Result, run
 
 HOSTILE = {
-    13: "import os\nwhile True: os.fork()",
+    13: "import os, time\nwhile os.fork(): pass\ntime.sleep(9)",
     42: "while True: pass",
     66: "x = 'x' * (1 << 30)",
     99: "import socket; socket.create_connection(('192.0.2.1', 80))",
