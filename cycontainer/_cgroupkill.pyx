@@ -19,7 +19,7 @@ cdef enum:
     CLONE_FILES = 0x400
 
 
-# --- where no descriptor is free ---------------------------------------------------------------------------------------
+# --- where no descriptor is free -------------------------------------------------------------------------------------
 
 cdef struct Work:                 # for a thread that has a table of descriptors to itself
     int (*act)(Place *, int, long) noexcept nogil
@@ -55,8 +55,8 @@ cdef void *go_apart(void *argument) noexcept nogil:
 
 cdef int with_descriptors(int (*act)(Place *, int, long) noexcept nogil, Place *places, int count,
                           long argument) noexcept nogil:
-    """What `act` returns. When no descriptor is free, a thread does it that has a table of its own: what is to be killed
-    must not live on because its killer has too much open."""
+    """What `act` returns. When no descriptor is free, a thread does it that has a table of its own: what is to be
+    killed must not live on because its killer has too much open."""
     cdef Work work
     cdef pthread_t thread
     cdef sigset_t all_signals, before
@@ -322,7 +322,7 @@ cdef public int kill_all(Place *places, int count, long deadline) noexcept nogil
     return with_descriptors(kill_until_none_is_left, places, count, deadline)
 
 
-# --- a signal to all ---------------------------------------------------------------------------------------------------
+# --- a signal to all -------------------------------------------------------------------------------------------------
 
 cdef void leave_out(Numbers *found, const Numbers *others) noexcept nogil:
     cdef long index, count = 0
@@ -380,6 +380,7 @@ cdef int signal_until_none_is_new(Place *places, int count, long number) noexcep
 
 
 cdef public int signal_all(Place *places, int count, int number) noexcept nogil:
-    """A signal to each, once, but where descriptors run out meanwhile. -EDEADLK when we are one of them, -EXDEV when one lives in another pid namespace: then
-    nobody has got it. -EPERM when one was refused, -EBUSY when new ones begin faster than they get it."""
+    """A signal to each; once, unless descriptors run out meanwhile. -EDEADLK when we are one of them, -EXDEV when one
+    lives in another pid namespace: then nobody has got it. -EPERM when one was refused, -EBUSY when new ones begin
+    faster than they get it."""
     return with_descriptors(signal_until_none_is_new, places, count, number)

@@ -205,8 +205,8 @@ cdef dict _rules(seccomp, uint32_t default):
     for index, rule in enumerate(seccomp.syscalls):
         action = _action(rule.action, rule.errno, f"linux.seccomp.syscalls[{index}].errnoRet")
         indices = [argument.position for argument in rule.args]
-        alternatives = [rule.args] if len(set(indices)) == len(indices) else [(argument,) for argument in rule.args]
-        made = [(action, conditions) for conditions in alternatives if action != default]
+        each = [rule.args] if len(set(indices)) == len(indices) else [(argument,) for argument in rule.args]
+        made = [(action, conditions) for conditions in each if action != default]
         for name in rule.names:
             rules[name] = rules[name] + made if name in rules else made
     return rules
@@ -412,7 +412,7 @@ cdef int _last_call(str architecture, uint32_t default, dict numbers):
 
 
 cdef int _own_number(str name, int number):
-    """A call's number, where libseccomp has one below 0 for what a multiplexer stands for; UNKNOWN_CALL: it has none."""
+    """A call's number, where libseccomp has one below 0 for what a multiplexer stands for; or UNKNOWN_CALL."""
     return number if number >= 0 else tables.MULTIPLEXED_ALONE.get(name, UNKNOWN_CALL)
 
 

@@ -5,7 +5,7 @@ It touches nothing. A program is an array of struct sock_filter; one that is mad
 
 from cycontainer import tables
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint32_t
 from cycontainer._seccomp cimport (ARGUMENTS_AT, JUMP, JUMP_IF_ABOVE, JUMP_IF_EQUAL, JUMP_IF_LEAST, LOAD, MASK,
                                    NUMBER_AT, RETURN, Instruction, jump)
 
@@ -73,7 +73,8 @@ def hidden_calls(uint32_t default, dict rules not None) -> bytes:
 
     Args:
         default: what is returned for a call without rules.
-        rules: by the name of each call that the profile has, a list (action, conditions); empty when all say the default.
+        rules: by the name of each call that the profile has, a list (action, conditions); empty when it does as the
+            default.
     """
     made = b""
     for multiplexer, number, calls in tables.MULTIPLEXERS:

@@ -143,5 +143,5 @@ cdef bytes _moved(const Instruction *code, long at, dict places):
         return jump(JUMP, places[at + 1 + <long> code[at].k] - here, 0, 0)
     if code[at].code in (JUMP_IF_EQUAL, JUMP_IF_ABOVE, JUMP_IF_LEAST):
         return jump(code[at].code, code[at].k,
-                     places[at + 1 + code[at].jt] - here, places[at + 1 + code[at].jf] - here)
+                    places[at + 1 + code[at].jt] - here, places[at + 1 + code[at].jf] - here)
     return (<const char *> &code[at])[:sizeof(Instruction)]

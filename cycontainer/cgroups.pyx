@@ -151,7 +151,7 @@ cdef class Cgroup:
         Raises:
             ConfigError: a path could lead elsewhere.
             CgroupError: which file or directory refused which value; EBUSY when processes are in it. What was made is
-                gone again, parents included; what was there has its old values, but for v1's devices if all were allowed.
+                gone again, parents included; what was there has its old values (not v1's devices if all were allowed).
         """
         cdef Cgroup cgroup = Cgroup.__new__(Cgroup)
         cdef Failure failure
@@ -287,7 +287,7 @@ cdef class Cgroup:
         return index
 
     def write_all(self, dict wanted not None) -> None:
-        """Write values: {index in `paths`: ((file, value), ...)}. Raises CgroupError; those before keep their values."""
+        """Write values: {index in `paths`: ((file, value), ...)}. Raises CgroupError; those before keep theirs."""
         cdef Failure failure
         cdef int index, error = 0
         self._fill_in(wanted)
@@ -424,8 +424,8 @@ cdef class Cgroup:
         """Send a signal to every process, once: to those too that are forked meanwhile.
 
         Raises:
-            CgroupError: EDEADLK when this process is one of them, EXDEV when one lives in another pid namespace (but for
-                SIGKILL on v2). Nobody has got it.
+            CgroupError: EDEADLK when this process is one of them, EXDEV when one lives in another pid namespace (but
+                for SIGKILL on v2). Nobody has got it.
             OSError: EPERM when one was refused, EBUSY when for two seconds new ones begin faster than they get it.
         """
         cdef int error
