@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer import _fd, _wait
+from cycontainer import _clone, _fd, _wait
 from cycontainer.errors import HookError, LaunchError
 from cycontainer.hook_plan import compile_hook
 from cycontainer.json_text import to_json
@@ -143,6 +143,7 @@ def _wait_for(plan: Plan, child: Child, timeout: int | None, duties: Duties | No
         message = child.receive()
         if message:
             attend(plan, child, message, duties)
+        if message and message[0] == _clone.CLONED:
             waiter.watch()
     if event in (_wait.DEADLINE, _wait.NOTHING):
         _kill_session(child.pid)
