@@ -138,7 +138,7 @@ cdef int pid_of(int pidfd) except -1:
     """The pid of a pidfd in our pid namespace. Source: proc(5), /proc/PID/fdinfo."""
     with open(f"/proc/self/fdinfo/{pidfd}", "rb", buffering=0) as info:    # one read: a few short lines
         found = info.read(1024).partition(b"\nPid:")[2].split()
-    if not found:
+    if not found or int(found[0]) <= 0:    # -1: it has been reaped; 0: it is of a pid namespace that is not ours
         raise ProcessLookupError(ESRCH, "no pid in fdinfo")
     return int(found[0])
 

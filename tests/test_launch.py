@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from launching import document, launched, plan_of
 
-from cycontainer import run
+from cycontainer import _clone, run
 from cycontainer.errors import LaunchError
 
 pytestmark = pytest.mark.root
@@ -149,3 +149,12 @@ def test_wrong_words_are_one_line(words: list[str]) -> None:
     result = subprocess.run([sys.executable, "-m", "cycontainer", *words], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("cycontainer: ") and result.stderr.count("\n") == 1
+
+
+def test_who_was_reaped_by_another_cannot_be_taken() -> None:
+    gone = subprocess.Popen(["true"])
+    pidfd = os.pidfd_open(gone.pid)
+    gone.wait()
+    with pytest.raises(ProcessLookupError):
+        _clone.Child().take(pidfd)
+    os.close(pidfd)
