@@ -27,6 +27,7 @@ import workload
 ROOT = os.path.dirname(workload.HERE)
 WHOLE = ["--ns", "all", "--mounts", "spec", "--nofail", "--clone", "vfork", "--hop", "tiny"]
 WHOLE += ["--caps", "--seccomp", "tree", "--stdio", "pipe"]
+OF_HOST = "mnt,pid,ipc,uts,cgroup"  # all kinds but the network, which is the host's
 PAUSE_MS = 5
 MOST_RUNS = 1_000_000  # of a part that ends by the clock
 WHEN = ("before", "after")
@@ -266,6 +267,8 @@ def ready(bench: Bench) -> Part:
     cases = {
         ZERO: bench.floor("--stdio", "pipe", *pause),
         FLOOR: bench.floor(*WHOLE, "--cgroup", "v1", *pause),
+        "C floor, from a template": bench.floor(*WHOLE, "--cgroup", "v1", "--template", *pause),
+        "the same, without a network": bench.floor(*WHOLE, "--ns", OF_HOST, "--cgroup", "v1", "--template", *pause),
         RUN_DIRECT: bench.loop("run-direct", *pause),
         **{name: bench.loop(call, *pause) for name, call in READY.items()},
     }
