@@ -34,9 +34,12 @@ class Warm(Running):
             raise not_launched(error) from error
 
     def is_alive(self) -> bool:
-        """Whether it still waits."""
+        """Whether it still waits; not, when that cannot be known."""
         assert self.waiter is not None
-        return self.waiter.step() == _wait.NOTHING
+        try:
+            return self.waiter.step() == _wait.NOTHING
+        except OSError:
+            return False
 
     def _attend(self, message: tuple[int, ...]) -> None:
         if message[0] == SYNC and self.plan.syncs.get(message[1]) == "program":

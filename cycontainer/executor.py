@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from cycontainer._answers import answers_of
 from cycontainer._arguments import PRIVATE, check_count, check_number, mount_entries, path_list
 from cycontainer._by_value import dumps
-from cycontainer.errors import CgroupError, ConfigError, Error
+from cycontainer.errors import ConfigError, Error
 from cycontainer.pool import Pool
 from cycontainer.record import Record
 from cycontainer.template import Template
@@ -97,7 +97,7 @@ class ContainerExecutor(Executor):
         self._outline = {**keywords, "mounts": [*mounts, *mount_entries(() if given is None else given)]}
         self._warm = warm
         self._sources: dict[_Key, _Source] = {}  # who was used last is last
-        self._failure: CgroupError | None = None  # of one that could not be closed
+        self._failure: Error | OSError | None = None  # of one that could not be closed
         self._lock = threading.Lock()
         self._let_go(self._taken({}))
         self._threads = ThreadPoolExecutor(self._max_workers, thread_name_prefix="cycontainer-executor")
@@ -155,7 +155,7 @@ class ContainerExecutor(Executor):
         In a fork nothing happens: all is its parent's.
 
         Raises:
-            CgroupError: something that was used could not be removed; all else is.
+            CgroupError, OSError: something that was used could not be removed; all else is.
         """
         if self._owner != os.getpid():
             return
@@ -190,7 +190,7 @@ class ContainerExecutor(Executor):
     def _close_one(self, source: _Source) -> None:
         try:
             source.made.close()
-        except CgroupError as error:
+        except (Error, OSError) as error:
             self._failure = error
 
     def _pickled(self, calls: Sequence[tuple[object, ...]]) -> bytes:

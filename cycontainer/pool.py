@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
-
-from cycontainer._arguments import check_count
+from cycontainer._arguments import check_count, check_number
 from cycontainer._warm import Warm
 from cycontainer.errors import ConfigError, Error, WaitTimeout
 from cycontainer.streams import DEVNULL
-from cycontainer.supplies import started_thread
 from cycontainer.template import PLACEHOLDER, Template
+from cycontainer.upkeep import Upkeep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
-    from collections.abc import Sequence
+    from collections import OrderedDict, deque
+    from collections.abc import Callable, Sequence
     from os import PathLike
     from typing import Final, Self, Unpack
 
     from cycontainer._request import CallKeywords, Outline, Request
     from cycontainer._result import Result
 
-LULL: Final = 0.003  # seconds in which a short program is over
-PATIENCE: Final = 0.1  # seconds until what could not be set up is tried again
 MOST_WARM: Final = 10_000
+CLOSED: Final = "the pool is closed"
 
 
 class _WarmTemplate(Template):
@@ -40,7 +37,7 @@ class _WarmTemplate(Template):
         return self.request(args, **keywords).replace(plan=self._stock.program)
 
 
-class Pool:
+class Pool(Upkeep):
     """A number of containers that are set up and wait, one `execve` short of a program, for one program each.
 
         with Pool(4, rootfs="/srv/image", memory=256 << 20) as pool:
@@ -58,11 +55,11 @@ class Pool:
     keeps of closed connections over that loopback: ports in TIME_WAIT for a minute, counters of packets, learnt
     round-trip times. Who must not see even that leaves `reset` out.
 
-    A container that dies while it waits is noticed when it would be taken, and another is. When this process ends,
-    however it ends, its forks or not, all of them end: the kernel kills their first process (PR_SET_PDEATHSIG). Without
-    a pid 1 of ours (`init=False`) that is the program, which could undo this for itself by prctl(2); a configuration
-    without a pid namespace of its own goes on until the last fork has ended. In a fork the pool is its parent's, and
-    refused.
+    Who waits for a container gets one in turn, in a thread or on a loop (`aio.Pool`): first come, first served. One
+    that dies while it waits is noticed when it would be taken, and another is. When this process ends, however it ends,
+    its forks or not, all of them end: the kernel kills their first process (PR_SET_PDEATHSIG). Without a pid 1 of ours
+    (`init=False`) that is the program, which could undo this for itself by prctl(2); a configuration without a pid
+    namespace of its own goes on until the last fork has ended. In a fork the pool is its parent's, and refused.
     """
 
     def __init__(
@@ -81,23 +78,20 @@ class Pool:
             LaunchError: the file tree could not be made, or no thread started; nothing is left.
         """
         import atexit
-        import threading
-        from collections import deque
+        from collections import OrderedDict, deque
 
         check_count("size", size, 1)
         if size > MOST_WARM:
             raise ConfigError("size", f"must be at most {MOST_WARM}")
-        self._size, self._owner = size, os.getpid()
+        super().__init__()
+        self._size = size
         self._template = _WarmTemplate(networks=size if networks is None else networks, reuse=bool(reset), **keywords)
         self._ready: deque[Warm] = deque()
-        self._used: deque[Warm] = deque()
-        self._changed = threading.Condition()
+        self._turns: OrderedDict[Turn, None] = OrderedDict()  # of those who wait for one, first come first
         self._lent = 0  # of those that were taken, not yet thrown away
-        self._closed = self._emptied = False
         self._failure: Error | None = None  # of the last try to set one up
-        self._left: Error | None = None  # what could not be removed
         try:
-            self._thread = started_thread(self._tend, "cycontainer-pool")
+            self._begin("cycontainer-pool")
         except BaseException:
             self._template.close()
             raise
@@ -123,6 +117,7 @@ class Pool:
             As `Template.run`; WaitTimeout: none was ready in time; what kept one from being set up.
         """
         self._check_owner()
+        check_number("acquire_timeout", acquire_timeout, 0, float("inf"))
         request = self._template.program(args, **keywords)
         warm = self._take(acquire_timeout)
         try:
@@ -140,20 +135,18 @@ class Pool:
             timeout: seconds to wait for one, when none is ready; None is as long as it takes.
 
         Raises:
+            ConfigError: `timeout` is none.
             WaitTimeout: none was ready in time.
             Error: the pool is closed, or another process's, or what kept one from being set up.
         """
         self._check_owner()
+        check_number("timeout", timeout, 0, float("inf"))
         return Acquired(self, self._take(timeout))
 
     def fill(self, timeout: float = 10.0) -> bool:
         """Wait until all are set up; whether they are. Raises Error: it is another process's."""
         self._check_owner()
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._ready) >= self._size, timeout)
-
-    def _is_ours(self) -> bool:
-        return self._owner == os.getpid()
+        return self._wait_until_full(timeout)
 
     def _check_owner(self) -> None:
         """Before any lock: in a fork one may be held for ever."""
@@ -161,87 +154,54 @@ class Pool:
             raise Error("a pool is that of the process that made it")
 
     def _take(self, timeout: float | None) -> Warm:
-        while True:
-            with self._changed:
-                if not self._changed.wait_for(lambda: self._ready or self._failure or self._closed, timeout):
-                    raise WaitTimeout(f"no container was ready within {timeout} seconds")
-                if self._closed:
-                    raise Error("the pool is closed")
-                if not self._ready:
-                    assert self._failure is not None
-                    raise self._failure.with_traceback(None)
-                warm = self._ready.popleft()
+        from threading import TIMEOUT_MAX, Lock
+
+        asleep = Lock()
+        asleep.acquire()
+        with Turn(self, asleep.release) as turn:
+            asleep.acquire(timeout=-1 if timeout is None else min(timeout, TIMEOUT_MAX))
+            return turn.taken(timeout)
+
+    def _serve(self) -> None:
+        """Hand over what is ready, in turn. `_changed` is held."""
+        while self._ready and self._turns:
+            if not self._ready[0].is_alive():
+                self._left.append(self._ready.popleft().close)
+                self._changed.notify_all()
+                continue
+            turn, _ = self._turns.popitem(last=False)
+            if turn.end(self._ready[0], None):
+                self._ready.popleft()
                 self._lent += 1
                 self._changed.notify_all()
-            if warm.is_alive():
-                return warm
-            self._throw_away(warm)
+
+    def _refuse(self, failure: Error) -> None:
+        """Nobody who waits gets one. `_changed` is held."""
+        while self._turns:
+            self._turns.popitem(last=False)[0].end(None, failure)
 
     def _throw_away(self, warm: Warm) -> None:
-        with self._changed:
-            kept = not self._closed
-            if kept:
-                self._used.append(warm)
-                self._given_back()
-        if not kept:
-            try:
-                warm.close()
-            finally:
-                with self._changed:
-                    self._given_back()
+        try:
+            self._remove(warm.close)
+        finally:
+            with self._changed:
+                self._lent -= 1
+                self._changed.notify_all()
 
-    def _given_back(self) -> None:
-        self._lent -= 1
-        self._changed.notify_all()
+    # --- in the thread, which outlasts what it has launched: PR_SET_PDEATHSIG is about threads
 
-    # --- in the thread
+    def _levels(self) -> tuple[tuple[int, int], ...]:
+        return ((len(self._ready), self._size),)
 
-    def _tend(self) -> None:
-        """Remove what was used, and set up what is missing, until the pool is closed.
-
-        The thread outlasts what it has launched, which would be killed with it: PR_SET_PDEATHSIG is about threads.
-        """
-        while not self._closed:
-            try:
-                self._tend_once()
-            except BaseException as error:  # who asks for a container hears of it, and here it is tried again
-                self._tell(error)
-        with self._changed:
-            self._emptied = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._lent)
-
-    def _tend_once(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._used or len(self._ready) < self._size)
-            if not self._used and not self._is_behind():  # who just took one has the machine to himself
-                self._changed.wait_for(lambda: self._closed or self._used or self._is_behind(), LULL)
-            if self._closed:
-                return
-            used = self._used.popleft() if self._used else None
-        if used is not None:
-            self._remove(used)
-        else:
-            self._set_one_up()
+    def _is_needed(self) -> bool:
+        return self._lent > 0
 
     def _tell(self, error: BaseException) -> None:
-        failure = error if isinstance(error, Error) else Error(f"no container could be set up: {error!r}")
-        with self._changed:
-            self._failure = failure
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed, PATIENCE)
+        """To who asks for a container, and finds none."""
+        self._failure = error if isinstance(error, Error) else Error(f"no container could be set up: {error!r}")
+        self._refuse(self._failure)
 
-    def _remove(self, warm: Warm) -> None:
-        try:
-            warm.close()
-        except Error as error:
-            self._left = error
-
-    def _is_behind(self) -> bool:
-        """Whether so few wait that the next may find none."""
-        return len(self._ready) * 2 < self._size
-
-    def _set_one_up(self) -> None:
+    def _make_one(self) -> None:
         warm = self._template.waiting()
         try:
             warm.warm_up()
@@ -251,7 +211,14 @@ class Pool:
         with self._changed:
             self._ready.append(warm)
             self._failure = None
+            self._serve()
             self._changed.notify_all()
+
+    def _emptied(self) -> list[Callable[[], object]]:
+        self._refuse(Error(CLOSED))
+        removes: list[Callable[[], object]] = [warm.close for warm in self._ready]
+        self._ready.clear()
+        return removes
 
     # --- the end
 
@@ -259,33 +226,93 @@ class Pool:
         """End those that wait. Programs that run are their callers'. In a fork nothing happens.
 
         Raises:
-            CgroupError: something that was used could not be removed; all else is.
+            CgroupError, OSError: something that was used could not be removed; all else is.
         """
         import atexit
 
         atexit.unregister(self.close)
         if not self._is_ours():
             return
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._emptied)
-            running = bool(self._lent)
-        if not running:
-            self._thread.join()
-        for left in (self._ready, self._used):
-            while left:
-                self._remove(left.popleft())
-        self._template.close()
-        failure, self._left = self._left, None
-        if failure is not None:
-            raise failure
+        failure = self._end()
+        try:
+            self._template.close()
+        finally:
+            if failure is not None:
+                raise failure
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Turn:
+    """Someone's place among those who wait for a container: who enters it stands last, and is woken when it is over.
+
+    Left by an exception, it is given up, and a container that it had is the next one's.
+    """
+
+    def __init__(self, pool: Pool, wake: Callable[[], object]) -> None:
+        """`wake`: called once, in any thread; RuntimeError: there is nobody any more to be woken."""
+        self._pool, self._wake = pool, wake
+        self._warm: Warm | None = None
+        self._failure: Error | None = None
+
+    def end(self, warm: Warm | None, failure: Error | None) -> bool:
+        """It has got a container, or why there is none. Whether there was somebody to hear of it."""
+        self._warm, self._failure = warm, failure
+        try:
+            self._wake()
+        except RuntimeError:  # his loop is closed
+            self._warm = None
+            return False
+        return True
+
+    def taken(self, timeout: float | None) -> Warm:
+        """What it has got, when it is over or so many seconds have passed. Raises as `Pool.acquire`."""
+        with self._pool._changed:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            if self._warm is None:
+                raise WaitTimeout(f"no container was ready within {timeout} seconds")
+            return self._warm
+
+    def __enter__(self) -> Self:
+        pool = self._pool
+        try:
+            with pool._changed:
+                if pool._closed:
+                    raise Error(CLOSED)
+                pool._turns[self] = None
+                pool._serve()
+                if pool._failure is not None:
+                    pool._refuse(pool._failure)
+                pool._changed.notify_all()
+        except BaseException:
+            self._give_up()
+            raise
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        pool = self._pool
+        with pool._changed:
+            pool._turns.pop(self, None)
+            warm, self._warm = self._warm, None
+            if warm is None:
+                return
+            wanted = not pool._closed and len(pool._ready) < pool._size
+            if wanted:
+                pool._lent -= 1
+                pool._ready.appendleft(warm)
+                pool._serve()
+                pool._changed.notify_all()
+        if not wanted:
+            pool._throw_away(warm)
 
 
 class Acquired:

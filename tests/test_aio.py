@@ -8,6 +8,7 @@ import importlib.util
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 from conftest import decline
 from guard import left_since, snapshot
 from launching import document
+from pace import SLOWER
 from saved import Obedient, config_of
 
 import cycontainer
@@ -264,6 +266,57 @@ def test_a_pool_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(complet
 
     with nothing_left():
         assert 0 < len(cancelled_in_time(complete, run)) < TIMES
+
+
+def test_two_hundred_wait_for_one_container_and_take_no_thread(complete: Complete) -> None:
+    async def crowd() -> None:
+        async with aio.Pool(1) as pool:
+            source = pool._source
+            assert await pool.fill()
+            busy = source.acquire()
+            with source._changed:
+                source._size = 0
+            taken = [busy, *(source.acquire() for _ in list(source._ready))]
+            runs = [asyncio.ensure_future(pool.run(["echo", str(number)])) for number in range(200)]
+            await asyncio.sleep(0)
+            threads = threading.active_count()
+            assert len(source._turns) == 200
+            assert await asyncio.wait_for(asyncio.to_thread(int, "7"), SLOWER) == 7
+            assert threading.active_count() <= threads + 1
+            for one in taken:
+                one.close()
+            for run in runs[:150]:
+                run.cancel()
+            with source._changed:
+                source._size = 1
+                source._changed.notify_all()
+            ended = await asyncio.gather(*runs, return_exceptions=True)
+            assert all(isinstance(one, asyncio.CancelledError) for one in ended[:150])
+            assert [one.stdout for one in ended[150:]] == [b"%d\n" % number for number in range(150, 200)]  # type: ignore[union-attr]  # a Result
+            assert not source._lent and not source._turns
+
+    with nothing_left():
+        complete(crowd())
+
+
+def test_cancelled_after_it_was_handed_a_container_it_leaves_it_to_the_next(complete: Complete) -> None:
+    async def handed() -> None:
+        async with aio.Pool(1) as pool:
+            source = pool._source
+            taken = [source.acquire(), source.acquire()]
+            run = asyncio.ensure_future(pool.run(["true"]))
+            await asyncio.sleep(0)
+            with source._changed:  # the loop stands still until the run has one, and does not know
+                assert source._changed.wait_for(lambda: not source._turns, 20 * SLOWER)
+            run.cancel()
+            await asyncio.wait([run])
+            assert run.cancelled() and source._lent == len(taken)
+            assert (await pool.run(["echo", "1"])).stdout == b"1\n"
+            for one in taken:
+                one.close()
+
+    with nothing_left():
+        complete(handed())
 
 
 def test_a_group_whose_one_member_fails_kills_the_others(complete: Complete) -> None:

@@ -20,7 +20,7 @@ import pytest
 from conftest import decline
 from ordinary import OrdinaryUser
 
-from cycontainer import ConfigError, ContainerExecutor, Limits, Opaque, TaskError
+from cycontainer import CgroupError, ConfigError, ContainerExecutor, Limits, Opaque, TaskError, Template
 from cycontainer.executor import MOST_KEPT
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -371,6 +371,22 @@ def test_it_is_shut_down(executor: ContainerExecutor) -> None:
     executor.shutdown()
     with pytest.raises(RuntimeError):
         executor.submit(pow, 2, 2)
+
+
+@pytest.mark.parametrize("error", [CgroupError("/some", 16), OSError(5, "some")])
+def test_what_cannot_be_closed_is_told_when_all_else_is(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    executor, close, closed = ContainerExecutor(1), Template.close, []
+    assert executor.submit_with(Limits(timeout=60, pids=50), pow, 2, 2).result() == 4
+
+    def fail(template: Template) -> None:
+        close(template)
+        closed.append(template)
+        raise error
+
+    monkeypatch.setattr(Template, "close", fail)
+    with pytest.raises(type(error)):
+        executor.shutdown()
+    assert len(closed) == 2
 
 
 def test_what_has_not_begun_can_be_cancelled() -> None:

@@ -95,6 +95,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "users",
             "streams",
             "updating",
+            "upkeep",
         ),
         *("id_maps", "init_process", "intelrdt", "netdevices", "rtnetlink", "features", "seccomp_agent", "supervisor"),
     ),
@@ -152,14 +153,14 @@ OWN_SUBJECT = {  # by a module's first or last name
     "executor": {"concurrent", "threading"},
     "facts": {"re"},
     "pool": {"threading"},
-    "supplies": {"threading"},
+    "upkeep": {"threading"},
 }
 
 NOTHING_NAMES = {"base", "common", "helper", "helpers", "manager", "misc", "util", "utils"}
 NOTHING_PREFIXES = ("do_", "handle_")
 
 # there they become text, an answer, and what the one hears of for whom a thread or a loop works
-WHERE_ERRORS_END = ("cli/__main__.py", "_task.py", "pool.py", "supplies.py", "aio/runs.py")
+WHERE_ERRORS_END = ("cli/__main__.py", "_task.py", "upkeep.py", "aio/runs.py")
 
 LONGEST_FILE = 500
 LONGEST_FUNCTION = 60  # lines of code; about 40 is the aim

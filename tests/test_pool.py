@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import queue
 import select
 import signal
 import subprocess
@@ -14,9 +16,22 @@ from typing import Any
 import pytest
 from guard import left_since, snapshot
 from ordinary import OrdinaryUser
+from pace import SLOWER
 
-from cycontainer import CgroupError, ConfigError, Error, LaunchError, Pool, ProgramError, Template, WaitTimeout, run
+from cycontainer import (
+    CgroupError,
+    ConfigError,
+    Error,
+    LaunchError,
+    Pool,
+    ProgramError,
+    Template,
+    WaitTimeout,
+    aio,
+    run,
+)
 from cycontainer._warm import Warm
+from cycontainer.pool import Turn
 from cycontainer.spec import default_config
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -176,6 +191,102 @@ def test_no_more_wait_than_were_asked_for_and_who_waits_gives_up(pool: Pool) -> 
     with pytest.raises(WaitTimeout):
         pool.acquire(timeout=0.1)
     pool._ready.extend(ready)
+
+
+def test_the_time_to_wait_is_for_all_that_are_found_dead(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Warm, "is_alive", lambda warm: False)
+    with pytest.raises(WaitTimeout):
+        pool.acquire(timeout=0.5)  # in which many more are set up
+    monkeypatch.undo()
+    assert pool.run(["echo", "1"], acquire_timeout=20 * SLOWER).stdout == b"1\n"
+
+
+def queued(pool: Pool, count: int) -> None:
+    """Until so many wait for a container."""
+    with pool._changed:
+        assert pool._changed.wait_for(lambda: len(pool._turns) == count, 20 * SLOWER)
+
+
+def test_first_come_first_served_in_threads_and_on_a_loop(busybox_rootfs: str) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    served: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    async def awaited(pool: aio.Pool, number: int) -> None:
+        warm = await pool._taken(None)
+        served.put(number)
+        pool._source._throw_away(warm)
+
+    def taken(pool: Pool, number: int) -> None:
+        with pool.acquire():
+            served.put(number)
+
+    async def order(pool: aio.Pool) -> list[int]:
+        source, waiting = pool._source, []
+        assert await pool.fill(20 * SLOWER)
+        with source._changed:
+            source._size, kept = 0, list(source._ready)
+            source._ready.clear()
+        for number in range(6):
+            call = awaited(pool, number) if number % 2 else asyncio.to_thread(taken, source, number)
+            waiting.append(asyncio.ensure_future(call))
+            await asyncio.to_thread(queued, source, number + 1)
+        found = []
+        for warm in kept:
+            with source._changed:
+                source._ready.append(warm)
+                source._serve()
+            found.append(await asyncio.to_thread(served.get, timeout=20 * SLOWER))
+        await asyncio.gather(*waiting)
+        return found
+
+    async def main() -> list[int]:
+        async with aio.Pool(6, rootfs=busybox_rootfs) as pool:
+            return await order(pool)
+
+    assert asyncio.run(main()) == list(range(6))
+
+
+def test_who_waits_and_is_interrupted_leaves_what_he_had_to_the_next(pool: Pool) -> None:
+    assert pool.fill()
+    with pool._changed:
+        pool._size = 0  # no more are set up
+    with pytest.raises(KeyboardInterrupt), Turn(pool, lambda: None) as turn:
+        assert turn.taken(0).is_alive() and pool._lent == 1
+        pool._size = 2
+        raise KeyboardInterrupt
+    assert len(pool._ready) == 2 and not pool._lent
+    pool._size = 0
+    busy = [pool.acquire(), pool.acquire()]
+    with pytest.raises(KeyboardInterrupt), Turn(pool, lambda: None):
+        assert len(pool._turns) == 1
+        raise KeyboardInterrupt
+    assert not pool._turns
+    for one in busy:
+        one.close()
+
+
+def test_a_loop_that_is_closed_gets_none(pool: Pool) -> None:
+    loop = asyncio.new_event_loop()
+    busy = [pool.acquire() for _ in range(2)]
+    with pool._changed:
+        pool._size = 0
+    while pool._ready:
+        busy.append(pool.acquire())
+    waiting = aio.Pool.__new__(aio.Pool)
+    waiting._source = pool
+    task = loop.create_task(waiting.run(["true"]))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(pool._turns) == 1
+    loop.close()
+    with pool._changed:
+        pool._size = 2
+        pool._changed.notify_all()
+    assert pool.run(["echo", "1"], acquire_timeout=20 * SLOWER).stdout == b"1\n"
+    for one in busy:
+        one.close()
+    assert not pool._lent and not pool._turns
+    task.get_coro().close()
 
 
 def test_threads_share_one(pool: Pool) -> None:
@@ -347,7 +458,7 @@ def test_whatever_fails_in_the_thread_is_told_and_it_goes_on(
         def fail() -> None:
             raise MemoryError("none")
 
-        monkeypatch.setattr(pool, "_set_one_up", fail)
+        monkeypatch.setattr(pool, "_make_one", fail)
         pool.run(["true"])
         told: list[str] = []
 
@@ -367,19 +478,26 @@ def test_whatever_fails_in_the_thread_is_told_and_it_goes_on(
 
 
 @pytest.mark.root
-def test_what_cannot_be_removed_is_told_when_it_is_closed(busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [CgroupError("/some", 16), OSError(5, "some")])
+def test_what_cannot_be_removed_is_told_when_it_is_closed(
+    busybox_rootfs: str, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     pool = Pool(2, rootfs=busybox_rootfs)
     assert pool.fill()
-    close = Warm.close
+    close, closed = Warm.close, []
 
     def fail(warm: Warm) -> None:
         close(warm)
-        raise CgroupError("/some", 16)
+        closed.append(warm)
+        raise error
 
     monkeypatch.setattr(Warm, "close", fail)
-    with pytest.raises(CgroupError):
+    for _ in range(3):  # and to nobody who asks for a container
+        assert pool.run(["echo", "1"]).stdout == b"1\n"
+    assert pool.fill()
+    with pytest.raises(type(error)):
         pool.close()
-    assert not pool._ready and pool._template._closed
+    assert len(closed) == 5 and not pool._ready and pool._template._closed
 
 
 @pytest.mark.root

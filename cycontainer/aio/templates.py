@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
+from cycontainer._arguments import check_number
 from cycontainer.aio.containers import in_thread
 from cycontainer.aio.programs import spawned
 from cycontainer.aio.runs import finish, until_end
-from cycontainer.errors import WaitTimeout
 from cycontainer.launch import kill, not_launched
 from cycontainer.pool import Pool as SyncPool
+from cycontainer.pool import Turn
 from cycontainer.template import Template as SyncTemplate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
-    from typing import Final, Self, Unpack
+    from typing import Self, Unpack
 
     from cycontainer._request import CallKeywords, Outline
     from cycontainer._result import Result
     from cycontainer._warm import Warm
     from cycontainer.aio.programs import Spawned
-
-SLICE: Final = 0.1  # seconds until who waits for a container looks whether it was cancelled
 
 
 class _Source:
@@ -94,6 +92,7 @@ class Pool(_Source):
         """`cycontainer.Pool.run`. Cancelled, it kills the container; the pool's thread removes what is left of it."""
         pool = self._source
         pool._check_owner()
+        check_number("acquire_timeout", acquire_timeout, 0, float("inf"))
         request = pool._template.program(args, **keywords)
         warm = await self._taken(acquire_timeout)
         try:
@@ -116,13 +115,13 @@ class Pool(_Source):
         return result
 
     async def _taken(self, timeout: float | None) -> Warm:
-        """One that waits. A thread of the loop's asks for it, a slice at a time."""
-        pool, loop = self._source, asyncio.get_running_loop()
-        until = float("inf") if timeout is None else loop.time() + timeout
-        while True:
-            part = max(0.0, min(until - loop.time(), SLICE))
-            try:
-                return await in_thread(partial(pool._take, part), pool._throw_away)
-            except WaitTimeout:
-                if loop.time() >= until:
-                    raise WaitTimeout(f"no container was ready within {timeout} seconds") from None
+        """One that waits. No thread waits for it: the pool's wakes the loop."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(over.set_result, None)
+
+        with Turn(self._source, wake) as turn:
+            await asyncio.wait([over], timeout=timeout)
+            return turn.taken(timeout)
