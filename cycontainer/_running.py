@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SIGKILL: Final = 9
 PATIENCE: Final = 1.0  # seconds for a pid 1 to end all that is in its container
 
+_open: set[Running] = set()  # those that are launched and not closed
+
 
 def finish(request: Request) -> Result:
     """Launch, wait for the end, and clean up. Raises what `run()` does."""
@@ -93,6 +95,7 @@ class Running:
             if self.unit is None and made is None:
                 made = _make_cgroup(request.plan, request.layout)
             self.cgroup = made.cgroup if made else None
+            _open.add(self)
             self.child = launch(
                 self.plan,
                 descriptors=tuple(self.streams.program),
@@ -259,6 +262,7 @@ class Running:
         Raises what a callable of the supervisor has raised: that ended the run.
         """
         with HeldSignals():
+            _open.discard(self)
             if self.child is not None and self._end is None:
                 self.child.abandon()
             if self.waiter is not None:
@@ -344,6 +348,18 @@ class Running:
     def stopped(self) -> bool:
         """Whether it was us who ended it."""
         return self.timed_out or self.killed or (self.waiter is not None and self.waiter.flooded)
+
+
+def _leave_to_parent() -> None:
+    """In a fork: the containers are the parent's. A copy of its sockets here would outlive it, and they with that."""
+    for running in _open:
+        if running.child is not None:
+            running.child.settled()
+            running.child.close_socket()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _supervisor(request: Request) -> Supervisor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -432,15 +433,35 @@ assert cycontainer.run(["sh", "-c", "exit 5"]).returncode == 5
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_a_parent_that_is_killed_leaves_no_process() -> None:
-    script = "import cycontainer; cycontainer.run(['sh', '-c', 'echo $$; sleep 1000'], stdout=1, capture_output=False)"
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert parent.stdout is not None
-    parent.stdout.readline()  # the program runs
-    parent.kill()
-    assert parent.stdout.read() == b""  # ends when the program's copy of the pipe is closed
-    parent.wait()
-    parent.stdout.close()
+KILLED = """
+import os, sys, threading, cycontainer
+program = ["sh", "-c", "echo $$; sleep 1000"]
+running = threading.Thread(target=lambda: cycontainer.run(program, stdout=1, capture_output=False), daemon=True)
+running.start()
+sys.stdin.readline()
+if len(sys.argv) > 1 and os.fork() == 0:  # which has copies of all descriptors
+    os.close(1)
+    sys.stdin.read()
+    os._exit(0)
+os.write(2, b"ready")
+running.join()
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["fork"]])
+def test_a_parent_that_is_killed_leaves_no_process(words: list[str]) -> None:
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED, *words],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    with parent:
+        assert parent.stdin and parent.stdout and parent.stderr
+        parent.stdout.readline()  # the program runs
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        assert parent.stderr.read(5) == b"ready"
+        parent.kill()
+        assert (
+            select.select([parent.stdout], [], [], 20)[0] and parent.stdout.read() == b""
+        )  # ends when the program's copy of the pipe is closed
 
 
 def test_ctrl_c_kills_the_container() -> None:
