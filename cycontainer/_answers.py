@@ -162,7 +162,7 @@ def printable_lines(text: Any) -> str:
 
 def answers_of(result: Result, count: int) -> list[Any]:
     """What each call of a task came to: ("result", value) or ("error", exception)."""
-    if result.returncode != 0 or result.timed_out or result.output_exceeded:
+    if result.returncode != 0:
         return [("error", _no_answer(result))] * count
     reader = Reader()
     try:
@@ -180,16 +180,15 @@ def answers_of(result: Result, count: int) -> list[Any]:
         return [("error", failure)] * count
 
 
+ENDS: Final = {  # by Result.ended_by
+    "timeout": "took longer than its timeout",
+    "output_limit": "gave and printed more bytes than its result_limit",
+    "memory": "needed more memory than it may have",
+    "signal": "was ended by signal {0.signal}",
+    "exit": "ended with status {0.returncode}",
+}
+
+
 def _no_answer(result: Result) -> TaskError:
-    if result.timed_out:
-        why = "took longer than its timeout"
-    elif result.output_exceeded:
-        why = "gave and printed more bytes than its result_limit"
-    elif result.oom_killed:
-        why = "needed more memory than it may have"
-    elif result.signal:
-        why = f"was ended by signal {result.signal}"
-    else:
-        why = f"ended with status {result.returncode}"
     printed = printable_lines(result.stderr.decode("utf-8", "replace")[-4000:])
-    return TaskError("", f"the task {why}", printed)
+    return TaskError("", f"the task {ENDS[result.ended_by].format(result)}", printed)

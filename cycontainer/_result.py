@@ -7,7 +7,7 @@ from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Literal
 
 
 class Usage(Record):
@@ -33,11 +33,14 @@ class Result(Record):
 
     Attributes:
         args: the program and its arguments, as text.
-        returncode: the exit status, or minus the number of the signal that ended it.
+        returncode: the exit status, or minus the number of the signal that ended it; -9 when `timeout` or
+            `output_limit` did.
         stdout, stderr: bytes, or str with `text`; None where they were not captured.
         timed_out: the timeout ended it.
         oom_killed: a process was killed for exceeding the memory limit.
         signal: the signal that ended it, None when it exited.
+        ended_by: what ended it, of several the first of "timeout", "output_limit", "memory" (it failed, and a process
+            of its had been killed for the limit), "signal" and, when it exited by itself, "exit".
         usage: what it used.
         output_exceeded: more than `output_limit` came; that ended it.
         files: what was to be collected, by its path below the working directory.
@@ -59,7 +62,17 @@ class Result(Record):
     def signal(self) -> int | None:
         return -self.returncode if self.returncode < 0 else None
 
+    @property
+    def ended_by(self) -> Literal["timeout", "output_limit", "memory", "signal", "exit"]:
+        if self.timed_out:
+            return "timeout"
+        if self.output_exceeded:
+            return "output_limit"
+        if self.oom_killed and self.returncode != 0:
+            return "memory"
+        return "signal" if self.returncode < 0 else "exit"
+
     def check_returncode(self) -> None:
         """Raise RunError unless the program returned 0."""
-        if self.returncode != 0 or self.timed_out or self.output_exceeded:
+        if self.returncode != 0:
             raise RunError(self)

@@ -344,14 +344,11 @@ class RunError(Error):
 
     def __str__(self) -> str:
         result = self.result
-        if result.timed_out:
-            end = "ran into its timeout"
-        elif result.output_exceeded:
-            end = "printed more than its output_limit"
-        elif result.oom_killed:
-            end = "was killed for exceeding its memory limit"
-        elif result.signal:
-            end = f"died of signal {result.signal}"
-        else:
-            end = f"returned exit status {result.returncode}"
+        end = {
+            "timeout": "ran into its timeout",
+            "output_limit": "printed more than its output_limit",
+            "memory": "was killed for exceeding its memory limit",
+            "signal": f"died of signal {result.signal}",
+            "exit": f"returned exit status {result.returncode}",
+        }[result.ended_by]
         return printable(f"{' '.join(map(str, result.args))} {end}")

@@ -13,6 +13,7 @@ from cycontainer import DEVNULL, run
 COMPILE = "cc -O2 -x c - -o /tmp/program -lm && cat /tmp/program"
 MOST_PRINTED = 64 << 10  # bytes
 LARGEST = 16 << 20  # of what the compiler makes
+VERDICTS = {"timeout": "TLE", "memory": "MLE", "output_limit": "OLE"}
 
 
 def judge(source: str, question: bytes, answer: bytes) -> str:
@@ -34,14 +35,8 @@ def judge(source: str, question: bytes, answer: bytes) -> str:
             input=question, stderr=DEVNULL, output_limit=MOST_PRINTED, mounts=[program], timeout=1, memory=32 << 20,
             pids=4,
         )  # fmt: skip
-    if result.timed_out:
-        return "TLE"
-    if result.oom_killed:
-        return "MLE"
-    if result.output_exceeded:
-        return "OLE"
     if result.returncode != 0:
-        return "RE"
+        return VERDICTS.get(result.ended_by, "RE")
     return "AC" if result.stdout.split() == answer.split() else "WA"
 
 

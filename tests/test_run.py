@@ -50,6 +50,25 @@ def test_check_raises_with_the_result() -> None:
     assert failure.value.result.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("changed", "ended_by", "text"),
+    [
+        ({"returncode": -9, "timed_out": True, "oom_killed": True}, "timeout", "ran into its timeout"),
+        ({"returncode": -9, "output_exceeded": True}, "output_limit", "printed more than its output_limit"),
+        ({"returncode": -9, "oom_killed": True}, "memory", "was killed for exceeding its memory limit"),
+        ({"returncode": 1, "oom_killed": True}, "memory", "was killed for exceeding its memory limit"),
+        ({"returncode": 0, "oom_killed": True}, "exit", ""),
+        ({"returncode": -6}, "signal", "died of signal 6"),
+        ({"returncode": 3}, "exit", "returned exit status 3"),
+    ],
+)
+def test_one_word_tells_what_ended_it(changed: dict[str, Any], ended_by: str, text: str) -> None:
+    result = run(["true"]).replace(**changed)
+    assert result.ended_by == ended_by
+    if text:
+        assert str(RunError(result)) == f"true {text}"
+
+
 def test_the_program_is_alone_with_its_pid_1() -> None:
     assert run(["sh", "-c", "echo /proc/[0-9]*"]).stdout == b"/proc/1 /proc/2\n"
     assert run(["sh", "-c", "echo $$"], init=False).stdout == b"1\n"
