@@ -62,7 +62,8 @@ class RemoteTraceback(Error):
 
 class Opaque:
     """A result that is no plain data. It is not unpickled here, nor when it is copied or pickled: passed to another
-    task, it is the object there.
+    task, it is the object there. In bytes that you have pickled yourself it cannot be: the task has no cycontainer to
+    read them. Pass it `data`, which `pickle.loads` makes the object there.
 
     Attributes:
         data: the pickle. To load it runs code of whoever made it: never do so outside of a container.

@@ -24,22 +24,37 @@ if TYPE_CHECKING:
 
 INSTALLED: Final = ("site-packages", "dist-packages")
 OURS: Final = ("cycontainer", "cloudpickle")  # the one runs no tasks, the other is in every container
+OF_THE_IMPORT: Final = ("__builtins__", "__loader__", "__path__", "__spec__")  # of a module: where this process has it
 _locks: dict[int, threading.RLock] = {}  # by process: a fork may come while another thread holds its parent's
 
 
 def own_modules(paths: Sequence[str]) -> list[ModuleType]:
-    """The loaded top-level modules and packages that are not the interpreter's, nor installed, nor below `paths`."""
-    library = os.path.dirname(os.__file__)
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = None if "." in name or name in OURS else getattr(module, "__file__", None)
-        if not isinstance(file, str) or module.__name__ != name:
-            continue  # built in, or another name of one that has its own
-        path = os.path.abspath(file)
-        installed = any(f"/{each}/" in path for each in INSTALLED)
-        if not installed and not any(path.startswith(f"{place}/") for place in (library, *paths)):
+    """The loaded modules and packages that are not the interpreter's, nor installed, nor below `paths`.
+
+    A package stands for all in it. One without an __init__.py can be ours in one place and installed in another: so
+    what is in such a one stands for itself, too.
+    """
+    foreign = tuple(f"{place}/" for place in (os.path.dirname(os.__file__), *paths))
+    found, loaded = [], sys.modules.copy()
+    for name, module in loaded.items():
+        if name in OURS or ("." in name and not _spread(loaded.get(name[: name.rindex(".")]))):
+            continue
+        if getattr(module, "__name__", None) != name:
+            continue  # another name of one that has its own
+        places = _spread(module) or [getattr(module, "__file__", None)]  # None is built in
+        if all(isinstance(place, str) and _is_own(place, foreign) for place in places):
             found.append(module)
     return found
+
+
+def _spread(module: object) -> Sequence[object]:
+    """The directories of a package that has no file of its own."""
+    return () if getattr(module, "__file__", None) is not None else tuple(getattr(module, "__path__", ()))
+
+
+def _is_own(place: str, foreign: tuple[str, ...]) -> bool:
+    path = f"{os.path.abspath(place)}/"
+    return not path.startswith(foreign) and not any(f"/{each}/" in path for each in INSTALLED)
 
 
 def dumps(cloudpickle: Any, value: object, paths: Sequence[str]) -> bytes:
@@ -49,24 +64,38 @@ def dumps(cloudpickle: Any, value: object, paths: Sequence[str]) -> bytes:
     with _locks.setdefault(os.getpid(), threading.RLock()):
         theirs = cloudpickle.list_registry_pickle_by_value()
         added = [module for module in own_modules(paths) if module.__name__ not in theirs]
-        for module in added:
-            cloudpickle.register_pickle_by_value(module)
         try:
+            for module in added:
+                cloudpickle.register_pickle_by_value(module)
             return _pickled(cloudpickle, value)
         finally:
-            for module in added:
+            registered = cloudpickle.list_registry_pickle_by_value()
+            for module in [each for each in added if each.__name__ in registered]:
                 cloudpickle.unregister_pickle_by_value(module)
 
 
 def _pickled(cloudpickle: Any, value: object) -> bytes:
     import pickle
+    from types import ModuleType
+
+    registered = cloudpickle.list_registry_pickle_by_value()
 
     class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]  # it has no types
         def reducer_override(self, value: object) -> Any:
             if isinstance(value, Opaque):
                 return pickle.loads, (value.data,)
+            if isinstance(value, ModuleType) and _is_in(value.__name__, registered):
+                content = {name: each for name, each in vars(value).items() if name not in OF_THE_IMPORT}
+                return ModuleType, (value.__name__,), content  # made before what is in it: that may name the module
             return super().reducer_override(value)
 
     with io.BytesIO() as file:
         Pickler(file).dump(value)
         return file.getvalue()
+
+
+def _is_in(name: str, registered: set[str]) -> bool:
+    """Whether a module, or a package that it is in, goes by value."""
+    while name and name not in registered:
+        name = name.rpartition(".")[0]
+    return bool(name)

@@ -21,6 +21,7 @@ from conftest import decline
 from ordinary import OrdinaryUser
 
 from cycontainer import CgroupError, ConfigError, ContainerExecutor, Limits, Opaque, TaskError, Template
+from cycontainer._by_value import dumps, own_modules
 from cycontainer.executor import MOST_KEPT
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -209,6 +210,22 @@ def test_what_is_closed_is_opened_in_a_container_only(tmp_path: Path, kind: type
         assert opaque.submit(lambda one, other: one is other, path, path).result()
 
 
+def test_what_is_closed_goes_into_a_task_as_its_data_too() -> None:
+    with ContainerExecutor(1, opaque=True) as executor:
+        closed = executor.submit(point).result()
+        assert isinstance(closed, Opaque)
+        assert executor.submit(lambda data: pickle.loads(data).x, closed.data).result() == 4
+        with pytest.raises(ImportError):
+            executor.submit(pickle.loads, pickle.dumps(closed)).result()
+
+
+def point() -> object:
+    class Point:
+        x = 4
+
+    return Point()
+
+
 def test_a_flood_is_ended(executor: ContainerExecutor) -> None:
     def flood() -> None:
         while True:
@@ -362,6 +379,69 @@ def test_the_modules_of_the_callers_program_go_along(
     (tmp_path / "helper_of_program.py").write_text("def twice(x):\n    return x + x + x\n")
     with ContainerExecutor(1, paths=[str(tmp_path)]) as by_name:
         assert by_name.submit(program.doubled, program.Point(4)).result() == (12, True, b"eA==")
+
+
+@pytest.mark.parametrize("files", [("__init__.py",), ()], ids=["with a file of its own", "without"])
+def test_modules_of_a_package_that_name_each_other_go_along(
+    executor: ContainerExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...]
+) -> None:
+    name = f"circle{len(files)}"
+    (tmp_path / name).mkdir()
+    for file in files:
+        (tmp_path / name / file).touch()
+    (tmp_path / name / "there.py").write_text(f"import {name}.here\nLEAST = 1\ndef low(x): return x <= LEAST\n")
+    factorial = f"def factorial(x): return 1 if {name}.there.low(x) else x * {name}.here.factorial(x - 1)"
+    (tmp_path / name / "here.py").write_text(f"import {name}.there\n{factorial}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    program: Any = importlib.import_module(f"{name}.here")
+    assert executor.submit(program.factorial, 5).result() == 120
+
+
+SPREAD = """
+import spread_package.inner.other as other
+import spread_package.inner.third
+
+def tripled(x):
+    return other.twice(x) + spread_package.inner.third.same(x)
+"""
+
+
+def test_a_package_without_a_file_of_its_own_goes_along(
+    executor: ContainerExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, installed = tmp_path / "own" / "spread_package" / "inner", tmp_path / "site-packages" / "spread_package"
+    inner.mkdir(parents=True)
+    installed.mkdir(parents=True)
+    (inner / "program.py").write_text(SPREAD)
+    (inner / "other.py").write_text("def twice(x):\n    return 2 * x\n")
+    (inner / "third.py").write_text("def same(x):\n    return x\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    program: Any = importlib.import_module("spread_package.inner.program")
+    assert program.__spec__.parent == "spread_package.inner" and sys.modules["spread_package"].__file__ is None
+    assert executor.submit(program.tripled, 5).result() == 15
+    (installed / "theirs.py").write_text("def four():\n    return 4\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    importlib.import_module("spread_package.theirs")  # a part of the same package that is installed
+    names = {module.__name__ for module in own_modules(())}
+    assert "spread_package.inner.program" in names
+    assert not {"spread_package", "spread_package.theirs"} & names
+
+
+def test_a_failure_to_pickle_leaves_nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cloudpickle
+
+    before, register = cloudpickle.list_registry_pickle_by_value(), cloudpickle.register_pickle_by_value
+    assert len(own_modules(())) > 1
+
+    def fail(module: Any) -> None:
+        if cloudpickle.list_registry_pickle_by_value() - before:
+            raise ValueError("the second")
+        register(module)
+
+    monkeypatch.setattr(cloudpickle, "register_pickle_by_value", fail)
+    with pytest.raises(ValueError, match="the second"):
+        dumps(cloudpickle, 1, ())
+    assert cloudpickle.list_registry_pickle_by_value() == before
 
 
 # --- as an executor
