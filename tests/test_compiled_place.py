@@ -58,6 +58,14 @@ def test_in_a_user_s_installation_the_interpreter_is_the_system_s(tmp_path: Path
         assert "no interpreter of the version" in calls(command).stderr
 
 
+def test_the_interpreter_looks_at_no_site_no_environment_and_no_locale(tmp_path: Path) -> None:
+    command = install(tmp_path / "prefix", python="")
+    interpreter = tmp_path / "prefix/bin" / VERSION
+    interpreter.write_text('#!/bin/sh\necho "$@"\n')
+    interpreter.chmod(0o755)
+    assert calls(command).stdout.startswith("-I -S -X utf8 -c ")
+
+
 def test_by_a_symbolic_link_and_from_anywhere(tmp_path: Path) -> None:
     command = install(tmp_path / "prefix")
     os.mkdir(tmp_path / "elsewhere")

@@ -40,12 +40,15 @@ class Installation:
         return self.call("features", options=options)
 
     def call(self, *words: str, options: tuple[str, ...] = ()) -> str:
+        done = self.done(*words, options=options)
+        assert not done.stderr
+        return done.stdout
+
+    def done(self, *words: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         boot = f"import sys; sys.path.insert(0, {str(self.directory)!r}); "
         boot += "from cycontainer.cli.gathered import run_command; run_command()"
         argv = [sys.executable, "-I", "-S", *options, "-c", boot, *words]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
-        assert not done.stderr
-        return done.stdout
+        return subprocess.run(argv, capture_output=True, text=True, check=True)
 
     def modules(self) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = marshal.loads(self.file.read_bytes().partition(VERSION)[2])
@@ -79,6 +82,16 @@ def test_the_second_start_takes_from_the_file_what_the_first_has_imported(instal
     assert "9.8.7" in installation.features()
 
 
+def test_what_is_kept_passes_the_importer_by(installation: Installation) -> None:
+    installation.features()
+    told = installation.done("features", options=("-X", "importtime")).stderr
+    imported = {line.rpartition("|")[2].strip() for line in told.splitlines() if "| " in line}
+    compiled = {name for name, *_, code, _ in installation.modules() if code is None}
+    needed = {"cycontainer", "cycontainer.cli", "cycontainer.cli.gathered", *compiled}
+    assert {name for name in imported if name.startswith("cycontainer")} <= needed
+    assert len(imported) <= 45, sorted(imported)  # of them the interpreter's own: 27
+
+
 def test_a_source_that_has_changed_ends_it(installation: Installation) -> None:
     installation.features()
     installation.write(installation.with_version("9.8.7"))
@@ -108,7 +121,7 @@ def test_a_package_that_is_replaced_meanwhile_is_no_failure(installation: Instal
 
 
 def test_a_word_that_is_not_the_verb_keeps_nothing(installation: Installation) -> None:
-    installation.call("spec", "--help", "features")
+    installation.call("plan", "--help", "features")
     assert not installation.keeps()
 
 

@@ -30,34 +30,20 @@ if TYPE_CHECKING:
         package: bool
 
 
-VERBS: Final = ("create", "run", "exec", "checkpoint", "restore", "update", "ps", "events", "features")
+VERBS: Final = ("create", "run", "exec", "checkpoint", "restore", "update", "ps", "events", "features", "spec")
 PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + "/"
 VERSION: Final = sys.version.encode()  # in front of it: code is of one interpreter
-_modules: dict[str, Module] = {}
-
-
-class _Kept(SourceFileLoader):
-    """It has a module's code already."""
-
-    def get_code(self, fullname: str) -> CodeType | None:
-        return _modules[fullname][4]
+_compiled: dict[str, str] = {}  # modules that are machine code: their files
 
 
 class _Finder:
-    """The first of sys.meta_path."""
+    """The first of sys.meta_path: modules of machine code, without a search."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        if name not in _modules:
+        if name not in _compiled:
             return None
-        path, code, package = PACKAGE + _modules[name][1], *_modules[name][4:]
-        if code is None:
-            return ModuleSpec(name, ExtensionFileLoader(name, path), origin=path)
-        spec = ModuleSpec(name, _Kept(name, path), origin=path, is_package=package)
-        spec.has_location = True
-        if spec.submodule_search_locations is not None:
-            spec.submodule_search_locations.append(os.path.dirname(path))
-        return spec
+        return ModuleSpec(name, ExtensionFileLoader(name, _compiled[name]), origin=_compiled[name])
 
 
 def run_command() -> None:
@@ -85,16 +71,31 @@ def load(verb: str) -> bool:
                 return False
     except (OSError, EOFError, ValueError, TypeError):  # none, or not whole
         return False
-    _modules.update((module[0], module) for module in found)
     sys.meta_path.insert(0, _Finder)
+    for name, path, _, _, code, package in found:
+        if code is None:
+            _compiled[name] = PACKAGE + path
+        elif name not in sys.modules:
+            _execute(name, PACKAGE + path, code, package=package)
     return bool(found)
+
+
+def _execute(name: str, path: str, code: CodeType, *, package: bool) -> None:
+    """Import a module without the importer, which takes longer than most of them do."""
+    module = sys.modules[name] = type(sys)(name)
+    module.__file__ = path
+    if package:
+        module.__path__ = [os.path.dirname(path)]
+    parent, _, child = name.rpartition(".")
+    setattr(sys.modules[parent], child, module)
+    exec(code, module.__dict__)
 
 
 def keep(verb: str) -> None:
     """Write down what is imported now. Without it the next start is slower, and nothing else."""
     modules = []
     try:
-        for name, module in list(sys.modules.items()):
+        for name, module in list(sys.modules.items()):  # as their imports ended: none needs a later one
             spec = getattr(module, "__spec__", None)  # typing.io has none
             if spec is None or spec.origin is None or not spec.origin.startswith(PACKAGE) or name == __name__:
                 continue

@@ -10,8 +10,9 @@
 
 #include "command.h"
 
-/* No site (-S), nothing of the environment or the working directory (-I): the path is ours. A verb makes too little
-   garbage to look for it as often as usual. */
+/* No site (-S), nothing of the environment or the working directory (-I): the path is ours. Text is UTF-8, as JSON is,
+   whatever the locale says, which need not be asked then. A verb makes too little garbage to look for it as often as
+   usual. */
 static const char BOOT[] = "import gc, sys; gc.set_threshold(50000); sys.path += sys.argv[1:3]; del sys.argv[1:3]; "
                            "from cycontainer.cli.gathered import run_command; run_command()";
 static const char INSIDE[] = "/cycontainer/command"; /* where it lies in a source tree */
@@ -174,10 +175,10 @@ _Noreturn void execute_interpreter(char **words) {
         count++;
     if (!place.packages[0]) /* an empty entry would be the working directory */
         strcpy(place.packages, place.package);
-    command = calloc(count + 8, sizeof(char *));
+    command = calloc(count + 10, sizeof(char *));
     if (!command)
         give_up("out of memory");
-    const char *first[] = {place.python, "-I", "-S", "-c", BOOT, place.package, place.packages};
+    const char *first[] = {place.python, "-I", "-S", "-X", "utf8", "-c", BOOT, place.package, place.packages};
     memcpy(command, first, sizeof(first));
     memcpy(command + sizeof(first) / sizeof(first[0]), words, count * sizeof(char *));
     execv(place.python, command);
