@@ -84,6 +84,8 @@ def _read(path: str) -> str:
 
 def _unescape(text: str) -> str:
     r"""mountinfo writes blanks and backslashes as three octal digits: "\040"."""
+    if "\\" not in text:
+        return text
     first, *rest = text.split("\\")
     parts = [chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest]
     return first + "".join(parts)
@@ -92,7 +94,7 @@ def _unescape(text: str) -> str:
 def _visible_mounts(mountinfo: str) -> list[_Mount]:
     """The cgroup mounts that no other mount hides, in their order."""
     mounts: dict[str, _Mount] = {}
-    upon: dict[str, list[_Mount]] = {}  # a mount's id: those that stand directly on it
+    standing: dict[tuple[str, str], list[str]] = {}  # what stands directly on a mount, at one point
     for line in mountinfo.splitlines():
         fields, _, rest = line.partition(" - ")
         number, parent, _, root, point = fields.split(" ")[:5]
@@ -100,22 +102,23 @@ def _visible_mounts(mountinfo: str) -> list[_Mount]:
         words = tuple(options.rpartition(" ")[2].split(","))
         mount = _Mount(id=number, parent=parent, root=_unescape(root), point=_unescape(point), kind=kind, options=words)
         mounts[number] = mount
-        upon.setdefault(parent, []).append(mount)
+        standing.setdefault((parent, mount.point), []).append(number)
     candidates = [mount for mount in mounts.values() if mount.kind in ("cgroup", "cgroup2")]
-    return [mount for mount in candidates if _is_visible(mount, mounts, upon)]
+    return [mount for mount in candidates if _is_visible(mount, mounts, standing)]
 
 
-def _is_visible(mount: _Mount, mounts: dict[str, _Mount], upon: dict[str, list[_Mount]]) -> bool:
+def _is_visible(mount: _Mount, mounts: dict[str, _Mount], standing: dict[tuple[str, str], list[str]]) -> bool:
     """Nothing lies over it or over what it stands on, and none of its neighbours was mounted above it later."""
     seen: set[str] = set()
     each: _Mount | None = mount
     while each is not None and each.id not in seen:
         seen.add(each.id)
-        point = each.point.rstrip("/")
-        if any(other.point.rstrip("/") == point and other.id not in seen for other in upon.get(each.id, ())):
+        if not seen.issuperset(standing.get((each.id, each.point), ())):
             return False
-        for other in upon.get(each.parent, ()):
-            if other.id != each.id and point.startswith(other.point.rstrip("/") + "/"):
+        above = each.point
+        while above != "/":
+            above = above.rpartition("/")[0] or "/"
+            if (each.parent, above) in standing:
                 return False
         each = mounts.get(each.parent)
     return True

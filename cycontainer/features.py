@@ -24,17 +24,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from cycontainer.host import Host
-
 OLDEST_SPEC: Final = "1.0.0"
 CGROUP: Final = {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True}
 ENABLED: Final = {"enabled": True}
 
 
-def features(host: Host, libseccomp: tuple[int, int, int] | None) -> dict[str, Any]:
+def features(filter_flags: int, libseccomp: tuple[int, int, int] | None) -> dict[str, Any]:
     """The features as the specification's schema has them.
 
     Args:
+        filter_flags: SECCOMP_FILTER_FLAG_* that the kernel knows.
         libseccomp: its version; None when it is missing, and no filter can be made.
     """
     annotations = {"io.github.cycontainer.version": VERSION}
@@ -49,7 +48,7 @@ def features(host: Host, libseccomp: tuple[int, int, int] | None) -> dict[str, A
             "namespaces": list(NAMESPACES),
             "capabilities": list(CAPABILITIES),
             "cgroup": CGROUP,
-            "seccomp": _seccomp(host, libseccomp is not None),
+            "seccomp": _seccomp(filter_flags, libseccomp is not None),
             "apparmor": ENABLED,
             "selinux": ENABLED,
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
@@ -62,7 +61,7 @@ def features(host: Host, libseccomp: tuple[int, int, int] | None) -> dict[str, A
     }
 
 
-def _seccomp(host: Host, there: bool) -> dict[str, Any]:
+def _seccomp(filter_flags: int, there: bool) -> dict[str, Any]:
     if not there:
         return {"enabled": False}
     return {
@@ -71,5 +70,5 @@ def _seccomp(host: Host, there: bool) -> dict[str, Any]:
         "operators": list(SECCOMP_OPERATORS),
         "archs": list(SECCOMP_ARCHITECTURES),
         "knownFlags": list(FILTER_FLAGS),
-        "supportedFlags": [name for name, bit in FILTER_FLAGS.items() if host.filter_flags & bit],
+        "supportedFlags": [name for name, bit in FILTER_FLAGS.items() if filter_flags & bit],
     }

@@ -106,11 +106,18 @@ class Node:
 
     def os_texts(self) -> tuple[str, ...]:
         """An array of them."""
-        return tuple([entry.os_text() for entry in self.array()])
+        return self._plain_texts() or tuple([entry.os_text() for entry in self.array()])
 
     def texts(self) -> tuple[str, ...]:
         """An array of strings."""
-        return tuple([entry.text() for entry in self.array()])
+        return self._plain_texts() or tuple([entry.text() for entry in self.array()])
+
+    def _plain_texts(self) -> tuple[str, ...]:
+        """An array of strings of which no one need be looked at: ASCII without NUL, as hundreds are; else nothing."""
+        if type(self.value) is not list or set(map(type, self.value)) != {str}:
+            return ()
+        together = "".join(self.value)
+        return tuple(self.value) if together.isascii() and "\0" not in together else ()
 
     def line(self) -> str:
         """A string that the kernel reads as one line; empty when it is missing."""

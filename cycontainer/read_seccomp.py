@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from cycontainer.errors import ConfigError
     from cycontainer.node import Node
 
 # Actions that carry a number, and the highest: MAX_ERRNO of linux/err.h; SECCOMP_RET_DATA of seccomp(2).
@@ -52,20 +53,24 @@ def _read_rule(node: Node) -> SyscallRule:
     names = node["names"].texts()
     if not names:
         raise node["names"].error("must name at least one system call")
-    for entry in node["names"].array():
-        name = entry.text()
-        if not (name.isascii() and name.isidentifier()):
-            raise entry.error(f"{shown(name)} cannot be the name of a system call")
+    if not (all(map(str.isidentifier, names)) and "".join(names).isascii()):
+        raise _unusable(node["names"])
     action = node["action"].one_of(SECCOMP_ACTIONS)
-    for name in names:
-        if action == "SCMP_ACT_NOTIFY" and name in NEVER_NOTIFIED:
-            raise node["names"].error(f"SCMP_ACT_NOTIFY cannot be used for the {name} syscall")
+    never = [name for name in names if name in NEVER_NOTIFIED] if action == "SCMP_ACT_NOTIFY" else []
+    if never:
+        raise node["names"].error(f"SCMP_ACT_NOTIFY cannot be used for the {never[0]} syscall")
     return SyscallRule(
         names=names,
         action=action,
         errno=_read_data(node["errnoRet"], action),
         args=tuple([_read_argument(entry) for entry in node["args"].array()]),
     )
+
+
+def _unusable(node: Node) -> ConfigError:
+    """What is wrong with the first of these names that cannot be one."""
+    entries = [entry for entry in node.array() if not (entry.text().isascii() and entry.text().isidentifier())]
+    return entries[0].error(f"{shown(entries[0].text())} cannot be the name of a system call")
 
 
 def _read_argument(node: Node) -> SyscallArgument:

@@ -20,6 +20,9 @@ else:
         return lambda decorated: decorated
 
 
+_getters: list[_tuplegetter] = []  # of the first field of a record, of the second ...
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class _RecordType(type):
     """Makes the annotated names of a class its fields, with the values beside them as defaults."""
@@ -30,13 +33,13 @@ class _RecordType(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _RecordType:
         fields = tuple(space.get("__annotations__", ()))
-        defaults = {field: space.pop(field) for field in fields if field in space}
-        space["__slots__"] = ()
-        space.update({field: _tuplegetter(place, None) for place, field in enumerate(fields)})
-        made = super().__new__(cls, name, bases, space)
-        made.fields, made.defaults = fields, defaults
-        made.pick = itemgetter(*fields) if len(fields) > 1 else None
-        return made
+        while len(_getters) < len(fields):
+            _getters.append(_tuplegetter(len(_getters), None))
+        space["fields"], space["__slots__"] = fields, ()
+        space["defaults"] = {field: space[field] for field in space.keys() & fields}
+        space["pick"] = itemgetter(*fields) if len(fields) > 1 else None
+        space.update(zip(fields, _getters))
+        return super().__new__(cls, name, bases, space)
 
 
 class Record(tuple, metaclass=_RecordType):  # type: ignore[type-arg]  # its items have no one type

@@ -20,6 +20,8 @@ MOST: Final = {"owner": 2**32 - 1, "pid": 2**31 - 1}  # uid_t, pid_t; the others
 DEFAULTS: Final = {"program": "", "unit": "", "pivoted": "1"}  # of lines that are only written when it is otherwise
 LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "supervised": 1, "python": 1}  # and of this many
 ESCAPES: Final = {"s": " ", "n": "\n", "e": ""}  # behind a backslash, which stands for itself behind another
+WRITTEN: Final = {plain: f"\\{letter}" for letter, plain in (("\\", "\\"), *ESCAPES.items())}
+_TABLE: Final = {ord(plain): written for plain, written in WRITTEN.items() if plain}
 
 
 class CgroupPlace(Record):
@@ -75,10 +77,7 @@ class State(Record):
 
 
 def _escaped(text: str) -> str:
-    text = text.replace("\\", "\\\\")
-    for letter, plain in ESCAPES.items():
-        text = text.replace(plain, f"\\{letter}") if plain else text or f"\\{letter}"
-    return text
+    return text.translate(_TABLE) or WRITTEN[""]
 
 
 def _plain(word: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from cycontainer.config import Capabilities, Config, DeviceRule, IdMap, Rlimit, Root
 from cycontainer.errors import ConfigError
+from cycontainer.node import Node
 from cycontainer.read_config import load_bundle, parse, read_config
 from cycontainer.spec import default_config
 from cycontainer.tables import CAPABILITIES, NAMESPACES, RLIMITS, capability_mask, signal_number
@@ -578,6 +579,33 @@ def test_the_tables_are_the_kernels() -> None:
 )
 def test_a_signal_is_given_by_name_or_number(text: str, number: int | None) -> None:
     assert signal_number(text) == number
+
+
+def test_an_array_of_plain_names_takes_no_node_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = [], Node.__init__
+
+    def count(node: Node, value: object, path: str) -> None:
+        made.append(path)
+        make(node, value, path)
+
+    monkeypatch.setattr(Node, "__init__", count)
+    document = changed("linux/seccomp", {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": [f"call{number}" for number in range(1000)], "action": "SCMP_ACT_ALLOW"}
+    ]})  # fmt: skip
+    seccomp = read(document).linux.seccomp
+    assert seccomp is not None and len(seccomp.syscalls[0].names) == 1000
+    assert len(made) < 250, made
+
+
+@pytest.mark.parametrize("odd", ["a\0", "\ud800", 1, None, "ab-", "\xe9", ""])
+def test_of_many_names_the_one_that_is_none_is_named(odd: object) -> None:
+    names = ["read", "write", odd]
+    document = changed("linux/seccomp", {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": names, "action": "SCMP_ACT_ALLOW"}
+    ]})  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        read(document)
+    assert caught.value.path == "linux.seccomp.syscalls[0].names[2]"
 
 
 def test_reading_imports_nothing_slow() -> None:

@@ -89,7 +89,8 @@ def test_what_is_kept_passes_the_importer_by(installation: Installation) -> None
     compiled = {name for name, *_, code, _ in installation.modules() if code is None}
     needed = {"cycontainer", "cycontainer.cli", "cycontainer.cli.gathered", *compiled}
     assert {name for name in imported if name.startswith("cycontainer")} <= needed
-    assert len(imported) <= 45, sorted(imported)  # of them the interpreter's own: 27
+    assert len(imported) <= 40, sorted(imported)  # of them the interpreter's own: 27
+    assert len(installation.modules()) <= 18
 
 
 def test_a_source_that_has_changed_ends_it(installation: Installation) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cycontainer._fd import known_filter_flags
 from cycontainer.cli.verb import Arguments, Verb
 from cycontainer.errors import HostError
 from cycontainer.features import features
-from cycontainer.host import current
 from cycontainer.json_text import to_json
 
 VERB = Verb(
@@ -18,7 +18,7 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    print(to_json(features(current(), _libseccomp()), indent=4))
+    print(to_json(features(known_filter_flags(), _libseccomp()), indent=4))
     return 0
 
 
