@@ -37,8 +37,8 @@ CLIENT = """
 import json, sys
 import contained
 
-calls = [contained.run_safely.delay("echo in a worker"), contained.powers.delay(3, 4)]
-calls += [contained.at_once.delay("echo warm") for _ in range(3)]
+safely, powers, at_once = contained.tasks
+calls = [safely.delay("echo in a worker"), powers.delay(3, 4), *(at_once.delay("echo warm") for _ in range(3))]
 print(json.dumps([call.get(timeout=float(sys.argv[1])) for call in calls]))
 """
 LATE = """
