@@ -416,7 +416,7 @@ class Container(Saved):
         """Let a paused container go on. Raises ContainerError when it is not paused."""
         with Directory.open(self.root, self.id):
             state = self._state()
-            if status_of(self.root, state) != "paused":
+            if status_of(self.root, state) not in ("paused", "created") or not is_frozen(state):
                 raise ContainerError(self.id, NOT_PAUSED)
             self._cgroup(state).thaw()
 

@@ -330,11 +330,16 @@ def test_without_a_process_it_is_created_and_cannot_be_started(busybox_rootfs: s
             assert process.communicate()[0] == b"cycontainer\n"
 
 
-def test_a_paused_container_cannot_be_started(busybox_rootfs: str, root: str) -> None:
+def test_a_paused_container_cannot_be_started_before_it_is_resumed(busybox_rootfs: str, root: str) -> None:
     with Container.create("one", config_of(busybox_rootfs, "true"), root=root, stdin=DEVNULL) as container:
         container.pause()
         with pytest.raises(ContainerError, match="paused"):
             container.start()
+        container.resume()
+        with pytest.raises(ContainerError, match="not paused"):
+            container.resume()
+        container.start()
+        assert container.process is not None and container.process.wait(20) == 0
 
 
 @pytest.mark.parametrize("config", [{"process": "a"}, {"process": [1]}, []])

@@ -63,9 +63,11 @@ int answer_pause(const struct call *call) {
 
 int answer_resume(const struct call *call) {
     int directory = lock_and_load(call);
+    enum status status;
     if (directory < 0)
         return fail(NOT_FOUND, call->operand[0]);
-    if (status_of(directory, &state) != PAUSED)
+    status = status_of(directory, &state);
+    if ((status != PAUSED && status != CREATED) || !is_frozen(&state))
         return fail(NOT_PAUSED, call->operand[0]);
     thaw(&state);
     return 0;
