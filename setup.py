@@ -25,7 +25,12 @@ PACKAGE, INIT, COMMAND = "cycontainer", "cycontainer/init", "cycontainer/command
 PARTS = sorted(glob(f"{PACKAGE}/_cgroup*.pyx"))  # of `cgroups` and of the command: cgroup_parts.h
 GENERATED = "build/c"  # the C that Cython writes
 
-DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True}
+# Functions are the interpreter's plain ones, and have their signatures with their docstrings: to make one of Cython's
+# own for each takes up to half of a module's import.
+DIRECTIVES = {
+    "language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+    "binding": False, "embedsignature": True, "embedsignature.format": "clinic",
+}  # fmt: skip
 
 # What Cython's own output trips is left out: parameters of slots, and names kept for other configurations.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-unused-function", "-Wno-missing-field-initializers"]

@@ -519,6 +519,15 @@ def test_the_stub_says_what_the_module_has(path: str) -> None:
     compare_signatures(real, declared)
 
 
+@pytest.mark.parametrize("path", STUBBED)
+def test_a_compiled_function_is_a_plain_one(path: str) -> None:
+    """One of Cython's own takes longer to make: setup.py."""
+    module = importlib.import_module(f"{PACKAGE}.{module_of(path)}")
+    called = {name: value for name, value in public(vars(module), module.__name__).items() if callable(value)}
+    functions = [name for name, value in called.items() if not isinstance(value, type)]
+    assert all(inspect.isbuiltin(called[name]) for name in functions)
+
+
 def compare_signatures(real: dict[str, object], declared: dict[str, ast.stmt]) -> None:
     for name, node in declared.items():
         if isinstance(node, ast.FunctionDef) and callable(real[name]):
