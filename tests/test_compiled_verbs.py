@@ -259,13 +259,7 @@ def test_all_of_a_container_in_the_host_s_pid_namespace_get_a_signal(name: str, 
         os.pidfd_open(pid) for oci in both.places.values() for pid in Container.load("one", root=oci.states).pids()
     ]
     assert len(opened) == 9
-    assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
-    if name == "0":
-        both.each(lambda oci: assert_equal(oci.state()["status"], "running"))
-        both.each(lambda oci: oci.end(oci.pid()))
-    for pidfd in opened:
-        gone(pidfd)
-    assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0  # none is left
+    check_that_all_end(both, name, opened)
 
 
 @pytest.mark.parametrize("name", ["TERM", "KILL", "0"])
@@ -279,16 +273,22 @@ def test_where_there_is_no_cgroup_the_first_process_gets_what_all_should(name: s
         with open(f"/proc/{oci.pid()}/task/{oci.pid()}/children") as file:
             others += [int(pid) for pid in file.read().split()]
     try:
-        assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
-        if name == "0":
-            both.each(lambda oci: assert_equal(oci.state()["status"], "running"))
-            both.each(lambda oci: oci.end(oci.pid()))
-        for pidfd in first:
-            gone(pidfd)
-        assert both.same(["--root", "@states", "kill", "--all", "one", name])[0] == 0
+        check_that_all_end(both, name, first)
     finally:
         for pid in others:
             os.kill(pid, signal.SIGKILL)
+
+
+def check_that_all_end(both: Both, name: str, pidfds: list[int]) -> None:
+    """`kill --all` ends these processes, but for signal 0; it succeeds, also when none is left."""
+    words = ["--root", "@states", "kill", "--all", "one", name]
+    assert both.same(words)[0] == 0
+    if name == "0":
+        both.each(lambda oci: assert_equal(oci.state()["status"], "running"))
+        both.each(lambda oci: oci.end(oci.pid()))
+    for pidfd in pidfds:
+        gone(pidfd)
+    assert both.same(words)[0] == 0
 
 
 def until(is_so: Callable[[], bool]) -> None:

@@ -35,7 +35,7 @@ from cycontainer.criu.options import (
 )
 from cycontainer.criu.swrk import SILENCE_MS, Criu
 from cycontainer.deletion import is_first_of_namespace, open_cgroup
-from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, name_of
+from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, reason_of
 from cycontainer.process_stat import name_and_state, stat_of
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
@@ -56,6 +56,7 @@ LOG_LEVEL: Final = 4
 FREEZE_SECONDS: Final = 10
 END_SECONDS: Final = 30  # for what criu has killed to be gone
 LAZY_PIPE: Final = 4 << 20  # PIPE_MAX_SIZE of criu's page-pipe.c, in bytes
+GONE: Final = reason_of(ProcessLookupError(errno.ESRCH, ""))
 NO_TRACKING: Final = "this kernel cannot track changes of memory (CONFIG_MEM_SOFT_DIRTY): no pre-dump, no parent image"
 
 
@@ -365,7 +366,7 @@ def _network(subject: Subject, options: CheckpointOptions) -> Network:
     try:
         return Network(subject.pid, ends=ends)
     except (FileNotFoundError, ProcessLookupError):
-        raise CheckpointError(f"container {subject.id}: {name_of(errno.ESRCH)}") from None
+        raise CheckpointError(f"container {subject.id}: {GONE}") from None
 
 
 def _dump(
@@ -426,7 +427,7 @@ def _open(subject: Subject) -> int:
     try:
         return os.pidfd_open(subject.pid)
     except OSError as error:
-        raise CheckpointError(f"container {subject.id}: {name_of(error.errno or 0)}") from None
+        raise CheckpointError(f"container {subject.id}: {reason_of(error)}") from None
 
 
 def _describe(
@@ -440,7 +441,7 @@ def _describe(
             keys, files = standard_files(subject.pid, view.mounts)
             namespaces = namespace_words(subject.pid, subject.config)
     except (FileNotFoundError, ProcessLookupError):
-        raise CheckpointError(f"container {subject.id}: {name_of(errno.ESRCH)}") from None
+        raise CheckpointError(f"container {subject.id}: {GONE}") from None
     note = Note(
         machine=os.uname().machine,
         criu=".".join(map(str, criu.version)),
@@ -480,12 +481,7 @@ def _ends(pidfd: int, timeout_ms: int) -> bool:
 
 
 def checkpoint_container(
-    root: str,
-    container_id: str,
-    image_path: str,
-    options: CheckpointOptions,
-    *,
-    idle: Callable[[], object] | None = None,
+    root: str, container_id: str, path: str, options: CheckpointOptions, *, idle: Callable[[], object] | None = None
 ) -> None:
     """Save a container; see `Container.checkpoint`. `idle` is called now and then meanwhile."""
     check_status(options)
@@ -497,4 +493,4 @@ def checkpoint_container(
         refuse_mapped_mounts(config)
         cgroup = open_cgroup(state) if state.cgroups else None
         subject: Subject = Subject(id=state.id, pid=state.pid, config=config, cgroup=cgroup, idle=idle)
-        checkpoint(subject, image_path, options)
+        checkpoint(subject, path, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer.criu.rpc import CGROUP_MODES, NETWORK_LOCKS
-from cycontainer.errors import ConfigError, name_of
+from cycontainer.errors import ConfigError, reason_of
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
@@ -122,7 +122,7 @@ def check_status(options: CheckpointOptions) -> None:
     try:
         flags = fcntl(options.status_fd, F_GETFL)
     except OSError as error:
-        raise ConfigError("status-fd", f"{options.status_fd}: {name_of(error.errno or 0)}") from None
+        raise ConfigError("status-fd", f"{options.status_fd}: {reason_of(error)}") from None
     if flags & os.O_ACCMODE == os.O_RDONLY:
         raise ConfigError("status-fd", f"{options.status_fd} is not open for writing")
 

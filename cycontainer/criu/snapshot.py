@@ -152,4 +152,4 @@ def _write(path: str, data: bytes) -> None:
         with open(path, "xb") as file:
             file.write(data)
     except OSError as error:
-        raise ConfigError("path", f"{path}: {name_of(error.errno or 0)}") from None
+        raise ConfigError("path", f"{path}: {reason_of(error)}") from None
