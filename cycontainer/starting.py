@@ -9,7 +9,13 @@ import errno
 import fcntl
 import os
 
-from cycontainer.errors import ContainerError, ContainerNotRunning, HookError, LaunchError, ProgramError
+from cycontainer.errors import (
+    ContainerError,
+    ContainerNotRunning,
+    HookError,
+    LaunchError,
+    ProgramError,
+)
 from cycontainer.process_stat import DEAD, name_and_state, start_time_of
 from cycontainer.state import GO, INIT_NAME, NOTIFY, OUTCOME
 
@@ -28,6 +34,7 @@ PATIENCE_MS: Final = 60_000  # for an execve, also from a slow disk
 MESSAGE_INTS: Final = ("kind", "step", "error", "tasks")  # _steps.pxd's, and three longs that only a run's end fills
 MESSAGE: Final = "4i3l"
 OOM_KILLED: Final = "container init was OOM-killed (memory limit too low?)"
+SIGKILL: Final = 9
 MESSAGE_BYTES: Final = 40  # of it, by struct.calcsize; its import would cost kill and delete a millisecond
 
 
@@ -36,7 +43,11 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
     if not os.path.isdir(f"{directory.path}/{NOTIFY}"):
         service_manager = ""  # its creator had none
     if "start" not in state.python and not service_manager:
-        release(directory, state)
+        first = open_first(state)
+        try:
+            release(directory, state, first)
+        finally:
+            os.close(first)
         return None
     from cycontainer.deletion import kill_all
     from cycontainer.execution import run_start_hooks
@@ -61,7 +72,7 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
         if service_manager:
             listener = Listener(f"{directory.path}/{NOTIFY}", service_manager, state.pid, first)
         run_start_hooks(config, state, first, supervisor)
-        release(directory, state, tell)
+        release(directory, state, first, tell)
         run_hooks("poststart", config, state, "running", directory=state.bundle)
     except BaseException as error:
         if listener is not None:
@@ -96,10 +107,14 @@ def open_first(state: State) -> int:
     return pidfd
 
 
-def release(directory: Directory, state: State, tell: Callable[[int], None] | None = None) -> None:
+def release(directory: Directory, state: State, first: int, tell: Callable[[int], None] | None = None) -> None:
     """Let a waiting init execute its program.
 
+    Before Linux 6.15 one that is killed between its byte and its execve, and has been waited for when this looks,
+    passes for a program that has ended.
+
     Args:
+        first: a pidfd of it.
         tell: called with its seccomp listener, if its filter notifies; which is closed then.
 
     Raises:
@@ -127,7 +142,7 @@ def release(directory: Directory, state: State, tell: Callable[[int], None] | No
 
         _, step, code, *_ = unpack(MESSAGE, message)
         raise program_error(step, code, state.program)
-    if waited or died_as_init(state.pid):
+    if waited or died_as_init(state.pid) or _was_killed(first):
         raise init_has_died(out_of_memory=_exceeded_memory(state))
 
 
@@ -186,6 +201,18 @@ def _tell(state: State, numbers: tuple[int, int], tell: Callable[[int], None]) -
         fetch_listener(first, numbers, tell)
     finally:
         os.close(first)
+
+
+def _was_killed(first: int) -> bool:
+    """Whether a process was killed and has been waited for: only its pidfd knows its status then, since Linux 6.15.
+
+    It was an init then, or a program for less than a moment: pid 1 of a namespace dies of no other signal that is sent
+    to it, and of others a program dies by itself at once, by a fault or an assertion.
+    """
+    from cycontainer._wait import exit_status
+
+    status = exit_status(first)
+    return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == SIGKILL
 
 
 def died_as_init(pid: int) -> bool:
