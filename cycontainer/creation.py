@@ -223,7 +223,7 @@ def _set_up(
     _check_thawed(state)
     child = _launch(directory, config, plan, wishes, cgroup, driver.path)
     process = Process(plan, child, plan.args)
-    process.supervisor = supervisor
+    process.supervisor, process.made = supervisor, state.created
     undo.later("kill the first process", process.abandon)
     if cgroup is not None:
         cgroup.release_tasks()
@@ -321,6 +321,8 @@ class _Duties(Duties):
     def created(self, child: Child) -> None:
         """Only when its state is kept the init goes on to wait."""
         if child.terminal >= 0:
+            if self._wishes.console_socket:
+                self.know(child.pid)
             master, child.terminal = child.terminal, -1
             child.terminal = self.take_terminal(master)
         self.keep(child.pid, child.pidfd)

@@ -15,9 +15,10 @@ from cycontainer.errors import (
     ContainerRunning,
     HookError,
     StateError,
+    reason_of,
 )
 from cycontainer.starting import open_first
-from cycontainer.state import is_frozen, load, status_of
+from cycontainer.state import is_frozen, status_of
 from cycontainer.state_text import CgroupPlace, State
 
 TYPE_CHECKING = False
@@ -42,12 +43,19 @@ def open_cgroup(state: State) -> Cgroup:
     return Cgroup.open(state.cgroups, tuple(place.path for place in state.cgroups))
 
 
-def kill_all(state: State, idle: Callable[[], object] | None = None, patience: float = PATIENCE) -> None:
+def kill_all(
+    state: State,
+    idle: Callable[[], object] | None = None,
+    patience: float = PATIENCE,
+    *,
+    still: Callable[[], bool] = lambda: True,
+) -> None:
     """Kill every process and wait until all are gone.
 
     Args:
         idle: called now and then meanwhile.
         patience: seconds that they get.
+        still: whether the state holds, asked when the cgroup has been opened: what is found by a path may be another's.
 
     Raises:
         CgroupError: EBUSY when some are left after that.
@@ -60,7 +68,9 @@ def kill_all(state: State, idle: Callable[[], object] | None = None, patience: f
         if first >= 0:
             _kill_first(first, state)
         if state.cgroups:
-            open_cgroup(state).kill(patience)
+            cgroup = open_cgroup(state)
+            if still():
+                cgroup.kill(patience)
         if first >= 0 and not _ended(first, patience, idle):
             raise CgroupError(f"/proc/{state.pid}", errno.EBUSY)
     finally:
@@ -68,16 +78,28 @@ def kill_all(state: State, idle: Callable[[], object] | None = None, patience: f
             os.close(first)
 
 
-def kill_meanwhile(root: str, container_id: str) -> None:
+def kill_meanwhile(directory: Directory, made: str = "") -> None:
     """SIGKILL for all that a container has while another program changes it, and may wait for just this end.
 
-    What cannot be found or killed now will be by who has the lock.
+    Never for what another has that was made meanwhile: as long as the open directory has the state, nobody else has got
+    the id, or was told that the cgroup is gone. What cannot be found or killed now will be by who has the lock.
+
+    Args:
+        made: as in `delete`.
     """
     try:
-        state = load(root, container_id)
-        kill_all(_made_of(state) if state.pid == 0 else state, patience=ROUND)
-    except (OSError, CgroupError, ContainerNotFound, StateError):
+        state = directory.load()
+        if state is None or is_later(state, made):
+            return
+        found = _made_of(state) if state.pid == 0 else state
+        kill_all(found, patience=ROUND, still=lambda: directory.load() == state)
+    except (OSError, CgroupError, StateError):
         return
+
+
+def is_later(state: State, made: str) -> bool:
+    """Whether a state is of another container than the one made then, which had the id before."""
+    return bool(made and state.created) and state.created != made
 
 
 def _kill_first(first: int, state: State) -> None:
@@ -166,11 +188,19 @@ def _ended(pidfd: int, timeout: float, idle: Callable[[], object] | None) -> boo
     return True
 
 
-def delete(directory: Directory, root: str, *, force: bool, idle: Callable[[], object]) -> tuple[str, ...]:
-    """Remove a container whose directory is locked; see `Container.delete`. Returns what went wrong beside it."""
+def delete(
+    directory: Directory, root: str, *, force: bool, idle: Callable[[], object], made: str = ""
+) -> tuple[str, ...]:
+    """Remove a container whose directory is locked; see `Container.delete`. Returns what went wrong beside it.
+
+    Args:
+        made: when the one that is meant was made, `State.created`; "" is whichever it is.
+    """
     problems: tuple[str, ...] = ()
     state = _loaded(directory, force=force)
     if state is not None:
+        if is_later(state, made):
+            raise ContainerNotFound(state.id)
         status = status_of(root, state) if state.pid else "stopped"
         if status in ("running", "paused") and not force:
             raise ContainerRunning(state.id, STILL_RUNS.format(status))
@@ -225,10 +255,13 @@ def _users_of(directory: Directory, state: State) -> int:
 
 
 def _made_of(state: State) -> State:
-    """What was made of a container whose creator was killed: a scope has ended with its init, a slice has not."""
+    """What was made of a container that is not finished: a scope has ended with its init, a slice has not."""
     own = state.unit.endswith(".slice") and not open_cgroup(state).processes()
     return state.replace(
-        unit=state.unit if own else "", cgroups=tuple(place for place in state.cgroups if own or _is_ours(place))
+        pid=state.init_pid,
+        start_time=state.init_start_time,
+        unit=state.unit if own else "",
+        cgroups=tuple(place for place in state.cgroups if own or _is_ours(place)),
     )
 
 
@@ -282,9 +315,23 @@ def _last_hooks(directory: Directory, state: State) -> tuple[str, ...]:
 
     try:
         config = read_config(parse(directory.read("config.json")), bundle=state.bundle)
-        run_poststop(config, state)
-    except HookError as error:
-        return str(error), *getattr(error, "__notes__", ())
     except (ConfigError, OSError) as error:  # lost, or damaged
         return (f"its poststop hooks are not known: {error}",)
+    if not config.hooks.poststop:
+        return ()
+    problems = _forget_what_is_gone(directory, state)
+    try:
+        run_poststop(config, state)
+    except HookError as error:
+        problems = (*problems, str(error), *getattr(error, "__notes__", ()))
+    return problems
+
+
+def _forget_what_is_gone(directory: Directory, state: State) -> tuple[str, ...]:
+    """While its hooks run, others may make a cgroup or group of these names, which the next `delete` is to leave alone.
+    Returns why it was not kept: on a full disk it is removed all the same."""
+    try:
+        directory.save(state.replace(cgroups=(), unit="", resctrl=None))
+    except OSError as error:
+        return (f"its state could not be written before its poststop hooks: {reason_of(error)}",)
     return ()

@@ -41,8 +41,15 @@ class Duties:
         self._wishes, self._undo, self._devices = wishes, undo, devices
 
     def know(self, pid: int) -> None:
-        """Who it is."""
-        self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
+        """Who it is; written down before others are waited for, who may hang: so that `delete --force` finds it."""
+        if self.state.pid != pid:
+            self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
+            self._save_unfinished()
+
+    def _save_unfinished(self) -> None:
+        """Keep what there is so far; to every reader it is still being made."""
+        state = self.state
+        self._directory.save(state.replace(pid=0, start_time=0, init_pid=state.pid, init_start_time=state.start_time))
 
     def equip(self, pid: int) -> None:
         """Give it network devices and a share of the caches: its namespaces are there."""
@@ -57,7 +64,7 @@ class Duties:
 
         group = plan_group(config, self.state.id, find_root())
         self.state = self.state.replace(resctrl=group)
-        self._directory.save(self.state)
+        self._save_unfinished()
         self._undo.later("remove the resctrl group", lambda: remove(group, pid))
         assign(group, config, pid)
 
@@ -83,11 +90,12 @@ class Duties:
 
     def keep(self, pid: int, pidfd: int = -1) -> None:
         """All is done: who asked hears of it, and the state is kept, so that whoever comes finds it."""
-        self.know(pid)
         if self._wishes.pidfd_socket:
             from cycontainer.console import hand_over
 
+            self.know(pid)
             hand_over(self._wishes.pidfd_socket, os.pidfd_open(pid) if pidfd < 0 else os.dup(pidfd), "pidfd")
         if self._wishes.pid_file:
             write_pid_file(self._wishes.pid_file, pid)
+        self.state = self.state.replace(pid=pid, start_time=start_time_of(pid))
         self._directory.save(self.state)

@@ -304,27 +304,27 @@ class Container(Saved):
         """Remove it with all that belongs to it. One that waits for a start is ended.
 
         Args:
-            force: kill what runs, also while another program changes it, and accept that there may be no such
-                container, or half of one.
+            force: kill what runs, also while another program changes it, and accept none, or half of one.
             warn: called for each poststop hook that failed; None is `warnings.warn`.
 
         Raises:
-            ContainerNotFound: there is none (without `force`).
+            ContainerNotFound: there is none, or only a later one than this object has made (without `force`).
             ContainerRunning: it runs (without `force`).
-            ContainerBusy: another program is not done with it within ten seconds. With `force` it is dead all the same,
-                except one without a cgroup that is still being made, at a createRuntime hook, say: it cannot be found.
+            ContainerBusy: another program is not done with it within ten seconds. With `force` it is dead all the same.
             CgroupError: a cgroup could not be removed; what is left is found by the next try.
         """
         from cycontainer.deletion import delete, kill_meanwhile
 
-        def idle() -> None:
+        made = self.process.made if self.process else ""
+
+        def idle(directory: Directory) -> None:
             self.hear_ends()
             if force:
-                kill_meanwhile(self.root, self.id)
+                kill_meanwhile(directory, made)
 
         try:
             with Directory.open(self.root, self.id, idle=idle) as directory:
-                problems = delete(directory, self.root, force=force, idle=self.hear_ends)
+                problems = delete(directory, self.root, force=force, idle=self.hear_ends, made=made)
         except ContainerNotFound:
             if not force:
                 raise

@@ -84,6 +84,8 @@ class Process:
         returncode: the exit status, or minus the number of the signal that ended it; None until it is known.
         supervisor: what answers its container's system calls, when it is a container's first; this object's.
         beside: what was started beside it, when it is a container's first; None when it is not.
+        made: when its container was, `State.created`, when it is a container's first: it is this one's, and no later
+            one's of the same id; "" when it is not.
     """
 
     def __init__(self, plan: Plan, child: Child, args: tuple[str, ...]) -> None:
@@ -93,7 +95,7 @@ class Process:
         self._watched = self._closed = False
         self.kept = False  # by its container, which hears of its end when it was closed: beside.py
         self.stdin, self.stdout, self.stderr = None, None, None
-        self.supervisor, self.beside = None, None
+        self.supervisor, self.beside, self.made = None, None, ""
         self._ending = _thread.allocate_lock()  # the kernel tells its status once
 
     supervisor: Supervisor | None

@@ -10,7 +10,9 @@ import fcntl
 import os
 
 from cycontainer.errors import (
+    ContainerBusy,
     ContainerError,
+    ContainerNotFound,
     ContainerNotRunning,
     HookError,
     LaunchError,
@@ -49,7 +51,6 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
         finally:
             os.close(first)
         return None
-    from cycontainer.deletion import kill_all
     from cycontainer.execution import run_start_hooks
     from cycontainer.hooks import run_hooks
     from cycontainer.notify import Listener
@@ -73,18 +74,32 @@ def start(directory: Directory, state: State, service_manager: str, process: Pro
             listener = Listener(f"{directory.path}/{NOTIFY}", service_manager, state.pid, first)
         run_start_hooks(config, state, first, supervisor)
         release(directory, state, first, tell)
+        directory.unlock()  # it has been started: nobody needs to wait for what follows, which may hang
         run_hooks("poststart", config, state, "running", directory=state.bundle)
     except BaseException as error:
         if listener is not None:
             listener.close()
         if isinstance(error, HookError):
-            kill_all(state)
+            _end(directory, error)
         if supervisor is not None and isinstance(error, LaunchError):
             supervisor.raise_error()
         raise
     finally:
         os.close(first)
     return listener
+
+
+def _end(directory: Directory, error: HookError) -> None:
+    """A hook has failed: kill the container, unless it is deleted by now."""
+    from cycontainer.deletion import kill_all, kill_meanwhile
+
+    try:
+        directory.lock(kill_meanwhile)
+        state = directory.load()
+        if state is not None:
+            kill_all(state)
+    except (ContainerNotFound, ContainerBusy) as failure:  # the other has it, dead
+        error.add_note(str(failure))
 
 
 def open_first(state: State) -> int:

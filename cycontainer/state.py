@@ -8,7 +8,7 @@
 
 A directory without `state` is of a `create` that was killed before it had made anything, or of a `delete` that was
 killed when nothing else was left. One whose state has no pid is of a `create` that is at work, or was killed: the lock
-tells.
+tells. One whose state has no cgroups, with hooks at its end, may be of a `delete` that runs these, or was killed there.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def default_root() -> str:
 
 
 class Directory:
-    """A container's directory, open and locked. It is the caller's to close.
+    """A container's directory, open and, but between `unlock` and `lock`, locked. It is the caller's to close.
 
     Attributes:
         path: ROOT/ID.
@@ -113,28 +113,42 @@ class Directory:
             raise
 
     @classmethod
-    def open(cls, root: str, container_id: str, *, idle: Callable[[], object] | None = None) -> Self:
+    def open(cls, root: str, container_id: str, *, idle: Callable[[Self], object] | None = None) -> Self:
         """Lock what exists; another verb that holds it is waited for.
 
         Args:
-            idle: called now and then meanwhile.
+            idle: called with it, open and not yet locked, now and then meanwhile.
 
         Raises:
             ContainerNotFound: there is none, or it was deleted meanwhile.
             ContainerBusy: the other was not done within PATIENCE: one whose hook hangs, or whose hook we are.
         """
-        fd = _open_directory(root, container_id)
+        directory = cls(root, container_id, _open_directory(root, container_id))
         try:
-            _lock(fd, container_id, idle)
-            if os.fstat(fd).st_nlink == 0:
-                raise ContainerNotFound(container_id)
+            directory.lock(idle)
         except BaseException:
-            os.close(fd)
+            directory.close()
             raise
-        return cls(root, container_id, fd)
+        return directory
+
+    def lock(self, idle: Callable[[Self], object] | None = None) -> None:
+        """Have it for oneself again, after `unlock`; arguments and errors as of `open`."""
+        deadline = time.monotonic() + PATIENCE
+        while not _try_lock(self._fd, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise ContainerBusy(self.container_id, f"the container is being changed by {_holder(self._fd)}")
+            if idle is not None:
+                idle(self)
+            time.sleep(NAP)
+        if os.fstat(self._fd).st_nlink == 0:
+            raise ContainerNotFound(self.container_id)
+
+    def unlock(self) -> None:
+        """Let others change it, or remove it; it stays open."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Unlock it."""
+        """Close it, which unlocks it."""
         if self._fd >= 0:
             os.closerange(self._fd, self._fd + 1)  # unlike close, it is gone without a word
         self._fd = -1
@@ -244,16 +258,6 @@ def _open_directory(root: str, container_id: str) -> int:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             raise ContainerNotFound(container_id) from None
         raise StateError(container_id, f"{root}: {error.strerror}") from None
-
-
-def _lock(fd: int, container_id: str, idle: Callable[[], object] | None) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not _try_lock(fd, fcntl.LOCK_EX):
-        if time.monotonic() > deadline:
-            raise ContainerBusy(container_id, f"the container is being changed by {_holder(fd)}")
-        if idle is not None:
-            idle()
-        time.sleep(NAP)
 
 
 def _try_lock(fd: int, kind: int) -> bool:

@@ -15,9 +15,11 @@ VERSION: Final = "1"
 MAGIC: Final = "cycontainer-state"
 END: Final = ("end", "of state")  # the last line
 TEXTS: Final = ("id", "bundle", "rootfs", "version", "created", "program", "unit")  # keys of one word each,
-NUMBERS: Final = ("owner", "pid", "start_time", "rootless", "pivoted")
-MOST: Final = {"owner": 2**32 - 1, "pid": 2**31 - 1}  # uid_t, pid_t; the others have 64 bits
-DEFAULTS: Final = {"program": "", "unit": "", "pivoted": "1"}  # of lines that are only written when it is otherwise
+NUMBERS: Final = ("owner", "pid", "start_time", "init_pid", "init_start_time", "rootless", "pivoted")
+MOST: Final = {"owner": 2**32 - 1, "pid": 2**31 - 1, "init_pid": 2**31 - 1}  # uid_t, pid_t; the others have 64 bits
+DEFAULTS: Final = {  # of lines that are only written when it is otherwise
+    "program": "", "unit": "", "init_pid": "0", "init_start_time": "0", "pivoted": "1",
+}  # fmt: skip
 LENGTHS: Final = {"cgroup": 3, "annotation": 2, "resctrl": 5, "supervised": 1, "python": 1}  # and of this many
 ESCAPES: Final = {"s": " ", "n": "\n", "e": ""}  # behind a backslash, which stands for itself behind another
 WRITTEN: Final = {plain: f"\\{letter}" for letter, plain in (("\\", "\\"), *ESCAPES.items())}
@@ -47,6 +49,7 @@ class State(Record):
         owner: the uid of who created it.
         pid: of its first process, in the creator's pid namespace; 0 while it is being made.
         start_time: that process's, in clock ticks since boot: a pid alone could be another's.
+        init_pid, init_start_time: the same while it is being made, when others are waited for, as hooks; else 0.
         rootless: its user namespace is not the creator's.
         resctrl: its group there.
         rootfs: the container's root directory, absolute.
@@ -64,6 +67,8 @@ class State(Record):
     owner: int
     pid: int = 0
     start_time: int = 0
+    init_pid: int = 0
+    init_start_time: int = 0
     rootless: bool = False
     rootfs: str = ""
     program: str = ""
@@ -140,6 +145,8 @@ def from_text(text: str, container_id: str) -> State:
             owner=numbers["owner"],
             pid=numbers["pid"],
             start_time=numbers["start_time"],
+            init_pid=numbers["init_pid"],
+            init_start_time=numbers["init_start_time"],
             rootless=bool(numbers["rootless"]),
             rootfs=one["rootfs"],
             program=one["program"],

@@ -245,6 +245,8 @@ STRANGE: dict[str, Callable[[bytes], bytes]] = {
     "without a pid": without(b"pid"),
     "of another container": changed(b"id", b"two"),
     "with a negative pid": changed(b"pid", b"-1"),
+    "with an init that cannot be": with_line(b"init_pid 4294967297"),
+    "that is being made": lambda text: with_line(b"init_pid 1\ninit_start_time 2")(changed(b"pid", b"0")(text)),
     "with a large pid": changed(b"pid", b"99999999999999999999999999"),
     "with a pid that is too large": changed(b"pid", b"4294967297"),
     "with a pid that is none": changed(b"pid", b"one"),

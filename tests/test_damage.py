@@ -121,6 +121,28 @@ def test_a_full_disk_stops_a_creation_and_nothing_else(oci: Oci) -> None:
         subprocess.run(["umount", oci.states], check=True)
 
 
+def test_a_full_disk_stops_no_deletion_and_none_of_its_hooks(oci: Oci) -> None:
+    os.mkdir(oci.states)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "full", oci.states], check=True)
+    try:
+        config = oci.config("sleep", "1000")
+        config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo > {oci.bundle}/ran"]}]}
+        oci.write(config=config)
+        oci.start()
+        with pytest.raises(OSError), open(f"{oci.states}/filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(b"x" * 4096)
+        done = oci("--log", f"{oci.bundle}/log", "delete", "--force", "one")
+        assert (done.returncode, done.stderr, os.listdir(oci.states)) == (0, "", ["filler"])
+        assert os.path.exists(f"{oci.bundle}/ran")
+        assert (
+            "its state could not be written before its poststop hooks: ENOSPC" in Path(f"{oci.bundle}/log").read_text()
+        )
+    finally:
+        oci.clean()
+        subprocess.run(["umount", oci.states], check=True)
+
+
 def test_an_init_that_is_killed_before_start_is_told(oci: Oci) -> None:
     pid = oci.create()
     first = os.pidfd_open(pid)

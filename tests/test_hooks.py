@@ -98,6 +98,16 @@ def test_a_failure_at_the_start_ends_it(busybox_rootfs: str, tmp_path: Path, kin
         assert container.status == "stopped"
 
 
+def test_a_hook_behind_the_start_runs_to_its_end_behind_a_program_that_is_gone(
+    busybox_rootfs: str, tmp_path: Path
+) -> None:
+    config = config_of(busybox_rootfs, "true")
+    config["hooks"] = {"poststart": [hook(f"sleep 0.5; echo > {tmp_path}/ended")]}
+    with Container.create("one", config, root=f"{tmp_path}/states", stdin=DEVNULL) as container:
+        container.start()
+        assert (tmp_path / "ended").exists() and container.wait(20) == 0
+
+
 def test_of_the_hooks_after_the_end_all_are_run_and_a_failure_is_told(busybox_rootfs: str, tmp_path: Path) -> None:
     config = config_of(busybox_rootfs, "true")
     config["hooks"] = {"poststop": [hook("exit 7"), hook("exit 8"), hook(f"echo ended > {tmp_path}/ended")]}

@@ -154,7 +154,8 @@ static bool take_single(char **words, int values, struct state *state) {
 static bool is_whole(const struct state *state) {
 #define TEXT_IS_THERE(key, needed)   (!(needed) || state->key) &&
 #define NUMBER_IS_THERE(key, needed) (!(needed) || state->key >= 0) &&
-    return STATE_TEXTS(TEXT_IS_THERE) STATE_NUMBERS(NUMBER_IS_THERE) state->owner <= UINT_MAX && state->pid <= INT_MAX;
+    return STATE_TEXTS(TEXT_IS_THERE) STATE_NUMBERS(NUMBER_IS_THERE) state->owner <= UINT_MAX &&
+           state->pid <= INT_MAX && state->init_pid <= INT_MAX;
 }
 
 static bool is_line(char **words, int count, const char *first, const char *second) {

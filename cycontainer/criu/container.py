@@ -110,7 +110,9 @@ def restore_container(
             child.take(restore(wanted, image_path, options))
             if cgroup is not None:
                 cgroup.release_tasks()
-    return duties.state, Process(plan, child, plan.args).with_ends(wishes.ends)
+    process = Process(plan, child, plan.args).with_ends(wishes.ends)
+    process.made = state.created
+    return duties.state, process
 
 
 class _Duties(Duties):
@@ -139,7 +141,11 @@ class _Duties(Duties):
         sysctls = tuple(pair for pair in self._config.linux.sysctl if pair[0].startswith("net/"))
         if sysctls and has_new_network(self._config):
             set_sysctls(pid, sysctls)
-        self.call_hooks(pid)
+        pidfd = os.pidfd_open(pid)
+        try:
+            self.call_hooks(pid, pidfd)
+        finally:
+            os.close(pidfd)
 
     def restored(self, pid: int, document: bytes) -> None:
         """Only when its state is kept its processes run."""
