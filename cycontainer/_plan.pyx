@@ -347,10 +347,10 @@ cdef class PlanWriter:
         self.hold(parent)
         self._step(OP_MAKE_NODE, f"make the node {parent}/{name}", self._text(name), mode, device, uid << 32 | gid)
 
-    def make_link(self, str parent not None, str name not None, str text not None):
-        """symlink(2), unless the image has something there."""
+    def make_link(self, str parent not None, str name not None, str text not None, long device=0):
+        """symlink(2), unless the image has something there; with `device`, that has to be this link, or this device."""
         self.hold(parent)
-        self._step(OP_MAKE_LINK, f"link {parent}/{name} to {text}", self._text(name), self._text(text))
+        self._step(OP_MAKE_LINK, f"link {parent}/{name} to {text}", self._text(name), self._text(text), device)
 
     def mask(self, str path not None):
         """Make `path` read as empty, if it is there."""

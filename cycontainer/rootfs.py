@@ -72,6 +72,7 @@ DEVICE_LINKS: Final = (  # config-linux.md, "/dev symbolic links", and ptmx
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
+PTMX: Final = ("/dev/ptmx", "c", 5, 2)  # every engine's privileged mode lists it among the host's devices
 
 UNCHANGEABLE: Final = frozenset(("proc", "sysfs", "devpts"))  # no mount's target can be made there
 READONLY: Final = "read-only"  # why a file system is kept: it is to become that
@@ -264,15 +265,19 @@ def _add_device(plan: PlanWriter, device: Device, *, bound: bool) -> None:
         plan.find_target(device.path, TARGET_LIKE_SOURCE)
         plan.attach(f"the host's {device.path}", device.path)
         return
-    number = device.minor & 0xFF | (device.major & 0xFFF) << 8 | (device.minor & ~0xFF) << 12
-    mode = FILE_TYPES[device.type] | device.mode
+    mode, number = FILE_TYPES[device.type] | device.mode, _device_number(device)
     plan.make_node(parent or "/", name, mode, 0 if device.type == "p" else number, device.uid, device.gid)
+
+
+def _device_number(device: Device) -> int:
+    return device.minor & 0xFF | (device.major & 0xFFF) << 8 | (device.minor & ~0xFF) << 12
 
 
 def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
     """Default devices, those of the config, and the links beside them. `bound`: no node can be made here.
 
-    A /dev that the config binds from elsewhere is left as it is.
+    A /dev that the config binds from elsewhere is left as it is. A terminal multiplexer that is asked for is the
+    container's, never the host's: config-linux.md, "Default Devices".
     """
     from cycontainer.config import Device
 
@@ -284,7 +289,10 @@ def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
         for name, text in DEVICE_LINKS:
             plan.make_link("/dev", name, text)
     for device in asked.values():
-        _add_device(plan, device, bound=bound)
+        if (device.path, device.type, device.major, device.minor) == PTMX:
+            plan.make_link("/dev", "ptmx", "pts/ptmx", _device_number(device))
+        else:
+            _add_device(plan, device, bound=bound)
 
 
 # --- all of it

@@ -130,6 +130,23 @@ def test_podman_gives_a_terminal(podman: Podman) -> None:
     assert b"/dev/pts/0" in seen and b"got typed" in seen
 
 
+@pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
+def test_podman_runs_what_is_privileged(podman: Podman, terminal: bool) -> None:
+    """It lists every device of the host's /dev."""
+    script = "readlink /dev/ptmx; grep CapBnd /proc/self/status; touch /sys/ro 2>&1; test -c /dev/full && echo full"
+    how = ["--tty"] if terminal else []
+    done = podman.run("--rm", "--privileged", *how, "busybox", "sh", "-c", script)
+    words = done.stdout.split()
+    assert words[0] == "pts/ptmx" and words[-1] == "full" and "Read-only" not in done.stdout
+    assert int(words[2], 16) == bounding_set()
+
+
+def bounding_set() -> int:
+    """Ours: no engine can give more."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith("CapBnd:"))
+
+
 def test_podman_has_twenty_at_once(podman: Podman) -> None:
     with ThreadPoolExecutor(4) as callers:
         outputs = callers.map(lambda number: podman.run("--rm", "busybox", "echo", str(number)).stdout, range(20))
@@ -203,10 +220,10 @@ def ctr(words: list[str], *more: str) -> subprocess.CompletedProcess[str]:
 
 
 def ctr_run(
-    words: list[str], rootfs: str, name: str, *more: str, detach: bool = False
+    words: list[str], rootfs: str, name: str, *more: str, detach: bool = False, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     how = ["--detach"] if detach else ["--rm"]
-    return ctr(words, "run", *how, "--rootfs", "--runc-binary", COMMAND, rootfs, name, *more)
+    return ctr(words, "run", *how, *options, "--rootfs", "--runc-binary", COMMAND, rootfs, name, *more)
 
 
 def test_containerd_runs_a_program(containerd: list[str], busybox_rootfs: str) -> None:
@@ -235,3 +252,12 @@ def test_a_container_s_life_with_containerd(containerd: list[str], busybox_rootf
         ctr(containerd, "task", "rm", "--force", "life")
         ctr(containerd, "container", "rm", "life")
     assert "life" not in ctr(containerd, "container", "ls").stdout
+
+
+def test_containerd_runs_what_is_privileged(containerd: list[str], busybox_rootfs: str) -> None:
+    """It lists every device of the host's /dev."""
+    script = "readlink /dev/ptmx; grep CapBnd /proc/self/status; test -c /dev/full && echo full"
+    done = ctr_run(containerd, busybox_rootfs, "all", "/bin/sh", "-c", script, options=("--privileged",))
+    words = done.stdout.split()
+    assert (words[:1], words[-1:]) == (["pts/ptmx"], ["full"]), done
+    assert int(words[2], 16) == bounding_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -277,6 +278,34 @@ def test_a_false_null_device_is_not_taken_for_one(image: Image) -> None:
     with pytest.raises(LaunchError) as failure:
         run(["true"], config=config)
     assert (failure.value.attempt, failure.value.errno) == ("make the node /dev/null", errno.EEXIST)
+
+
+MULTIPLEXERS: dict[
+    str, tuple[Callable[[str], None], bool]
+] = {  # what an image has at /dev/ptmx, and whether it will do
+    "the link": (lambda path: os.symlink("pts/ptmx", path), True),
+    "the device": (lambda path: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(5, 2)), True),
+    "a longer link": (lambda path: os.symlink("pts/ptmx/", path), False),
+    "a shorter link": (lambda path: os.symlink("pts", path), False),
+    "another device": (lambda path: os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3)), False),
+    "a disk": (lambda path: os.mknod(path, 0o666 | stat.S_IFBLK, os.makedev(5, 2)), False),
+    "a file": (huge, False),
+}
+
+
+@pytest.mark.parametrize("kind", MULTIPLEXERS)
+def test_a_false_terminal_multiplexer_is_not_taken_for_one(kind: str, image: Image) -> None:
+    make, good = MULTIPLEXERS[kind]
+    make(image.inside("/dev/ptmx"))
+    config = document(image.root, devices=[{"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2}])
+    config["mounts"] = [mount for mount in config["mounts"] if not mount["destination"].startswith("/dev")]
+    config["root"]["readonly"] = False
+    if good:
+        assert run(["true"], config=config).returncode == 0
+        return
+    with pytest.raises(LaunchError) as failure:
+        run(["true"], config=config)
+    assert (failure.value.attempt, failure.value.errno) == ("link /dev/ptmx to pts/ptmx", errno.EEXIST)
 
 
 @pytest.mark.parametrize("make", [make for make in ODD if make is not directory])

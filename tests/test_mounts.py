@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from launching import copy_rootfs, document, plan_of, printed
+from launching import copy_rootfs, document, launched, plan_of, printed
 from ordinary import OrdinaryUser
 
 from cycontainer import ConfigError, LaunchError, run
@@ -290,6 +290,33 @@ def test_links_beside_the_devices_lead_where_they_should(busybox_rootfs: str) ->
     assert printed(plan_of(document(busybox_rootfs, script))).split() == [
         "/proc/self/fd", "/proc/self/fd/0", "/proc/self/fd/1", "/proc/self/fd/2", "pts/ptmx", "through",
     ]  # fmt: skip
+
+
+PTMX = {"type": "c", "path": "/dev/ptmx", "major": 5, "minor": 2, "fileMode": 0o666}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("user_namespace", [False, True], ids=["root", "user namespace"])
+def test_a_terminal_multiplexer_that_is_asked_for_is_the_containers_own(
+    busybox_rootfs: str, user_namespace: bool
+) -> None:
+    """Engines' privileged mode asks for each device of the host's /dev."""
+    script = "readlink /dev/ptmx; grep -c /ptmx. /proc/self/mountinfo"
+    config = document(busybox_rootfs, f"{script}; true", devices=[PTMX])
+    if user_namespace:
+        config["linux"]["namespaces"].append({"type": "user"})
+        line = [{"containerID": 0, "hostID": 100_000, "size": 65_536}]
+        config["linux"].update(uidMappings=line, gidMappings=line)
+    assert printed(plan_of(config)).split() == ["pts/ptmx", "0"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["ptmx", "fd", "stdin", "stdout", "stderr"])
+def test_a_device_in_a_links_place_is_refused(busybox_rootfs: str, name: str) -> None:
+    device = {"type": "c", "path": f"/dev/{name}", "major": 1, "minor": 3}
+    with pytest.raises(LaunchError) as failure:
+        launched(plan_of(document(busybox_rootfs, devices=[device])))
+    assert (failure.value.attempt, failure.value.errno) == (f"make the node /dev/{name}", errno.EEXIST)
 
 
 @pytest.mark.root

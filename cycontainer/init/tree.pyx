@@ -80,27 +80,43 @@ cdef long enter_root(State *state, long how, const char *path) noexcept nogil:
 
 # --- nodes, links, masks ----------------------------------------------------------------------------------------------
 
+cdef long check_node(int parent, long name, long type_, long device) noexcept nogil:
+    """What is there already has to be this node."""
+    cdef file_status status
+    cdef long result = sys5(NR_statx, parent, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, <long> &status)
+    if result < 0:
+        return result
+    if (status.stx_mode & S_IFMT != type_ or status.stx_rdev_major != device >> 8 & 0xFFF
+            or status.stx_rdev_minor != (device & 0xFF | device >> 12 & 0xFFF00)):
+        return -EEXIST
+    return 0
+
+
 cdef long make_node(int parent, long name, long mode, long device, long owner) noexcept nogil:
     """mknod(2) and its owner, uid in the high half; one that is there already has to be the same."""
-    cdef file_status status
     cdef long result = sys4(NR_mknodat, parent, name, mode, device)
     if result == -EEXIST:
-        result = sys5(NR_statx, parent, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, <long> &status)
-        if result < 0:
-            return result
-        if (status.stx_mode & S_IFMT != mode & S_IFMT or status.stx_rdev_major != device >> 8 & 0xFFF
-                or status.stx_rdev_minor != (device & 0xFF | device >> 12 & 0xFFF00)):
-            return -EEXIST
-        return 0
+        return check_node(parent, name, mode & S_IFMT, device)
     if result < 0 or owner == 0:
         return result
     return sys5(NR_fchownat, parent, name, owner >> 32, <unsigned int> owner, AT_SYMLINK_NOFOLLOW)
 
 
-cdef long make_link(int parent, long name, long text) noexcept nogil:
-    """symlink(2). What the image has there is its own: it decides what its names mean."""
-    cdef long result = sys3(NR_symlinkat, text, parent, name)
-    return 0 if result == -EEXIST else result
+cdef long make_link(int parent, long name, const char *text, long device) noexcept nogil:
+    """symlink(2). What the image has there is its own: it decides what its names mean; but where `device` was asked for,
+    it has to be that character device, or the link."""
+    cdef char found[PATH_SIZE]
+    cdef long length, at = 0, result = sys3(NR_symlinkat, <long> text, parent, name)
+    if result != -EEXIST:
+        return result
+    if device == 0:
+        return 0
+    length = sys4(NR_readlinkat, parent, name, <long> found, PATH_SIZE)
+    if length == -EINVAL:
+        return check_node(parent, name, S_IFCHR, device)
+    while at < length and found[at] == text[at]:      # the NUL ends it: a link's text has none
+        at += 1
+    return 0 if at == length and text[at] == 0 else -EEXIST
 
 
 cdef long null_device() noexcept nogil:
@@ -275,7 +291,7 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
     if step.op == OP_MAKE_NODE:
         return make_node(state.held, <long> plan + arg[0], arg[1], arg[2], arg[3])
     if step.op == OP_MAKE_LINK:
-        return make_link(state.held, <long> plan + arg[0], <long> plan + arg[1])
+        return make_link(state.held, <long> plan + arg[0], plan + arg[1], arg[2])
     if step.op == OP_MASK:
         return mask(state, plan + arg[0])
     if step.op == OP_MAKE_READONLY:
