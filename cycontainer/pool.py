@@ -332,10 +332,9 @@ class Acquired:
     ) -> Result:
         """Run its program, and wait for it; see `Pool.run`. Raises Error the second time."""
         self._pool._check_owner()
-        if self._taken:
-            raise Error("this container has had its program")
         request = self._pool._template.program(args, **keywords)
-        self._taken = True
+        if not self._take():
+            raise Error("this container has had its program, or is closed")
         try:
             result = self._warm.finish(request)
         finally:
@@ -346,9 +345,14 @@ class Acquired:
 
     def close(self) -> None:
         """Throw it away, if it has had no program. In a fork nothing happens: it is the parent's."""
-        if not self._taken and self._pool._is_ours():
-            self._taken = True
+        if self._pool._is_ours() and self._take():
             self._pool._throw_away(self._warm)
+
+    def _take(self) -> bool:
+        """Whether it is the caller's now, and no other thread's."""
+        with self._pool._changed:
+            taken, self._taken = self._taken, True
+        return not taken
 
     def __enter__(self) -> Self:
         return self

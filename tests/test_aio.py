@@ -8,6 +8,8 @@ import importlib.util
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -26,6 +28,7 @@ from saved import Obedient, config_of
 import cycontainer
 from cycontainer import DEVNULL, PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -317,6 +320,69 @@ def test_cancelled_after_it_was_handed_a_container_it_leaves_it_to_the_next(comp
 
     with nothing_left():
         complete(handed())
+
+
+def test_who_waits_until_a_pool_is_full_is_cancelled_at_once(complete: Complete) -> None:
+    async def fill() -> float:
+        async with aio.Pool(1) as pool:
+            assert await pool.fill()
+            pool._source._size = 2
+            with pool._source._changed:  # nothing is set up meanwhile
+                began = time.monotonic()
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(pool.fill(60), 0.1)
+                assert not await pool.fill(0.1)
+                return time.monotonic() - began
+
+    assert complete(fill()) < 20
+
+
+@pytest.mark.root
+def test_without_threads_a_container_and_a_pool_are_closed_on_the_loop(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, root = threading.Thread.start, str(tmp_path)
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("asyncio_"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def lives() -> str:
+        config = document(busybox_rootfs, "sleep 1000")
+        async with aio.Pool(1) as pool:
+            await pool.run(["true"])
+        async with await aio.Container.create("one", config, root=root) as container:
+            await container.start()
+            return await container.status()
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with nothing_left():
+        assert complete(lives()) == "running"
+    assert os.listdir(root) == []
+
+
+WITHOUT_DESCRIPTORS = """
+import asyncio, os, resource, sys
+from cycontainer import aio
+
+async def pooled():
+    async with aio.Pool(1) as pool:
+        pool._source.fill()
+        waiting = [warm.child.pid for warm in pool._source._ready]
+        first = os.open("/dev/null", os.O_RDONLY)
+        os.close(first)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return waiting
+
+print([pid for pid in asyncio.run(pooled()) if os.path.exists(f"/proc/{pid}")])
+"""
+
+
+def test_a_pool_is_closed_without_a_descriptor() -> None:
+    command = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60 * SLOWER)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_a_group_whose_one_member_fails_kills_the_others(complete: Complete) -> None:

@@ -201,6 +201,19 @@ def test_the_time_to_wait_is_for_all_that_are_found_dead(pool: Pool, monkeypatch
     assert pool.run(["echo", "1"], acquire_timeout=20 * SLOWER).stdout == b"1\n"
 
 
+def test_a_container_is_that_of_one_thread(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    container, program = pool.acquire(), pool._template.program
+
+    def meanwhile(args: Any) -> Any:
+        container.close()  # as another thread would
+        return program(args)
+
+    monkeypatch.setattr(pool._template, "program", meanwhile)
+    with pytest.raises(Error, match="closed"):
+        container.run(["true"])
+    assert not pool._lent
+
+
 def queued(pool: Pool, count: int) -> None:
     """Until so many wait for a container."""
     with pool._changed:

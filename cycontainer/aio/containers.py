@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # a loop imports it when it needs one: no descriptor may be free then
+from concurrent.futures import Future
 
 from cycontainer.aio.programs import Process
 from cycontainer.aio.runs import outlast
@@ -20,16 +22,29 @@ if TYPE_CHECKING:
 
 
 async def in_thread(call: Callable[[], Returned], undo: Callable[[Returned], object] | None = None) -> Returned:
-    """Call in one of the loop's threads. Cancelled, it waits for the call, which cannot be cut short, and takes back
-    what that has made."""
-    loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(None, call)
+    """Call in one of the loop's threads, or on the loop when no more can be started. Cancelled, it waits for the call,
+    which cannot be cut short, and takes back what that has made."""
+    called: Future[Returned] = Future()
+
+    def work() -> None:
+        if called.set_running_or_notify_cancel():
+            try:
+                called.set_result(call())
+            except BaseException as error:  # the one who awaits hears of it
+                called.set_exception(error)
+
+    try:
+        asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:
+        if called.cancel():  # else a thread has found it all the same
+            return call()
+    future = asyncio.wrap_future(called)
     try:
         await outlast(future)
     except asyncio.CancelledError:
         if undo is not None and future.exception() is None:
             made = future.result()
-            await outlast(loop.run_in_executor(None, lambda: undo(made)))
+            await in_thread(lambda: undo(made))
         raise
     return future.result()
 

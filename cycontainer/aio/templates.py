@@ -17,12 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
-    from typing import Self, Unpack
+    from typing import Final, Self, Unpack
 
     from cycontainer._request import CallKeywords, Outline
     from cycontainer._result import Result
     from cycontainer._warm import Warm
     from cycontainer.aio.programs import Spawned
+
+GLANCE: Final = 0.005  # seconds between two looks at what is ready
 
 
 class _Source:
@@ -31,8 +33,13 @@ class _Source:
     _source: SyncTemplate | SyncPool
 
     async def fill(self, timeout: float = 10.0) -> bool:
-        """Wait until all that it keeps ready is made; whether it is. Cancelled, it waits all the same."""
-        return await in_thread(lambda: self._source.fill(timeout))
+        """Wait until all that it keeps ready is made; whether it is."""
+        until = asyncio.get_running_loop().time() + timeout
+        while not self._source.fill(0):
+            if asyncio.get_running_loop().time() >= until:
+                return False
+            await asyncio.sleep(GLANCE)
+        return True
 
     async def close(self) -> None:
         """Let go of all that is ready, in one of the loop's threads."""
