@@ -125,6 +125,10 @@ cdef class PlanWriter:
         """chdir(2), verified to be below the root."""
         self._step(OP_CHDIR, f"change to the working directory {path}", self._text(path))
 
+    def own_null(self):
+        """Of 0, 1 and 2, what is the null device becomes the container's own /dev/null."""
+        self._step(OP_OWN_NULL, "open the container's /dev/null in place of the host's")
+
     def look_up(self):
         """Take the first of the candidates that is an executable file."""
         self._step(OP_LOOK_UP, "look up the program")

@@ -61,6 +61,7 @@ cdef enum Op:
     OP_OPEN_TERMINAL
     OP_TAKE_TERMINAL
     OP_GO_ON
+    OP_OWN_NULL
     # the system as the container sees it
     OP_SET_HOST_NAME = 32
     OP_SET_DOMAIN_NAME

@@ -207,6 +207,7 @@ def compile_program(config: Config, host: Host, style: Style = Style()) -> Plan:
     if process is None or not process.no_new_privileges:
         raise ConfigError("process.noNewPrivileges", "must be set in a container that waits for its program")
     plan = PlanWriter()
+    plan.own_null()
     plan.fresh_signals()
     plan.look_up()
     confinement.add_seccomp(plan, config.linux.seccomp, host)
@@ -215,7 +216,7 @@ def compile_program(config: Config, host: Host, style: Style = Style()) -> Plan:
         data=plan.finish(),
         attempts=tuple(plan.attempts),
         keeps_init=style.keep_init,
-        program_step=1,
+        program_step=2,
         args=process.args,
         env=process.env,
     )
@@ -434,6 +435,8 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     confinement.add_labels(plan, process, host)
     if process.terminal and not ("mount" in scope.new and style.console):
         _open_terminal(plan, process)  # looked for from where we are, which is the root
+    if not style.warm and rootfs.has_own_devices(config) and not {"mount"}.isdisjoint((*scope.new, *scope.joined)):
+        plan.own_null()
     plan.change_directory(process.cwd)
     plan.close_slots(style.wait_for_start)
     if not process.no_new_privileges:

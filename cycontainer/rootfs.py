@@ -262,6 +262,7 @@ def _add_device(plan: PlanWriter, device: Device, *, bound: bool) -> None:
     parent, _, name = device.path.rpartition("/")
     if bound:
         plan.take_tree(device.path, OPEN_TREE_CLONE)
+        plan.set_attributes(f"keep mode and times of the host's {device.path}", ATTR_RDONLY, 0, 0, 0)
         plan.find_target(device.path, TARGET_LIKE_SOURCE)
         plan.attach(f"the host's {device.path}", device.path)
         return
@@ -273,6 +274,11 @@ def _device_number(device: Device) -> int:
     return device.minor & 0xFF | (device.major & 0xFFF) << 8 | (device.minor & ~0xFF) << 12
 
 
+def has_own_devices(config: Config) -> bool:
+    """Whether its /dev is not bound from elsewhere."""
+    return not any(mount.destination.rstrip("/") == "/dev" and fold_options(mount).bind for mount in config.mounts)
+
+
 def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
     """Default devices, those of the config, and the links beside them. `bound`: no node can be made here.
 
@@ -282,7 +288,7 @@ def add_devices(plan: PlanWriter, config: Config, *, bound: bool) -> None:
     from cycontainer.config import Device
 
     asked = {device.path: device for device in config.linux.devices}
-    if not any(mount.destination.rstrip("/") == "/dev" and fold_options(mount).bind for mount in config.mounts):
+    if has_own_devices(config):
         for name, major, minor in DEFAULT_DEVICES:
             default = Device(type="c", path=f"/dev/{name}", major=major, minor=minor)
             _add_device(plan, asked.pop(default.path, default), bound=bound)

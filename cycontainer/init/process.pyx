@@ -363,6 +363,35 @@ cdef long change_directory(long path) noexcept nogil:
     return 0 if where[0] == c'/' else -ENOENT
 
 
+cdef bint is_null(long descriptor) noexcept nogil:
+    cdef file_status status
+    cdef long result = sys5(NR_statx, descriptor, <long> <const char *> b"", AT_EMPTY_PATH, STATX_BASIC_STATS,
+                            <long> &status)
+    return (result == 0 and status.stx_mode & S_IFMT == S_IFCHR
+            and status.stx_rdev_major == 1 and status.stx_rdev_minor == 3)
+
+
+cdef long own_null() noexcept nogil:
+    """By a descriptor of the host's own null device its mode and times could be changed; so one in the container takes
+    its place, or nothing is started."""
+    cdef open_how_ how
+    cdef long index, result = 0, null = -1
+    for index in range(3):
+        if result < 0 or not is_null(index):
+            continue
+        if null < 0:
+            how.flags, how.mode, how.resolve = O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS
+            null = sys4(NR_openat2, AT_FDCWD, <long> <const char *> b"/dev/null", <long> &how, sizeof(how))
+            result = null
+            if null >= 0:
+                result = sys3(NR_fcntl, null, F_SETFL, 0) if is_null(null) else -ENODEV
+        if result >= 0:
+            result = sys3(NR_dup3, null, index, 0)
+    if null >= 0:
+        sys1(NR_close, null)
+    return result
+
+
 cdef long look_up(State *state) noexcept nogil:
     """The first candidate that is an executable file: what execvp(3) would take. It stops at an error that execvp(3)
     stops at: the next candidate would be another program."""
@@ -430,6 +459,8 @@ cdef public long process_step(State *state, const Step *step) noexcept nogil:
         return fresh_signals()
     if step.op == OP_CHDIR:
         return change_directory(plan + arg[0])
+    if step.op == OP_OWN_NULL:
+        return own_null()
     if step.op == OP_LOOK_UP:
         return look_up(state)
     if step.op == OP_READY:

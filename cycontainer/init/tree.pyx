@@ -120,7 +120,8 @@ cdef long make_link(int parent, long name, const char *text, long device) noexce
 
 
 cdef long null_device() noexcept nogil:
-    """A detached mount of the host's /dev/null, verified to be it, and private: nothing can be mounted back on it."""
+    """A detached mount of the host's /dev/null, verified to be it, private, so that nothing can be mounted back on it,
+    and read-only: who owns the host's could change its mode and times by it."""
     cdef file_status status
     cdef long result, descriptor = open_tree(AT_FDCWD, b"/dev/null", OPEN_TREE_CLONE)
     if descriptor < 0:
@@ -130,7 +131,7 @@ cdef long null_device() noexcept nogil:
                         or status.stx_rdev_major != 1 or status.stx_rdev_minor != 3):
         result = -EINVAL
     if result == 0:
-        result = set_attributes(<int> descriptor, 0, 0, MS_PRIVATE, 0)
+        result = set_attributes(<int> descriptor, MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, 0)
     if result == 0:
         return descriptor
     sys1(NR_close, descriptor)
@@ -196,7 +197,7 @@ cdef long make_readonly(State *state, const char *path) noexcept nogil:
     copy = open_tree(<int> target, b"", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE)
     result = copy
     if copy >= 0:
-        result = set_attributes(<int> copy, 1, 0, 0, AT_RECURSIVE)
+        result = set_attributes(<int> copy, MOUNT_ATTR_RDONLY, 0, 0, AT_RECURSIVE)
         if result >= 0:
             result = attach(<int> copy, <int> target)
         sys1(NR_close, copy)
