@@ -5,7 +5,7 @@
 As root. It goes into a mount namespace without /sys/fs/cgroup/unified, which crun refuses beside v1. Each figure is the
 least and the median of all rounds; "python3" is the bare interpreter, which no verb in Python can be below. "life" is
 create, start, state, kill and delete of one container, one after the other; there are ten for `list`. `delete --force`
-is of one that runs.
+is of one that runs. States are kept in memory, as below /run on most machines: on a disk each of ours is synchronized.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def call(words: list[str], *, first: bool = False) -> tuple[float, float]:
 class Runtime:
     """One runtime with a root directory of its own, and a container that runs for the verbs that look at one."""
 
-    def __init__(self, name: str, command: list[str], directory: str, bundle: str) -> None:
+    def __init__(self, name: str, command: list[str], states: str, bundle: str) -> None:
         self.name, self.bundle = name, bundle
         self.bench, self.one, self.two, self.three = (f"{name}-{word}" for word in ("bench", "one", "two", "three"))
         self.empty = os.path.dirname(bundle)  # a directory without a config.json
         self.others = [f"{name}-{number}" for number in range(LISTED - 1)]
-        self.command = [*command, "--root", f"{directory}/{name}"]
+        self.command = [*command, "--root", f"{states}/{name}"]
         self.times: Figures = {}
 
     def __call__(self, *words: str) -> tuple[float, float]:
@@ -200,14 +200,14 @@ def main() -> None:
         alone = 'while umount /sys/fs/cgroup/unified 2> /dev/null; do :; done; exec "$@"'
         environment = {**os.environ, "CYCONTAINER_BENCH": "inside"}
         os.execvpe("unshare", ["unshare", "-m", "sh", "-c", alone, "sh", sys.executable, *sys.argv], environment)
-    directory = tempfile.mkdtemp(prefix="commands-")
+    directory, states = tempfile.mkdtemp(prefix="commands-"), tempfile.mkdtemp(prefix="commands-", dir="/dev/shm")
     runtimes: list[Runtime] = []
     try:
         rootfs = f"{directory}/rootfs"
         workload.make_rootfs(rootfs)
         sleeping = make_bundle(f"{directory}/sleeping", rootfs, "/bin/busybox", "sleep", "1000")
         done = make_bundle(f"{directory}/done", rootfs, "/bin/true")
-        runtimes = [Runtime(name, command, directory, sleeping) for name, command in commands().items()]
+        runtimes = [Runtime(name, command, states, sleeping) for name, command in commands().items()]
         for runtime in runtimes:
             for container_id in (runtime.bench, *runtime.others):
                 runtime.create(container_id)
@@ -226,6 +226,7 @@ def main() -> None:
             for container_id in (runtime.bench, runtime.one, runtime.two, runtime.three, *runtime.others):
                 call(["/bin/sh", "-c", '"$@" || true', "sh", *runtime.command, "delete", "--force", container_id])
         shutil.rmtree(directory)
+        shutil.rmtree(states)
 
 
 if __name__ == "__main__":
