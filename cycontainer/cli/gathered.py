@@ -86,8 +86,9 @@ def _execute(name: str, path: str, code: CodeType, *, package: bool) -> None:
     module.__file__ = path
     if package:
         module.__path__ = [os.path.dirname(path)]
-    parent, _, child = name.rpartition(".")
-    setattr(sys.modules[parent], child, module)
+    parent, dot, child = name.rpartition(".")
+    if dot:
+        setattr(sys.modules[parent], child, module)
     exec(code, module.__dict__)
 
 
@@ -127,3 +128,7 @@ def _write(path: str, data: bytes) -> None:
             os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=directory)  # with a descriptor it follows links
     finally:
         os.close(directory)
+
+
+if __name__ == "__main__":
+    run_command()

@@ -12,9 +12,12 @@
 
 /* No site (-S), nothing of the environment or the working directory (-I): the path is ours. Text is UTF-8, as JSON is,
    whatever the locale says, which need not be asked then. A verb makes too little garbage to look for it as often as
-   usual. */
-static const char BOOT[] = "import gc, sys; gc.set_threshold(50000); sys.path += sys.argv[1:3]; del sys.argv[1:3]; "
-                           "from cycontainer.cli.gathered import run_command; run_command()";
+   usual. gathered.py is executed as a script is, but for its code being cached: to look for it takes longer. */
+static const char BOOT[] = "import gc, sys; from _frozen_importlib_external import SourceFileLoader; "
+                           "gc.set_threshold(50000); path = sys.argv[1] + '/cycontainer/cli/gathered.py'; "
+                           "sys.path += sys.argv[1:3]; del sys.argv[1:3]; "
+                           "code = SourceFileLoader('__main__', path).get_code('__main__'); "
+                           "exec(code, {'__name__': '__main__', '__file__': path})";
 static const char INSIDE[] = "/cycontainer/command"; /* where it lies in a source tree */
 static const char NOT_INSTALLED[] = "the package cycontainer is not where this command was installed";
 static const char MAIN[] = "cycontainer/cli/__main__.py";
