@@ -18,7 +18,7 @@ from cycontainer.errors import (
     reason_of,
 )
 from cycontainer.starting import open_first
-from cycontainer.state import is_frozen, status_of
+from cycontainer.state import is_frozen, is_later, status_of
 from cycontainer.state_text import CgroupPlace, State
 
 TYPE_CHECKING = False
@@ -95,11 +95,6 @@ def kill_meanwhile(directory: Directory, made: str = "") -> None:
         kill_all(found, patience=ROUND, still=lambda: directory.load() == state)
     except (OSError, CgroupError, StateError):
         return
-
-
-def is_later(state: State, made: str) -> bool:
-    """Whether a state is of another container than the one made then, which had the id before."""
-    return bool(made and state.created) and state.created != made
 
 
 def _kill_first(first: int, state: State) -> None:

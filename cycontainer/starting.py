@@ -19,7 +19,7 @@ from cycontainer.errors import (
     ProgramError,
 )
 from cycontainer.process_stat import DEAD, name_and_state, start_time_of
-from cycontainer.state import GO, INIT_NAME, NOTIFY, OUTCOME
+from cycontainer.state import GO, INIT_NAME, NOTIFY, OUTCOME, is_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ MESSAGE_BYTES: Final = 40  # of it, by struct.calcsize; its import would cost ki
 
 def start(directory: Directory, state: State, service_manager: str, process: Process | None = None) -> Listener | None:
     """Let the program of a created container go; see `Container.start`. Returns who waits for its readiness."""
+    if process is not None and is_later(state, process.made):
+        raise ContainerNotFound(state.id)
     if not os.path.isdir(f"{directory.path}/{NOTIFY}"):
         service_manager = ""  # its creator had none
     if "start" not in state.python and not service_manager:

@@ -95,22 +95,31 @@ class Directory:
         """Make it, for a new container.
 
         Raises:
-            ContainerExists: the id is taken.
+            ContainerExists, ContainerBusy: the id is taken.
             ConfigError: the root directory cannot be used.
         """
         check_id(container_id)
+        while True:
+            _make_directory(root, container_id)
+            try:
+                return cls._open_empty(root, container_id)
+            except ContainerNotFound:  # until we had locked it, a `delete --force` took it for half a container
+                continue
+            except (OSError, StateError):
+                os.rmdir(f"{root}/{container_id}")
+                raise
+
+    @classmethod
+    def _open_empty(cls, root: str, container_id: str) -> Self:
+        """Open it, unless another creator has come when ours had been removed. Raises as `reserve` and `open`."""
+        directory = cls.open(root, container_id)
         try:
-            os.makedirs(root, 0o700, exist_ok=True)
-            os.mkdir(f"{root}/{container_id}", 0o700)
-        except OSError as error:
-            if isinstance(error, FileExistsError) and error.filename != root:
-                raise ContainerExists(container_id) from None
-            raise ConfigError("", f"{root}: {reason_of(error)}") from None
-        try:
-            return cls.open(root, container_id)
-        except (OSError, StateError, ContainerBusy):
-            os.rmdir(f"{root}/{container_id}")
+            if os.listdir(directory._fd):
+                raise ContainerExists(container_id)
+        except BaseException:
+            directory.close()
             raise
+        return directory
 
     @classmethod
     def open(cls, root: str, container_id: str, *, idle: Callable[[Self], object] | None = None) -> Self:
@@ -250,6 +259,16 @@ def write_whole(path: str, data: bytes, mode: int, *, directory: int | None = No
         raise
 
 
+def _make_directory(root: str, container_id: str) -> None:
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        os.mkdir(f"{root}/{container_id}", 0o700)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and error.filename != root:
+            raise ContainerExists(container_id) from None
+        raise ConfigError("", f"{root}: {reason_of(error)}") from None
+
+
 def _open_directory(root: str, container_id: str) -> int:
     check_id(container_id)
     try:
@@ -342,6 +361,11 @@ def load_config(root: str, container_id: str) -> bytes:
 def container_ids(root: str) -> Iterator[str]:
     """The names below the root directory that are ids, in order. Raises OSError when there is no such directory."""
     yield from filter(is_id, sorted(os.listdir(root)))
+
+
+def is_later(state: State, made: str) -> bool:
+    """Whether it is of a container that has got its id from one that was made then: `State.created`; "" is unknown."""
+    return bool(made and state.created) and state.created != made
 
 
 # --- what the kernel says

@@ -23,7 +23,7 @@ from test_hooks import hook, share
 from test_lifecycle import config_of
 
 from cycontainer import deletion, state
-from cycontainer.errors import ContainerBusy, HookError
+from cycontainer.errors import ContainerBusy, ContainerExists, ContainerNotFound, HookError
 from cycontainer.lifecycle import Container
 from cycontainer.process_stat import name_and_state
 from cycontainer.state import Directory
@@ -175,6 +175,27 @@ def test_delete_by_force_ends_a_hook_that_hangs_where_there_is_no_cgroup(
     assert os.listdir(own_oci.states) == []
 
 
+@pytest.mark.criu
+@pytest.mark.parametrize("options", [(), WITHOUT_CGROUP], ids=["with a cgroup", "without"])
+def test_delete_by_force_ends_a_hook_of_a_restore(oci: Oci, tmp_path: Path, options: tuple[str, ...]) -> None:
+    config = oci.config("sleep", "1000")
+    del config["linux"]["resources"]
+    oci.write(config=config)
+    oci.leaving(*options, "run", "--detach", "one")
+    oci.done("checkpoint", "one")
+    config["hooks"] = {"createRuntime": [hook(f"echo > {tmp_path}/hook; exec sleep 1000")]}
+    oci.write(config=config)
+    words = [*oci.command, "--root", oci.states, *options, "restore", "--detach", "one"]
+    with subprocess.Popen(words, cwd=oci.bundle, stderr=subprocess.PIPE) as caller:
+        try:
+            until(lambda: os.path.exists(f"{tmp_path}/hook"))
+            oci.done("delete", "--force", "one", timeout=state.PATIENCE)
+            assert b"was killed: who waited for it has ended" in caller.communicate(timeout=PATIENCE)[1]
+        finally:
+            caller.kill()
+    assert os.listdir(oci.states) == []
+
+
 @pytest.mark.parametrize("command", [COMMAND, IN_PYTHON], ids=["compiled", "python"])
 def test_what_is_known_of_an_init_is_no_container_yet(own_oci: Oci, tmp_path: Path, command: tuple[str, ...]) -> None:
     """Its pid is kept for `delete --force` alone: no other verb does anything to it."""
@@ -295,6 +316,55 @@ def test_who_waits_to_delete_kills_no_later_container_of_the_id(
         assert container.status == "created" and container.process and container.process.poll() is None
         first.delete(force=True)  # whose id is another's
         assert container.status == "created"
+
+
+def when_made(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """What others do, once, between the making of a new container's directory and its lock."""
+    real = state._open_directory
+
+    def opened(root: str, container_id: str) -> int:
+        monkeypatch.setattr(state, "_open_directory", real)
+        happens()
+        return real(root, container_id)
+
+    monkeypatch.setattr(state, "_open_directory", opened)
+
+
+def test_a_new_directory_that_a_delete_by_force_finds_is_made_anew(
+    busybox_rootfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, config = f"{tmp_path}/states", config_of(busybox_rootfs, "sleep", "100")
+    when_made(monkeypatch, lambda: Container.handle("one", root=root).delete(force=True))
+    with Container.create("one", config, root=root, stdin=DEVNULL) as container:
+        assert container.status == "created"
+
+
+def test_who_comes_when_a_new_directory_was_deleted_has_the_id(
+    busybox_rootfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, config, others = f"{tmp_path}/states", config_of(busybox_rootfs, "sleep", "100"), list[Container]()
+
+    def happen() -> None:
+        Container.handle("one", root=root).delete(force=True)
+        others.append(Container.create("one", config, root=root, stdin=DEVNULL))
+
+    when_made(monkeypatch, happen)
+    with pytest.raises(ContainerExists):
+        Container.create("one", config, root=root, stdin=DEVNULL)
+    with others[0] as other:
+        assert other.status == "created"
+
+
+def test_who_made_a_container_starts_no_later_one_of_its_id(busybox_rootfs: str, tmp_path: Path) -> None:
+    root, config = f"{tmp_path}/states", config_of(busybox_rootfs, "sleep", "100")
+    first = Container.create("one", config, root=root, stdin=DEVNULL)
+    Container.handle("one", root=root).delete(force=True)
+    with Container.create("one", config, root=root, stdin=DEVNULL) as later:
+        for refused in (first.start, first.delete):
+            with pytest.raises(ContainerNotFound):
+                refused()
+        first.delete(force=True)
+        assert later.status == "created"
 
 
 @pytest.mark.cgroups
