@@ -108,7 +108,7 @@ class ContainerExecutor(Executor):
         """Call it in a container; the future has what it returns or raises.
 
         Raises:
-            RuntimeError: the executor was shut down.
+            RuntimeError: the executor was shut down, or no thread can be started.
             Error: it is another process's: this one was forked since.
             pickle.PicklingError, TypeError: the call cannot be pickled.
         """

@@ -9,6 +9,7 @@ from cycontainer._running import finish
 from cycontainer._spawned import spawned
 from cycontainer.errors import ConfigError, Error
 from cycontainer.host import current
+from cycontainer.launch import not_launched
 from cycontainer.sandbox import ENVIRONMENT
 from cycontainer.stock import Stock
 
@@ -84,9 +85,11 @@ class Template:
             options = options.replace(private=private_directories())
         checked, style = configured(options, PLACEHOLDER, mounts, config, host)
         self._layout, self._closed = host.cgroups, False
-        self._stock = Stock(
-            checked, host, style.replace(warm=self._warm), networks=networks, cgroups=cgroups, reuse=reuse
-        )
+        style = style.replace(warm=self._warm)
+        try:
+            self._stock = Stock(checked, host, style, networks=networks, cgroups=cgroups, reuse=reuse)
+        except OSError as error:
+            raise not_launched(error) from error
 
     @property
     def shared(self) -> bool:

@@ -259,3 +259,24 @@ def test_without_descriptors_it_fails_and_leaves_nothing(template: Template) -> 
     assert template.fill()
     assert not [left for left in left_since(before) if not left.startswith(("descriptor", "namespace"))]
     assert template.run(["echo", "1"]).stdout == b"1\n"
+
+
+@pytest.mark.root
+def test_one_that_cannot_be_made_for_want_of_descriptors_says_so(busybox_rootfs: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    Template(rootfs=busybox_rootfs, networks=1).close()
+    before = snapshot()
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    refused = 0
+    for spare in range(20):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + spare, hard))
+        try:
+            Template(rootfs=busybox_rootfs, networks=1).close()
+        except LaunchError as error:
+            refused += 1
+            assert "EMFILE" in str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not left_since(before)
+    assert 1 < refused < 20
