@@ -191,6 +191,58 @@ def test_cancelled_at_any_await_a_program_beside_us_leaves_nothing(complete: Com
         assert cancelled_after(complete, program, turns)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_program_beside_us_leaves_nothing_when_all_tasks_of_the_loop_are_cancelled(
+    complete: Complete, turns: int
+) -> None:
+    async def program() -> None:
+        async with await aio.spawn(["cat"], stdin=PIPE) as cat:
+            await cat.wait()
+
+    async def cancel_all() -> None:
+        task = asyncio.ensure_future(program())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        await asyncio.wait([task])
+
+    with nothing_left():
+        complete(cancel_all())
+
+
+def test_no_descriptor_of_another_thread_is_closed(complete: Complete) -> None:
+    """uvloop closes an object after its descriptor: the number is somebody else's by then."""
+    lost, over = [], threading.Event()
+
+    def bystander() -> None:
+        while not over.is_set():
+            mine = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+            time.sleep(0)
+            for fd in mine:
+                try:
+                    os.close(fd)
+                except OSError as error:
+                    lost.append(error)
+
+    async def one() -> None:
+        async with await aio.spawn(["cat"], stdin=PIPE) as cat:
+            await cat.communicate(b"x")
+
+    async def many() -> None:
+        for _ in range(60):
+            await asyncio.gather(*[one() for _ in range(4)])
+
+    thread = threading.Thread(target=bystander)
+    thread.start()
+    try:
+        complete(many())
+    finally:
+        over.set()
+        thread.join()
+    assert not lost
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 4, 5, 6, 8, 12])
 def test_cancelled_at_any_await_a_stream_leaves_nothing(complete: Complete, turns: int) -> None:
     async def lines() -> None:

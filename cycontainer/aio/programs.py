@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from io import FileIO
 
 from cycontainer._request import request
 from cycontainer._running import Running
@@ -63,16 +64,45 @@ async def spawned(asked: Request) -> Spawned:
 
 
 class _Protocol(asyncio.StreamReaderProtocol):
-    """Says when its pipe is closed."""
+    """Says whether a transport has its pipe, and when that is closed."""
 
     def __init__(self) -> None:
         self.reader = asyncio.StreamReader()
         super().__init__(self.reader)
         self.gone = asyncio.Event()
+        self.taken = False
+
+    def take(self) -> _Protocol:
+        """The loop asks for it when it makes the transport."""
+        self.taken = True
+        return self
 
     def connection_lost(self, error: Exception | None) -> None:
         super().connection_lost(error)
         self.gone.set()
+
+
+def _pipe(file: IO[bytes], loop: asyncio.AbstractEventLoop) -> FileIO:
+    """What is left of a file when the loop is to close its pipe: once.
+
+    asyncio's closes this object. uvloop closes the descriptor, and then the object, too: that number may be another
+    thread's by then (uvloop, handles/handle.pyx, `UVSocketHandle._close`). So there it owns nothing.
+    """
+    raw: FileIO = file.detach()  # type: ignore[attr-defined]  # a buffered one
+    if isinstance(loop, asyncio.BaseEventLoop):
+        return raw
+    with raw:
+        return FileIO(os.dup(raw.fileno()), raw.mode, closefd=False)
+
+
+def _give_up(pipe: FileIO, protocol: _Protocol) -> None:
+    """It could not be connected: a transport closes it, a little later, if one was made."""
+    if protocol.taken:
+        return
+    if pipe.closefd:
+        pipe.close()
+    else:
+        os.close(pipe.fileno())
 
 
 class Piped:
@@ -101,14 +131,16 @@ class Piped:
     async def _connect_one(self, name: str, file: IO[bytes]) -> None:
         loop, protocol = asyncio.get_running_loop(), _Protocol()
         os.set_blocking(file.fileno(), False)
-        raw = file.detach()  # type: ignore[attr-defined]  # a buffered one
         setattr(self._process, name, None)
+        pipe = _pipe(file, loop)
         connect = loop.connect_write_pipe if name == "stdin" else loop.connect_read_pipe
-        connected = asyncio.ensure_future(connect(lambda: protocol, raw))
+        connected = asyncio.ensure_future(connect(protocol.take, pipe))
         try:
             await outlast(connected)  # a loop that is cancelled in this leaves it open whose the pipe is
         finally:
-            if connected.exception() is None:
+            if connected.cancelled() or connected.exception() is not None:
+                _give_up(pipe, protocol)
+            else:
                 self._pipes.append((connected.result()[0], protocol))
         transport, _ = connected.result()
         if name == "stdin":
