@@ -3,8 +3,8 @@
 TYPE_CHECKING = False  # type checkers know the name; `import typing` would cost 10 ms
 if TYPE_CHECKING:
     from cycontainer._answers import Opaque as Opaque
-    from cycontainer._answers import RemoteTraceback as RemoteTraceback
-    from cycontainer._answers import TaskError as TaskError
+    from cycontainer._exceptions import RemoteTraceback as RemoteTraceback
+    from cycontainer._exceptions import TaskError as TaskError
     from cycontainer._result import Result as Result
     from cycontainer._result import Usage as Usage
     from cycontainer._run import DEVNULL as DEVNULL
@@ -48,7 +48,8 @@ _HOME = {
     **dict.fromkeys(("Line", "Lines", "stream"), "cycontainer._stream"),
     "Container": "cycontainer.lifecycle",
     **dict.fromkeys(("ContainerExecutor", "Limits"), "cycontainer.executor"),
-    **dict.fromkeys(("Opaque", "RemoteTraceback", "TaskError"), "cycontainer._answers"),
+    "Opaque": "cycontainer._answers",
+    **dict.fromkeys(("RemoteTraceback", "TaskError"), "cycontainer._exceptions"),
     "Snapshot": "cycontainer.criu.snapshot",
     **dict.fromkeys(("Acquired", "Pool"), "cycontainer.pool"),
     "Template": "cycontainer.template",

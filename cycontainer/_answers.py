@@ -2,62 +2,31 @@
 
 It is JSON, of plain data only, or of objects that stay closed until they are in another container; nothing is
 unpickled. What it costs to read is bounded: its size is the executor's `result_limit`, the time that its sets and dicts
-take is `MOST_SECONDS`: the hashes of numbers are the writer's to choose, and where all are alike, each element of a
-million is compared with all others.
+take is twice `MOST_SECONDS`: the hashes of numbers are the writer's to choose, and where all are alike, each element of
+a million is compared with all others.
 """
 
 from __future__ import annotations
 
-import builtins
 import json
 import time
 
+from cycontainer._exceptions import Remaker, TaskError, printable_lines
 from cycontainer._task import TAG
-from cycontainer.errors import Error, printable
+from cycontainer.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
     from typing import Any, Final
 
     from cycontainer._result import Result
 
 DEEPEST: Final = 500  # lists in lists
-LONGEST_TOLD: Final = 64 << 10  # letters of what went wrong
-MOST_SECONDS: Final = 3.0  # of this thread's processor time; what is honest takes a tenth for 16 MiB
+MOST_SECONDS: Final = (
+    3.0  # of this thread's processor time, less the last comparison; 16 MiB of honest ones take a tenth
+)
 STRIDE: Final = 32  # elements between two looks at the clock
-
-
-class TaskError(Error):
-    """A task failed: it raised what is none of Python's own exceptions, or its container did not answer.
-
-    Attributes:
-        kind: the exception's class: "module.Name"; "" when none was told.
-        text: what it says, or why there is no answer.
-        traceback: where it was raised, as text; "" when that is not known.
-    """
-
-    def __init__(self, kind: str, text: str, traceback: str = "") -> None:
-        super().__init__(kind, text, traceback)
-        self.kind, self.text, self.traceback = kind, text, traceback
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.text}" if self.kind else self.text
-
-
-class RemoteTraceback(Error):
-    """The cause of an exception that was raised in a container: its traceback there.
-
-    Attributes:
-        text: the traceback.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f"\n{self.text}"
 
 
 class Opaque:
@@ -86,7 +55,7 @@ class Reader:
     """Of one answer; it counts what its sets and dicts cost."""
 
     def __init__(self) -> None:
-        self._until = time.thread_time() + MOST_SECONDS
+        self._left = MOST_SECONDS
 
     def decoded(self, value: Any, depth: int = 0) -> Any:
         """What a task returned; lists and dicts are used again.
@@ -123,62 +92,61 @@ class Reader:
             return complex(float(real), float(imaginary))
         if kind == "dict":
             pairs = [(self.decoded(key, depth), self.decoded(item, depth)) for key, item in value]
-            return self._gathered({}, pairs)
+            made: dict[Any, Any] = {}
+            self._fill(made.__setitem__, pairs)
+            return made
         items = [self.decoded(item, depth) for item in value]
         if kind == "tuple":
             return tuple(items)
-        return {"set": set, "frozenset": frozenset}[kind](self._gathered(set(), items))
+        if kind not in ("set", "frozenset"):
+            raise ValueError("a tag of another's")
+        members: set[Any] = set()
+        self._fill(members.add, [(item,) for item in items])
+        return members if kind == "set" else frozenset(members)
 
-    def _gathered(self, made: Any, items: list[Any]) -> Any:
-        """A set or dict with these."""
-        for start in range(0, len(items), STRIDE):
-            made.update(items[start : start + STRIDE])
-            if time.thread_time() > self._until:
-                raise ValueError("sets and dicts whose hashes collide")
-        return made
+    def _fill(self, add: Callable[..., object], entries: list[tuple[Any, ...]]) -> None:
+        """Put entries into a set or dict, until it takes too long. Raises ValueError, TypeError.
 
-
-def _exception(told: Mapping[str, Any], reader: Reader) -> BaseException:
-    """What a task raised, made again if it is one of Python's own."""
-    kind, text, trace = (printable_lines(told[key]) for key in ("type", "text", "traceback"))
-    module, _, name = kind.rpartition(".")
-    made: BaseException = TaskError(kind, text, trace)
-    found = vars(builtins).get(name) if module == "builtins" else None
-    ends = (StopIteration, StopAsyncIteration)  # raised from a result, they would end whatever loop is around it
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, ends):
-        try:
-            made = found(*reader.decoded(told["args"]))
-        except (TypeError, ValueError):
-            return made  # one that takes other arguments than it has
-    made.__cause__ = RemoteTraceback(trace)
-    return made
-
-
-def printable_lines(text: Any) -> str:
-    """A hostile text, with control characters escaped but line ends. Raises TypeError."""
-    if not isinstance(text, str):
-        raise TypeError("no text")
-    return "\n".join(printable(line) for line in text[:LONGEST_TOLD].split("\n"))
+        After what has parts of its own the time is looked at each time: to compare those takes as long as to make them
+        took, for which there was time.
+        """
+        last = time.thread_time()
+        for place, entry in enumerate(entries):
+            add(*entry)
+            if place % STRIDE == STRIDE - 1 or type(entry[0]) in (tuple, frozenset):
+                before, last = last, time.thread_time()
+                self._left -= last - before
+                if self._left < 0:
+                    raise ValueError("sets and dicts whose hashes collide")
+        self._left -= time.thread_time() - last
 
 
 def answers_of(result: Result, count: int) -> list[Any]:
-    """What each call of a task came to: ("result", value) or ("error", exception)."""
-    if result.returncode != 0:
-        return [("error", _no_answer(result))] * count
+    """What each call of a task came to: ("result", value) or ("error", exception).
+
+    Each stands for itself, also when one could not be answered, or ended the container.
+    """
+    *lines, rest = result.stdout.split(b"\n", count)
+    if result.returncode == 0 and (rest or len(lines) != count):
+        lines, failure = [], _no_answer_of_ours("not a line for each call")
+    else:
+        failure = _no_answer(result)
     reader = Reader()
+    return [*(_answer_of(line, reader) for line in lines), *[("error", failure)] * (count - len(lines))]
+
+
+def _answer_of(line: bytes, reader: Reader) -> tuple[str, Any]:
     try:
-        answers = json.loads(result.stdout)["answers"]
-        if len(answers) != count:
-            raise ValueError(f"{len(answers)} answers to {count} calls")
-        return [
-            ("error", _exception(answer["error"], reader))
-            if "error" in answer
-            else ("result", reader.decoded(answer["result"]))
-            for answer in answers
-        ]
+        answer = json.loads(line)
+        if "error" in answer:
+            return "error", Remaker(reader.decoded).remade(answer["error"])
+        return "result", reader.decoded(answer["result"])
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
-        failure = TaskError("", f"the container's answer is none: {printable(str(error))[:200]}")
-        return [("error", failure)] * count
+        return "error", _no_answer_of_ours(str(error))
+
+
+def _no_answer_of_ours(why: str) -> TaskError:
+    return TaskError("", f"the container's answer is none: {printable(why)[:200]}")
 
 
 ENDS: Final = {  # by Result.ended_by

@@ -46,9 +46,15 @@ class ContainerExecutor(Executor):
     frozenset, dict; exact types, no subclasses. With `opaque` other objects come back as `Opaque`, which may be passed
     to another call.
 
+    What a function raises is raised: one of Python's own exceptions with its arguments, file or module names and notes
+    (a SyntaxError with its text alone), an ExceptionGroup with what is in it; all others, and what could not be shown,
+    are a `TaskError`. An exception's arguments are the function's own words, as a result is: before they go to a
+    terminal, `repr` them. A `TaskError`, notes and tracebacks have control characters escaped.
+
     Nothing of a result is unpickled in this process: a hostile function can answer with wrong data, and with an
     exception of Python's own kinds, and no more. What it costs to read is bounded: `result_limit` bytes, which as many
-    small lists can take thirty times that in memory, and three seconds of processor time for sets and dicts.
+    small lists can take thirty times that in memory, and three seconds of processor time for sets and dicts, at worst
+    six.
 
     It is what Dask takes as a scheduler: `dask.compute(graph, scheduler=executor)`. In a process that Celery or Ray has
     forked, make it there: a fork has no threads.
@@ -135,7 +141,8 @@ class ContainerExecutor(Executor):
 
         Args:
             timeout: seconds for all of them, from now on; then TimeoutError.
-            chunksize: how many calls one container makes, one after the other: they see each other.
+            chunksize: how many calls one container makes, one after the other: they see each other, and share
+                `result_limit`. Each has its own outcome; what ends the container is that of all that had none yet.
             progress: called with how many calls have been made and how many there are, whenever a container has
                 ended, in whatever thread that is. What was cancelled has not been made.
         """

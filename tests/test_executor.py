@@ -123,28 +123,32 @@ def alike(form: bytes) -> bytes:
     return b",".join(form % b'{"!": "int", "v": "%x"}' % (number * sys.hash_info.modulus) for number in range(100_000))
 
 
+def an_error(kind: str, args: bytes) -> bytes:
+    rest = b'"text": "", "traceback": "", "notes": [], "attributes": {}, "members": []'
+    return b'{"error": {"type": "%s", "args": %s, %s}}' % (kind.encode(), args, rest)
+
+
 ANSWERS = {
     "a pickle": pickle.dumps(Evil("/tmp/mark-of-a-pickle")),
     "nothing": b"",
     "no object": b"[1]",
-    "no answers": b'{"answers": 5}',
-    "too many": b'{"answers": [{"result": 1}, {"result": 2}]}',
-    "no such tag": b'{"answers": [{"result": {"!": "eval", "v": "1"}}]}',
-    "a tag that is none": b'{"answers": [{"result": {"!": ["x"], "v": "1"}}]}',
-    "half a tag": b'{"answers": [{"result": {"!": "int"}}]}',
-    "no base64": b'{"answers": [{"result": {"!": "bytes", "v": "\xc3\xa4"}}]}',
-    "a deep one": b'{"answers": [{"result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]}",
-    "a deep set": b'{"answers": [{"result": ' + b'{"!":"tuple","v":[' * 600 + b"]}" * 600 + b"}]}",
-    "unhashable": b'{"answers": [{"result": {"!": "set", "v": [[]]}}]}',
-    "many digits": b'{"answers": [{"result": ' + b"9" * 100_000 + b"}]}",
-    "half an error": b'{"answers": [{"error": {"type": 5}}]}',
-    "an error of ours": b'{"answers": [{"error": {"type": "os.system", "args": ["x"], "text": "", "traceback": ""}}]}',
-    "a function": b'{"answers": [{"error": {"type": "builtins.eval", "args": ["1"], "text": "", "traceback": ""}}]}',
-    "colliding hashes": b'{"answers": [{"result": {"!": "set", "v": [%s]}}]}' % alike(b"%s"),
-    "colliding keys": b'{"answers": [{"result": {"!": "dict", "v": [%s]}}]}' % alike(b"[%s, 1]"),
-    "colliding hashes of an error's": b'{"answers": [{"error": {"type": "builtins.KeyError", "text": "", '
-    b'"traceback": "", "args": {"!": "frozenset", "v": [%s]}}}]}' % alike(b"%s"),
-    "an exit": b'{"answers": [{"error": {"type": "builtins.SystemExit", "args": [1], "text": "", "traceback": ""}}]}',
+    "no answers": b"5",
+    "too many": b'{"result": 1}\n{"result": 2}',
+    "no such tag": b'{"result": {"!": "eval", "v": "1"}}',
+    "a tag that is none": b'{"result": {"!": ["x"], "v": "1"}}',
+    "half a tag": b'{"result": {"!": "int"}}',
+    "no base64": b'{"result": {"!": "bytes", "v": "\xc3\xa4"}}',
+    "a deep one": b'{"result": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "a deep set": b'{"result": ' + b'{"!":"tuple","v":[' * 600 + b"]}" * 600 + b"}",
+    "unhashable": b'{"result": {"!": "set", "v": [[]]}}',
+    "many digits": b'{"result": ' + b"9" * 100_000 + b"}",
+    "half an error": b'{"error": {"type": 5}}',
+    "an error of ours": an_error("os.system", b'["x"]'),
+    "a function": an_error("builtins.eval", b'["1"]'),
+    "colliding hashes": b'{"result": {"!": "set", "v": [%s]}}' % alike(b"%s"),
+    "colliding keys": b'{"result": {"!": "dict", "v": [%s]}}' % alike(b"[%s, 1]"),
+    "colliding hashes of an error's": an_error("builtins.KeyError", b'{"!": "frozenset", "v": [%s]}' % alike(b"%s")),
+    "an exit": an_error("builtins.SystemExit", b"[1]"),
 }
 
 
@@ -153,7 +157,7 @@ def test_a_hostile_answer_is_an_error_and_runs_nothing(executor: ContainerExecut
     def hostile() -> None:
         for fd in range(3, 20):
             try:
-                left = answer
+                left = answer + b"\n"
                 while left:
                     left = left[os.write(fd, left) :]
                 os._exit(0)
@@ -307,6 +311,46 @@ def test_one_failure_among_many_is_its_own(executor: ContainerExecutor) -> None:
         next(results)
     with pytest.raises(TimeoutError):
         list(executor.map(pow, [2] * 50, [2] * 50, timeout=0))
+
+
+def mute(number: int) -> object:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(5)
+
+    if number == 1:
+        raise Mute
+    return number
+
+
+def endless(number: int) -> object:
+    around: list[object] = []
+    around.append(around)
+    if number == 1:
+        raise ValueError(around)
+    return around if number == 2 else number
+
+
+def ended(number: int) -> object:
+    if number == 1:
+        os._exit(3)
+    return number
+
+
+@pytest.mark.parametrize(
+    ("function", "outcomes"),
+    [(mute, [0, TaskError, 2]), (endless, [0, ValueError, RecursionError]), (ended, [0, TaskError, TaskError])],
+)
+def test_whatever_one_call_comes_to_the_others_of_its_container_have_their_own(
+    executor: ContainerExecutor, function: Any, outcomes: list[Any]
+) -> None:
+    calls: list[tuple[object, ...]] = [(function, (number,), {}) for number in range(3)]
+    answers = executor._call_all(executor._pickled(calls), 3, Limits())
+    assert [value if kind == "result" else type(value) for kind, value in answers] == outcomes
+    results = executor.map(function, range(3), chunksize=3)
+    assert next(results) == 0
+    with pytest.raises(outcomes[1]):
+        next(results)
 
 
 def test_the_timeout_of_a_map_begins_with_the_call(executor: ContainerExecutor) -> None:

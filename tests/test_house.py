@@ -105,6 +105,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "_answers",
         "_arguments",
         "_by_value",
+        "_exceptions",
         "_plans",
         "_request",
         "_unit_run",
