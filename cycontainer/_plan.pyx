@@ -346,6 +346,10 @@ cdef class PlanWriter:
         if not self._is_below(path):
             self._held = None         # it may lie over the directory, or over one above
 
+    def make_working_directory(self, str path not None):
+        """Find or make it inside the root; what cannot be made there is left to `change_directory`."""
+        self._step(OP_MAKE_DIRECTORY, f"find or make the working directory {path}", self._text(path))
+
     def make_node(self, str parent not None, str name not None, long mode, long device, long uid, long gid):
         """mknod(2); `mode` with its file type, `device` as makedev(3) makes it."""
         self.hold(parent)

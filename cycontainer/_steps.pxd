@@ -111,6 +111,7 @@ cdef enum Op:
     OP_KEEP_NULL
     OP_SOURCE_KEPT
     OP_SET_LABEL
+    OP_MAKE_DIRECTORY
 
 # OP_TARGET: what to make of a target, arg[1]
 cdef enum Target:

@@ -54,6 +54,7 @@ class Style(Record):
         template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
         ready_network: it joins a network namespace that the launcher has ready.
         warm: it waits for a program (`compile_program`) when all else is done.
+        make_cwd: make the working directory, if it is missing, as runc and crun do, and Kubernetes relies on.
         work: bytes that a file system of its own at the working directory can hold; 0 is none.
     """
 
@@ -65,6 +66,7 @@ class Style(Record):
     wait_for_start: bool = False
     console: bool = True
     pad: bool = False
+    make_cwd: bool = False
     work: int = 0
     template: bool = False
     ready_network: bool = False
@@ -393,6 +395,8 @@ def _add_file_tree(
         _open_terminal(plan, process)
         plan.find_target("/dev/console", rootfs.TARGET_LIKE_SOURCE)
         plan.attach("the terminal", "/dev/console")
+    if process and style.make_cwd and process.cwd.strip("/"):
+        plan.make_working_directory(process.cwd)
     if not style.template:
         rootfs.add_late_readonly(plan, config, scope)
         rootfs.add_masks(plan, config)

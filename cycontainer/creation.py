@@ -210,7 +210,7 @@ def _set_up(
     calls = supervisor.calls if supervisor else ()
     style = Style(
         pivot=wishes.pivot, new_keyring=wishes.new_keyring, every_cpu=True, wait_for_start=True, supervised=calls,
-        unit=driver.scope, cgroup=_has_cgroup(config, wishes, driver), rootless=wishes.rootless,
+        unit=driver.scope, cgroup=_has_cgroup(config, wishes, driver), rootless=wishes.rootless, make_cwd=True,
     )  # fmt: skip
     plan = compile_plan(_with_process(config), driver.host, style)
     state = intend(config, driver, plan, directory.container_id, wishes.bundle).replace(pivoted=wishes.pivot)

@@ -88,7 +88,7 @@ class Container(Saved):
 
         Args:
             container_id: letters, digits and "_+-.", at most 255.
-            config: a configuration of the runtime-spec, as `config.json` has it.
+            config: a configuration of the runtime-spec, as `config.json` has it. A missing `process.cwd` is made.
             root: the directory that states are kept in; None is /run/cycontainer, as an ordinary user
                 $XDG_RUNTIME_DIR/cycontainer.
             bundle: what relative paths of the configuration are relative to.

@@ -261,3 +261,8 @@ def test_containerd_runs_what_is_privileged(containerd: list[str], busybox_rootf
     words = done.stdout.split()
     assert (words[:1], words[-1:]) == (["pts/ptmx"], ["full"]), done
     assert int(words[2], 16) == bounding_set()
+
+
+def test_containerd_s_containers_begin_where_the_image_has_nothing(containerd: list[str], own_rootfs: str) -> None:
+    done = ctr_run(containerd, own_rootfs, "cwd", "/bin/pwd", options=("--cwd", "/new/deep"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/new/deep\n", "")

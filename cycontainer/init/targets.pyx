@@ -8,6 +8,9 @@ cdef enum:
     PATH_SIZE = 4096
     MOST_LINKS = 40          # as the kernel's own limit, path_resolution(7)
     DANGLING = -4096         # not an errno: the path was rewritten, go on with the new one
+    A_FILE = 0               # what is made at the end of a path that is missing
+    A_DIRECTORY = 1
+    ONLY_ON_DISK = 2         # a directory, but no object of the kernel's
 
 
 cdef public void put_away(int *descriptor) noexcept nogil:
@@ -64,6 +67,15 @@ cdef long follow_dangling(int parent, char *path, long start, const char *rest) 
     return DANGLING if length >= 0 else length
 
 
+cdef int is_kernels(int directory) noexcept nogil:
+    """Whether what is made in it is an object of the kernel's, as a cgroup is; also when nobody knows."""
+    cdef fs_status where
+    if sys2(NR_fstatfs, directory, <long> &where) < 0:
+        return 1
+    return where.f_type in (PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, CONFIGFS_MAGIC,
+                            TRACEFS_MAGIC, RDTGROUP_SUPER_MAGIC)
+
+
 cdef long make_component(
     int root, int parent, char *path, long start, long end, int directory, long resolve
 ) noexcept nogil:
@@ -72,7 +84,9 @@ cdef long make_component(
     cdef long result, made
     cdef open_how_ how
     path[end] = 0
-    if directory:
+    if directory == ONLY_ON_DISK and is_kernels(parent):
+        made = -EPERM
+    elif directory:
         made = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
     else:
         how.flags, how.mode, how.resolve = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644, RESOLVE_NO_SYMLINKS
@@ -126,7 +140,7 @@ cdef long walk(int root, char *path, int directory, long resolve) noexcept nogil
         opened = open_inside(root, path, O_PATH, resolve)
         path[end] = stop
         if opened == -ENOENT:
-            opened = make_component(root, parent, path, start, end, directory or path[after], resolve)
+            opened = make_component(root, parent, path, start, end, directory or path[after] != 0, resolve)
         if parent != root:
             sys1(NR_close, parent)
         if opened < 0:
@@ -159,6 +173,16 @@ cdef public long hold(State *state, const char *path) noexcept nogil:
     put_away(&state.held)
     state.held = <int> reach(state.root, path, 1, 0)
     return state.held
+
+
+cdef public long make_working_directory(State *state, const char *path) noexcept nogil:
+    """Make it, if it is missing and may be made; where not, or if it is no directory, the step that goes there tells."""
+    cdef long result = reach(state.root, path, ONLY_ON_DISK, 0)
+    if result >= 0:
+        return sys1(NR_close, result)
+    if result in (-ENOTDIR, -ELOOP, -EACCES, -EPERM, -EROFS):
+        return 0
+    return result
 
 
 cdef long make_below(int directory, const char *name) noexcept nogil:

@@ -15,6 +15,7 @@ cdef extern long status_of(int descriptor, file_status *status) noexcept nogil
 cdef extern long append(char *path, long length, const char *more) noexcept nogil
 cdef extern long open_inside(int root, const char *path, long flags, long resolve) noexcept nogil
 cdef extern long hold(State *state, const char *path) noexcept nogil
+cdef extern long make_working_directory(State *state, const char *path) noexcept nogil
 cdef extern long find_target(State *state, const char *path, long rule, const char *name) noexcept nogil
 
 cdef enum:
@@ -289,6 +290,8 @@ cdef public long tree_step(State *state, const Step *step) noexcept nogil:
         return attach(state.source, state.target)
     if step.op == OP_HOLD:
         return hold(state, plan + arg[0])
+    if step.op == OP_MAKE_DIRECTORY:
+        return make_working_directory(state, plan + arg[0])
     if step.op == OP_MAKE_NODE:
         return make_node(state.held, <long> plan + arg[0], arg[1], arg[2], arg[3])
     if step.op == OP_MAKE_LINK:
