@@ -87,9 +87,9 @@ def test_what_is_kept_passes_the_importer_by(installation: Installation) -> None
     installation.features()
     told = installation.done("features", options=("-X", "importtime")).stderr
     imported = {line.rpartition("|")[2].strip() for line in told.splitlines() if "| " in line}
-    compiled = {name for name, *_, code, _ in installation.modules() if code is None}
-    assert {name for name in imported if name.startswith("cycontainer")} <= compiled
-    assert len(imported) <= 37, sorted(imported)  # of them the interpreter's own: 27
+    assert not {name for name in imported if name.startswith("cycontainer")}
+    assert len(imported) <= 34, sorted(imported)  # of them the interpreter's own: 27
+    assert [name for name, *_, code, _ in installation.modules() if code is None]  # machine code is among them
     assert len(installation.modules()) <= 18
 
 

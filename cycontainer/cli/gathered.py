@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from _frozen_importlib import ModuleSpec  # importlib.machinery has these, and costs 0.8 ms
-from _frozen_importlib_external import ExtensionFileLoader, SourceFileLoader, cache_from_source
+from _frozen_importlib_external import SourceFileLoader, cache_from_source
+from _imp import create_dynamic, exec_dynamic
 from marshal import dumps, loads
 
 TYPE_CHECKING = False
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
 VERBS: Final = ("create", "run", "exec", "checkpoint", "restore", "update", "ps", "events", "features", "spec")
 PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + "/"
 VERSION: Final = sys.version.encode()  # in front of it: code is of one interpreter
-_compiled: dict[str, str] = {}  # modules that are machine code: their files
-
-
-class _Finder:
-    """The first of sys.meta_path: modules of machine code, without a search."""
-
-    @staticmethod
-    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        if name not in _compiled:
-            return None
-        return ModuleSpec(name, ExtensionFileLoader(name, _compiled[name]), origin=_compiled[name])
 
 
 def run_command() -> None:
@@ -71,25 +61,26 @@ def load(verb: str) -> bool:
                 return False
     except (OSError, EOFError, ValueError, TypeError):  # none, or not whole
         return False
-    sys.meta_path.insert(0, _Finder)
     for name, path, _, _, code, package in found:
-        if code is None:
-            _compiled[name] = PACKAGE + path
-        elif name not in sys.modules:
+        if name not in sys.modules:
             _execute(name, PACKAGE + path, code, package=package)
     return bool(found)
 
 
-def _execute(name: str, path: str, code: CodeType, *, package: bool) -> None:
+def _execute(name: str, path: str, code: CodeType | None, *, package: bool) -> None:
     """Import a module without the importer, which takes longer than most of them do."""
-    module = sys.modules[name] = type(sys)(name)
+    module = type(sys)(name) if code else create_dynamic(ModuleSpec(name, None, origin=path))
+    sys.modules[name] = module
     module.__file__ = path
     if package:
         module.__path__ = [os.path.dirname(path)]
     parent, dot, child = name.rpartition(".")
     if dot:
         setattr(sys.modules[parent], child, module)
-    exec(code, module.__dict__)
+    if code:
+        exec(code, module.__dict__)
+    else:
+        exec_dynamic(module)
 
 
 def keep(verb: str) -> None:
