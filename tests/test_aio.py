@@ -27,6 +27,7 @@ from saved import Obedient, config_of
 
 import cycontainer
 from cycontainer import DEVNULL, PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
+from cycontainer.aio.containers import in_thread
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -323,6 +324,28 @@ def test_a_pool_that_is_cancelled_at_any_time_of_its_life_leaves_nothing(complet
         assert 0 < len(cancelled_in_time(complete, run)) < TIMES
 
 
+def test_what_fails_while_it_is_cancelled_is_told_by_the_cancellation(complete: Complete) -> None:
+    gate = threading.Event()
+
+    def fail() -> None:
+        gate.wait(20 * SLOWER)
+        raise cycontainer.CgroupError("/some", 16)
+
+    async def cancelled() -> BaseException | None:
+        task = asyncio.ensure_future(in_thread(fail))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        try:
+            await task
+        except asyncio.CancelledError as error:
+            return error.__cause__ or (error.__context__ and error.__context__.__cause__)
+        return None
+
+    assert isinstance(complete(cancelled()), cycontainer.CgroupError)
+
+
 def test_two_hundred_wait_for_one_container_and_take_no_thread(complete: Complete) -> None:
     async def crowd() -> None:
         async with aio.Pool(1) as pool:
@@ -599,6 +622,34 @@ def test_a_cancelled_creation_leaves_nothing(
 
     with nothing_left():
         cancelled_after(complete, create, turns)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
+def test_a_cancelled_creation_closes_its_pipes(
+    complete: Complete, busybox_rootfs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[cycontainer.Container] = []
+    create = cycontainer.Container.create
+
+    def noted(*args: Any, **keywords: Any) -> cycontainer.Container:
+        made.append(create(*args, **keywords))
+        return made[0]
+
+    async def cancelled() -> None:
+        task = asyncio.ensure_future(
+            aio.Container.create("aio", document(busybox_rootfs, "sleep 100"), root=str(tmp_path), **STREAMS)
+        )
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    monkeypatch.setattr(cycontainer.Container, "create", noted)
+    complete(cancelled())
+    process = made[0].process
+    assert process is not None and process.stdin is not None and process.stdout is not None
+    assert process.stdin.closed and process.stdout.closed
     assert os.listdir(tmp_path) == []
 
 

@@ -41,11 +41,12 @@ async def in_thread(call: Callable[[], Returned], undo: Callable[[Returned], obj
     future = asyncio.wrap_future(called)
     try:
         await outlast(future)
-    except asyncio.CancelledError:
-        if undo is not None and future.exception() is None:
+    except asyncio.CancelledError as cancelled:
+        failure = future.exception()
+        if failure is None and undo is not None:
             made = future.result()
             await in_thread(lambda: undo(made))
-        raise
+        raise cancelled from failure
     return future.result()
 
 
@@ -78,7 +79,11 @@ class Container:
     @classmethod
     async def _made(cls, make: Callable[[], SyncContainer]) -> Self:
         def delete(container: SyncContainer) -> None:
-            container.delete(force=True)
+            try:
+                container.delete(force=True)
+            finally:
+                if container.process is not None:
+                    container.process.abandon()
 
         container = await in_thread(make, delete)
         try:
