@@ -18,7 +18,7 @@ from cycontainer.errors import (
     reason_of,
 )
 from cycontainer.starting import open_first
-from cycontainer.state import is_frozen, is_later, status_of
+from cycontainer.state import container_ids, is_frozen, is_later, load, status_of
 from cycontainer.state_text import CgroupPlace, State
 
 TYPE_CHECKING = False
@@ -269,18 +269,23 @@ def _is_ours(place: CgroupPlace) -> bool:
 
 
 def _loaded(directory: Directory, *, force: bool) -> State | None:
-    """The state; with `force`, when it is damaged, what the configuration tells of it."""
+    """The state; when it is lost, or with `force` damaged, what the configuration tells of it."""
     try:
-        return directory.load()
+        state = directory.load()
     except StateError:
         if not force:
             raise
         return _reconstructed(directory)
+    if state is None and (state := _reconstructed(directory)) is not None and not force:
+        made = _made_of(state)
+        if made.cgroups and open_cgroup(made).processes():
+            raise ContainerRunning(state.id, STILL_RUNS.format("running"))
+    return state
 
 
 def _reconstructed(directory: Directory) -> State | None:
     """A state with the cgroups that a container has by its configuration: whatever lives is in them. None when that is
-    damaged, too: then there is nothing that could be found."""
+    damaged, too: then there is nothing that could be found. What another container here has is not among them."""
     from cycontainer.host import current
     from cycontainer.read_config import parse, read_config
     from cycontainer.resources import where
@@ -296,11 +301,30 @@ def _reconstructed(directory: Directory) -> State | None:
 
         unit, path = unit_left_of(asked, directory.container_id)
         paths = dict.fromkeys(paths, path) if unit else paths
-    places = [CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount]) for at in layout.all]
+    others = _paths_of_others(directory)
+    places = [
+        CgroupPlace(mount=at.mount, controllers=at.controllers, path=paths[at.mount])
+        for at in layout.all
+        if paths[at.mount] not in others
+    ]
     return State(
         id=directory.container_id, bundle="/", version=config.version, created="", owner=0, cgroups=tuple(places),
         unit=unit, pid=-1 if unit else 0,  # not 0: a unit that was made, and not only meant to be
     )  # fmt: skip
+
+
+def _paths_of_others(directory: Directory) -> set[str]:
+    """The cgroups that the other containers below the same root have."""
+    paths: set[str] = set()
+    root = os.path.dirname(directory.path)
+    for container_id in container_ids(root):
+        if container_id == directory.container_id:
+            continue
+        try:
+            paths.update(place.path for place in load(root, container_id).cgroups)
+        except (ContainerNotFound, StateError):  # deleted meanwhile, half made, damaged
+            continue
+    return paths
 
 
 def _last_hooks(directory: Directory, state: State) -> tuple[str, ...]:

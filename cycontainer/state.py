@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cycontainer.state_text import CgroupPlace
 
 FILE: Final = "state"  # and the other names above, as far as others need them:
-NOTIFY, GO, OUTCOME = "notify", "go", "outcome"
+NOTIFY, GO, OUTCOME, CONFIG = "notify", "go", "outcome", "config.json"
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
@@ -49,6 +49,7 @@ ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary us
 READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # what nobody else's FIFO blocks
 PATIENCE: Final = 10.0  # seconds that another verb gets to be done with a container
 NAP: Final = 0.01  # between two looks whether it is
+NOBODY_READS: Final = (errno.ENXIO, errno.ENOENT, errno.EISDIR, errno.ELOOP)  # a FIFO, or what stands in its place
 STATUSES: Final = ("creating", "created", "running", "paused", "stopped")
 _read_before: dict[bytes, State] = {}  # by their texts
 
@@ -214,8 +215,11 @@ class Directory:
         for name in sorted(os.listdir(self._fd), key=lambda name: name != FILE):
             if name == NOTIFY:
                 self._remove_below(name)
-            else:
+                continue
+            try:
                 os.unlink(name, dir_fd=self._fd)
+            except IsADirectoryError:  # not ours, and nothing below it is
+                os.rmdir(name, dir_fd=self._fd)
         os.rmdir(self.path)
 
     def _remove_below(self, name: str) -> None:
@@ -351,7 +355,7 @@ def load_config(root: str, container_id: str) -> bytes:
     """The configuration that a container was made from. Raises ContainerNotFound, StateError."""
     fd = _open_directory(root, container_id)
     try:
-        return _read(fd, "config.json", 16 * MOST_BYTES)  # as much as read_config.py takes
+        return _read(fd, CONFIG, 16 * MOST_BYTES)  # as much as read_config.py takes
     except OSError as error:
         raise StateError(container_id, f"its config.json cannot be read: {error.strerror}") from None
     finally:
@@ -381,7 +385,7 @@ def is_waiting(root: str, container_id: str) -> bool:
     try:
         os.close(os.open(f"{root}/{container_id}/{GO}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENOENT):
+        if error.errno in NOBODY_READS:
             return False
         raise
     return True

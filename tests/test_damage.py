@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -75,7 +76,22 @@ def name_no_process(path: str) -> None:
     replace(path, re.sub(rb"(?m)^pid \d+$", b"pid 99999999999", text))
 
 
-DAMAGES = [truncate, cut_off_lines, empty, make_later, scramble, make_fifo, make_huge, name_no_process]
+def lose(path: str) -> None:
+    os.unlink(path)
+
+
+def make_directory(path: str) -> None:
+    os.unlink(path)
+    os.mkdir(path)
+
+
+def make_loop(path: str) -> None:
+    os.unlink(path)
+    os.symlink(os.path.basename(path), path)
+
+
+DAMAGES = [truncate, cut_off_lines, empty, make_later, scramble, make_fifo, make_huge, name_no_process, lose,
+           make_directory, make_loop]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -91,7 +107,8 @@ def test_a_damaged_state_is_told_and_nothing_is_lost(damage: Callable[[str], Non
         assert "Traceback" not in done.stderr and done.stdout == ""
     assert oci("list").returncode == 0
     os.kill(pid, 0)
-    os.unlink(path)
+    if damage is not lose:
+        os.rmdir(path) if damage is make_directory else os.unlink(path)
     replace(path, kept)
     assert oci.state()["status"] == "running"
     damage(path)
@@ -99,6 +116,35 @@ def test_a_damaged_state_is_told_and_nothing_is_lost(damage: Callable[[str], Non
     oci.done("delete", "--force", "one")
     gone(first)
     assert os.listdir(oci.states) == []
+
+
+@pytest.mark.parametrize("name", ["go", "outcome", "config.json"])
+@pytest.mark.parametrize("damage", [lose, make_directory, make_loop])
+@pytest.mark.parametrize("command", [COMMAND, IN_PYTHON])
+def test_what_else_is_damaged_hides_no_other_and_is_removed(
+    name: str, damage: Callable[[str], None], command: tuple[str, ...], oci: Oci
+) -> None:
+    pid = oci.start()
+    damage(f"{oci.states}/one/{name}")
+    oci.command = command
+    assert oci.done("list", "--quiet") == "one\n" and oci.state()["status"] == "running"
+    first = os.pidfd_open(pid)
+    oci.done("delete", "--force", "one")
+    gone(first)
+    assert os.listdir(oci.states) == []
+
+
+def test_of_a_lost_state_nothing_is_taken_for_its_own_that_another_has(oci: Oci) -> None:
+    pid = oci.start()
+    os.mkdir(f"{oci.states}/two")
+    shutil.copy(f"{oci.states}/one/config.json", f"{oci.states}/two/config.json")
+    config = json.loads(Path(f"{oci.states}/two/config.json").read_text())
+    state = Path(f"{oci.states}/one/state").read_text()
+    config["linux"]["cgroupsPath"] = re.search(r"(?m)^cgroup \S+ \S+ (/\S+)$", state)[1]  # type: ignore[index]
+    Path(f"{oci.states}/two/config.json").write_text(json.dumps(config))
+    oci.done("delete", "--force", "two")
+    os.kill(pid, 0)
+    assert oci.state()["status"] == "running" and os.listdir(oci.states) == ["one"]
 
 
 def test_a_full_disk_stops_a_creation_and_nothing_else(oci: Oci) -> None:

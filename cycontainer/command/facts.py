@@ -131,6 +131,7 @@ def escapes() -> str:
 
 def state_file() -> Iterator[str]:
     yield f"#define STATE_FILE {c_text(state.FILE)}"
+    yield f"#define CONFIG_FILE {c_text(state.CONFIG)}"
     yield f"#define GO_FILE {c_text(state.GO)}"
     yield f"#define OUTCOME_FILE {c_text(state.OUTCOME)}"
     yield f"#define NOTIFY_DIRECTORY {c_text(state.NOTIFY)}"

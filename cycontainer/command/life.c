@@ -258,6 +258,8 @@ int answer_delete(const struct call *call) {
             hand_on();
         kill_everything();
         remove_cgroup(&state);
+    } else if (faccessat(directory, CONFIG_FILE, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+        hand_on(); /* the state is lost: the configuration tells where something may live */
     }
     remove_directory(call, directory);
     return 0;

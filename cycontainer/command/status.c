@@ -106,7 +106,7 @@ bool exceeded_memory(const struct state *state) {
 /* Whether the init waits for start: then, and only then, the FIFO has a reader. */
 static bool is_waiting(int directory) {
     int fd = openat(directory, GO_FILE, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 && errno != ENXIO && errno != ENOENT)
+    if (fd < 0 && errno != ENXIO && errno != ENOENT && errno != EISDIR && errno != ELOOP)
         hand_on();
     if (fd >= 0)
         close(fd);
