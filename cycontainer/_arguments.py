@@ -1,4 +1,4 @@
-"""What callers pass to `run()`, checked before anything is done. Face."""
+"""What callers pass to `run()` and to a `Container`, checked before anything is done. Lifecycle."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import stat
 
 from cycontainer.errors import ConfigError, LaunchError, errno_of, shown
-from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID
+from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID, SIGRTMAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from os import PathLike
-    from typing import Any, Final
+    from typing import Any, Final, TypeVar
+
+    Entry = TypeVar("Entry")
 
 MOST_INTEGER: Final = 2**63 - 1
 # Of the host's root, when that is the container's: what is private or secret, and so empty.
@@ -69,6 +71,50 @@ def check_count(name: str, value: object, least: int, most: int = MOST_INTEGER) 
         raise ConfigError(name, f"must be an integer from {least} {up}, not {shown(value)}")
 
 
+def seconds(name: str, value: float | None) -> float:
+    """A time to wait, which may be over already; None is infinity."""
+    try:
+        number = float("inf") if value is None else float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = float("nan")
+    if number != number or isinstance(value, (str, bytes)):
+        raise ConfigError(name, f"must be a number of seconds or None, not {shown(value)}")
+    return number
+
+
+def check_signal(number: object) -> None:
+    """Refuse what is no number of a signal; 0 is none, and asks whether one could be sent."""
+    if not isinstance(number, int) or not 0 <= number <= SIGRTMAX:
+        raise ConfigError("number", f"must be a signal's number, from 0 to {SIGRTMAX}, not {shown(number)}")
+
+
+def check_flag(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ConfigError(name, f"must be True or False, not {shown(value)}")
+
+
+def check_pair(name: str, value: object, what: str) -> None:
+    if value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
+        raise ConfigError(name, f"must be a pair, {what}, not {shown(value)}")
+
+
+def check_dict(name: str, value: object) -> None:
+    if value is not None and not hasattr(value, "keys"):
+        raise ConfigError(name, f"must be a dict, not {shown(value)}")
+
+
+def json_of(value: object, name: str) -> bytes:
+    """An object's JSON text."""
+    from cycontainer.json_text import to_json
+
+    if not isinstance(value, dict):
+        raise ConfigError(name, f"must be a dict, not {shown(value)}")
+    try:
+        return to_json(value).encode("utf-8", "surrogateescape")
+    except (RecursionError, TypeError, UnicodeEncodeError) as error:
+        raise ConfigError(name, f"is nothing that JSON can say: {error}") from None
+
+
 def check_path(name: str, value: str | None) -> None:
     """Refuse what is no absolute path in the container."""
     if value is not None:
@@ -78,9 +124,9 @@ def check_path(name: str, value: str | None) -> None:
 
 
 def program_arguments(args: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
-    if isinstance(args, (str, bytes)) or not args:
-        raise ConfigError("args", "must be a list: the program and its arguments")
-    texts = tuple([_text(f"args[{place}]", arg) for place, arg in enumerate(args)])
+    texts = tuple([_text(f"args[{place}]", arg) for place, arg in enumerate(entries(args, "args"))])
+    if not texts:
+        raise ConfigError("args", "is empty: the program and its arguments")
     if not texts[0]:
         raise ConfigError("args[0]", "is empty: there is no program to look up")
     return texts
@@ -94,10 +140,10 @@ def environment_entries(env: Mapping[str, str] | None) -> tuple[str, ...] | None
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
             raise ConfigError(f"env[{shown(name)}]", "a name is text, not empty and without =, and a value is text")
-    entries = tuple([_text(f"env[{shown(name)}]", f"{name}={value}") for name, value in env.items()])
-    if sum([len(os.fsencode(entry)) + 9 for entry in entries]) > MAX_STRINGS:  # 9: a NUL and a pointer
+    texts = tuple([_text(f"env[{shown(name)}]", f"{name}={value}") for name, value in env.items()])
+    if sum([len(os.fsencode(entry)) + 9 for entry in texts]) > MAX_STRINGS:  # 9: a NUL and a pointer
         raise ConfigError("env", f"is larger than execve takes, {MAX_STRINGS} bytes")
-    return entries
+    return texts
 
 
 def _text(path: str, value: object) -> str:
@@ -136,22 +182,33 @@ def input_bytes(value: object, encoding: str | None, errors: str | None) -> byte
 def mount_entries(mounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if isinstance(mounts, (str, bytes)) or hasattr(mounts, "keys") or not hasattr(mounts, "__iter__"):
         raise ConfigError("mounts", "must be a list of dicts")
-    entries = []
+    found = []
     for place, mount in enumerate(mounts):
         if not hasattr(mount, "keys"):
             raise ConfigError(f"mounts[{place}]", f"must be a dict, not {shown(mount)}")
-        entries.append(dict(mount))
-    return entries
+        found.append(dict(mount))
+    return found
 
 
-def path_list(paths: Sequence[str], name: str) -> tuple[str, ...]:
-    if isinstance(paths, (str, bytes)) or not hasattr(paths, "__iter__"):
-        raise ConfigError(name, f"must be a list, not {shown(paths)}")
-    return tuple(paths)
+def entries(values: Iterable[Entry], name: str) -> tuple[Entry, ...]:
+    """What stands in a list, or in what else has entries but a text."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise ConfigError(name, f"must be a list, not {shown(values)}")
+    return tuple(values)
+
+
+def open_descriptors(values: Iterable[int], name: str) -> tuple[int, ...]:
+    found = entries(values, name)
+    for place, fd in enumerate(found):
+        try:
+            os.fstat(fd)
+        except (OSError, OverflowError, TypeError):
+            raise ConfigError(f"{name}[{place}]", f"must be an open descriptor, not {shown(fd)}") from None
+    return found
 
 
 def absolute_paths(paths: Sequence[str], name: str) -> tuple[str, ...]:
-    found = path_list(paths, name)
+    found = entries(paths, name)
     for place, path in enumerate(found):
         check_path(f"{name}[{place}]", path)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from cycontainer import _wait
+from cycontainer._arguments import seconds
 from cycontainer._request import request
 from cycontainer._running import Running
 from cycontainer.errors import ConfigError, Error, WaitTimeout
@@ -104,10 +105,11 @@ class Spawned:
             StatusUnknown: it has ended, and someone else took its status.
             Error: it was closed before its end.
         """
+        limit = seconds("timeout", timeout)
         if self._result is None:
             self.check_open()
             try:
-                self._await_end(FOREVER if timeout is None else timeout)
+                self._await_end(limit)
             except WaitTimeout:
                 raise
             except BaseException:

@@ -23,7 +23,7 @@ from cycontainer.users import with_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final
 
     from cycontainer._clone import Child
@@ -50,7 +50,7 @@ class Program(Record):
 
     Attributes:
         args: the program and its arguments.
-        env: "NAME=value" entries that replace or extend the container's environment.
+        env: what replaces or extends the container's environment: a dict, or "NAME=value" entries.
         cwd: absolute, in the container.
         user: uid, gid.
         additional_gids: groups beside.
@@ -61,7 +61,8 @@ class Program(Record):
         apparmor_profile, selinux_label: "" is the container's.
         cgroup: a path below the container's cgroup, for all controllers ("") or those named.
         ignore_paused: wait in a paused container until it goes on.
-        process: a whole `config.Process` instead of the container's, as `read_program` reads it.
+        process: a dict as the specification's `process` instead of the container's, whose properties hold where it has
+            none; or a whole `config.Process`, as `read_program` reads it. What else is given here goes before it.
     """
 
     args: tuple[str, ...] = ()
@@ -196,6 +197,57 @@ def process_of(config: Config, program: Program) -> ProcessConfig:
     return own.replace(**changes)
 
 
+def program_of(
+    args: Sequence[str],
+    keywords: Mapping[str, Any],
+    own: Callable[[], ProcessConfig | None],
+    warn: Callable[[str], None],
+) -> Program:
+    """What `Container.exec` was given, as a program. Raises ConfigError: one of it cannot be; it names which.
+
+    Args:
+        own: the container's own process; it is asked for where `process` has to be completed.
+    """
+    from cycontainer import _arguments as given
+
+    process, env = keywords.get("process"), keywords.get("env")
+    words = () if process is not None and args in ((), []) else given.program_arguments(args)
+    for name in ("terminal", "no_new_privileges", "ignore_paused"):
+        given.check_flag(name, keywords.get(name) is not None and keywords[name])
+    given.check_pair("user", keywords.get("user"), "uid and gid")
+    given.check_pair("size", keywords.get("size"), "rows and columns")
+    given.check_dict("cgroup", cgroup := keywords.get("cgroup"))
+    for name in (text for pair in (cgroup or {}).items() for text in pair):
+        Node(name, "cgroup").text()
+    capabilities = given.entries(keywords.get("capabilities") or (), "capabilities")
+    Node(capabilities, "capabilities").texts()
+    if process is not None and not isinstance(process, ProcessConfig):
+        given.check_dict("process", process)
+        process = _completed(process, words, own(), warn)
+    changes: dict[str, Any] = {
+        "args": words,
+        "env": given.environment_entries(env) if hasattr(env, "items") else given.entries(env or (), "env"),
+        "terminal": bool(keywords.get("terminal") or (process and process.terminal)),
+        "capabilities": capabilities,
+        "additional_gids": given.entries(keywords.get("additional_gids") or (), "additional_gids"),
+        "process": process,
+    }
+    return Program(**{**keywords, **changes})
+
+
+def _completed(
+    given: Mapping[str, Any], args: tuple[str, ...], own: ProcessConfig | None, warn: Callable[[str], None]
+) -> ProcessConfig:
+    """A process as the specification has it; what it has not is the container's own, but for the program."""
+    document = {name: value for name, value in given.items() if value is not None}
+    if args:
+        document["args"] = args
+    process = _inheriting({"cwd": "/", **document}, own, warn)
+    own = own or process
+    changes = {name: getattr(own, name) for name in ("cwd", "env", "user") if name not in document}
+    return process.replace(**changes)
+
+
 def _check(program: Program) -> None:
     """Refuse what a configuration cannot say either."""
     uid, gid = program.user or (0, 0)
@@ -241,7 +293,11 @@ def read_program(data: bytes, own: ProcessConfig | None, warn: Callable[[str], N
     Raises:
         ConfigError: it is wrong; the error names the property.
     """
-    document, warnings = parse(data), list[str]()
+    return _inheriting(parse(data), own, warn)
+
+
+def _inheriting(document: object, own: ProcessConfig | None, warn: Callable[[str], None]) -> ProcessConfig:
+    warnings: list[str] = []
     process = read_process(Node(document, "process").required(), warnings)
     assert process is not None
     for warning in warnings:

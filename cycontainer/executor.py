@@ -14,7 +14,7 @@ import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from cycontainer._answers import answers_of
-from cycontainer._arguments import PRIVATE, check_count, check_number, mount_entries, path_list
+from cycontainer._arguments import PRIVATE, check_count, check_number, entries, mount_entries
 from cycontainer._by_value import dumps
 from cycontainer.errors import ConfigError, Error
 from cycontainer.pool import Pool
@@ -316,7 +316,7 @@ def _begin(paths: Sequence[str]) -> str:
     """What the interpreter is given: where modules are, and our part of a task."""
     from importlib.resources import files
 
-    places = [LIBRARY, *(os.path.abspath(path) for path in path_list(paths, "paths"))]
+    places = [LIBRARY, *(os.path.abspath(path) for path in entries(paths, "paths"))]
     source = files("cycontainer").joinpath("_task.py").read_text()
     future = "from __future__ import annotations\n"
     body = source.partition(future)[2]
@@ -328,7 +328,7 @@ def _program(
 ) -> tuple[str, list[dict[str, Any]]]:
     """The interpreter, and the mounts that show in the container what it needs."""
     program = python or os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    needed = [*([] if python else [sys.base_prefix]), *(os.path.abspath(path) for path in path_list(paths, "paths"))]
+    needed = [*([] if python else [sys.base_prefix]), *(os.path.abspath(path) for path in entries(paths, "paths"))]
     mounts = []
     for path in needed:
         hidden = any(f"{path}/".startswith(f"{place}/") for place in (*PRIVATE, os.path.expanduser("~")))

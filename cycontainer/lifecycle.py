@@ -5,26 +5,19 @@ What a verb does stands in its subject's file; here is what a verb needs, in whi
 
 from __future__ import annotations
 
-import os
-
 from cycontainer.criu.verbs import Saved
-from cycontainer.errors import (
-    ConfigError,
-    ContainerError,
-    ContainerNotFound,
-    ContainerNotRunning,
-    ContainerPaused,
-)
+from cycontainer.errors import ConfigError, ContainerError, ContainerNotFound, ContainerNotRunning, ContainerPaused
 from cycontainer.state import (
     Directory,
+    absolute,
     check_id,
     container_ids,
-    default_root,
+    described,
+    directory_of,
     is_alive,
     is_frozen,
     load,
     load_config,
-    oci_state,
     status_of,
 )
 
@@ -44,7 +37,6 @@ if TYPE_CHECKING:
     from cycontainer.supervisor import Answer, Call
 
 SIGKILL: Final = 9
-MOST_LETTERS: Final = 1024  # of the root directory's path, below which more is to fit into PATH_MAX
 NOT_CREATED: Final = "cannot start a container in the {} state"
 PAUSED_START: Final = "cannot start a paused container"
 NOT_PAUSED: Final = "container not paused"
@@ -108,10 +100,13 @@ class Container(Saved):
             HostError: there is no systemd, or it refuses.
             LaunchError, CgroupError, HookError: what had been made until then is gone again.
         """
-        from cycontainer.json_text import to_json
+        from cycontainer._arguments import check_dict, check_flag, json_of, open_descriptors
         from cycontainer.streams import Streams
 
-        document = to_json(config).encode("utf-8", "surrogateescape")
+        check_dict("supervisor", supervisor)
+        check_flag("pivot", pivot)
+        check_flag("new_keyring", new_keyring)
+        passed, document = open_descriptors(pass_fds, "pass_fds"), json_of(config, "config")
         process = config.get("process") if isinstance(config, dict) else None
         terminal = isinstance(process, dict) and bool(process.get("terminal"))
         with Streams.of((stdin, stdout, stderr), terminal=terminal) as streams:
@@ -120,7 +115,7 @@ class Container(Saved):
                 document,
                 root=root,
                 bundle=bundle,
-                descriptors=(*streams.program, *pass_fds),
+                descriptors=(*streams.program, *passed),
                 ends=streams.ends,
                 pivot=pivot,
                 new_keyring=new_keyring,
@@ -138,9 +133,9 @@ class Container(Saved):
         from cycontainer.creation import Wishes, create
         from cycontainer.read_config import parse, read_config
 
-        bundle = os.path.abspath(bundle)
+        bundle = absolute(bundle, "bundle")
         config = read_config(parse(document), bundle=bundle)
-        root = _directory(root)
+        root = directory_of(root)
         with Directory.reserve(root, container_id) as directory:
             _, process = create(directory, config, document, Wishes(bundle=bundle, **wishes))
         return cls(container_id, root, process)
@@ -148,7 +143,7 @@ class Container(Saved):
     @classmethod
     def handle(cls, container_id: str, *, root: str | None = None) -> Self:
         """A handle on a container, whether or not there is one: `delete(force=True)` takes what it finds."""
-        return cls(check_id(container_id), _directory(root))
+        return cls(check_id(container_id), directory_of(root))
 
     @classmethod
     def load(cls, container_id: str, *, root: str | None = None) -> Self:
@@ -167,12 +162,12 @@ class Container(Saved):
         """All containers, by id; those that are just being deleted may still be among them.
 
         Raises:
-            FileNotFoundError: `root` was given, and there is no such directory.
+            FileNotFoundError: `root` was given, and there is no such directory. Without the default one there are none.
         """
         try:
-            directory = _directory(root)
+            directory = directory_of(root)
             return [cls(name, directory) for name in container_ids(directory)]
-        except FileNotFoundError:
+        except (ConfigError, FileNotFoundError):  # an ordinary user may have no default one either
             if root:
                 raise
             return []
@@ -221,31 +216,12 @@ class Container(Saved):
 
         Source: runtime-spec runtime.md, "State".
         """
-        state = self._state()
-        status = status_of(self.root, state)
-        own = {
-            "created": state.created,
-            "owner": state.owner,
-            "rootless": state.rootless,
-            "startTime": state.start_time,
-            "cgroupPaths": {",".join(place.controllers): place.mount + place.path for place in state.cgroups},
-        }
-        if status not in ("stopped", "creating"):
-            namespaces = f"/proc/{state.pid}/ns"
-            try:
-                own["namespacePaths"] = {name: f"{namespaces}/{name}" for name in os.listdir(namespaces)}
-            except (FileNotFoundError, ProcessLookupError):  # it has just ended, and may be deleted
-                return self.state()
-        return {**oci_state(state, status), **own}
+        return described(self.root, self._state())
 
     # --- its life
 
     def start(
-        self,
-        *,
-        service_manager: str = "",
-        in_background: bool = False,
-        warn: Callable[[str], None] | None = None,
+        self, *, service_manager: str = "", in_background: bool = False, warn: Callable[[str], None] | None = None
     ) -> None:
         """Let the program go.
 
@@ -255,6 +231,7 @@ class Container(Saved):
             warn: called in that thread when the service manager does not listen; None is `warnings.warn`.
 
         Raises:
+            ContainerPaused: it has to go on first.
             ContainerError: it does not wait for a start.
             ProgramError: the program could not be executed.
             HookError: a startContainer hook failed: it was not started; or a poststart hook: it was killed.
@@ -264,6 +241,8 @@ class Container(Saved):
         with Directory.open(self.root, self.id) as directory:
             state = self._state()
             status = status_of(self.root, state)
+            if status == "paused":
+                raise ContainerPaused(self.id, NOT_CREATED.format(status))
             if status != "created":
                 raise ContainerError(self.id, NOT_CREATED.format(status))
             if is_frozen(state):
@@ -276,11 +255,33 @@ class Container(Saved):
         elif listener is not None:
             listener.relay()
 
+    def run(self, timeout: float | None = None, **keywords: Any) -> int:
+        """`start` it, and `wait` for its program's end; the returncode, as `Process.returncode` has it.
+
+        Args:
+            timeout: seconds that the program may take; None is as long as it takes.
+            keywords: as `start` has them.
+
+        Raises: as `start` and `wait`.
+            ContainerError: it does not wait for a start; or only another program, its creator, hears how it ends.
+            WaitTimeout, or what a signal's handler raises: it goes on, and `wait` can wait for it again.
+        """
+        from cycontainer._arguments import seconds
+
+        process, limit = self._own_process(), seconds("timeout", timeout)
+        self.start(**keywords)
+        return process.wait(limit)
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of a container that this object made; see `Process.wait`."""
+        return self._own_process().wait(timeout)
+
+    def _own_process(self) -> Process:
         if self.process is None:
             raise ContainerError(self.id, "only who created a container can hear how it ends")
-        return self.process.wait(timeout)
+        if self.process.returncode is None:
+            self.process.check_open()
+        return self.process
 
     def signal(self, number: int, *, all: bool = False) -> None:
         """Send a signal to its first process, or to all that it has. SIGKILL ends it also when it is paused.
@@ -291,9 +292,12 @@ class Container(Saved):
         Raises:
             ContainerNotRunning: it has ended, and `all` was not asked for.
             CgroupError, OSError: of `all`, as `Cgroup.signal`: who cannot be reached, or refuses.
+            ConfigError: there is no signal of that number.
         """
+        from cycontainer._arguments import check_signal
         from cycontainer.deletion import signal_all, signal_first
 
+        check_signal(number)
         (signal_all if all else signal_first)(self._state(), number)
 
     def kill(self) -> None:
@@ -349,9 +353,9 @@ class Container(Saved):
         """Start a process beside the container's, in its namespaces and cgroups, confined as it is.
 
         Args:
-            args: the program, looked up in the container's PATH, and its arguments.
+            args: the program, looked up in the container's PATH, and its arguments; empty when `process` has them.
             stdin, stdout, stderr, pass_fds: as in `create`.
-            keywords: `execution.Program`: env, cwd, user, terminal, capabilities, ...
+            keywords: `execution.Program`: env, cwd, user, terminal, capabilities, process, ...
 
         Raises:
             ConfigError: a keyword has a value that cannot be; it names which.
@@ -359,14 +363,14 @@ class Container(Saved):
             ProgramError: there is no such program, or it cannot be executed.
             LaunchError: a step failed; nothing is left.
         """
-        from cycontainer.execution import Program
+        from cycontainer._arguments import open_descriptors
+        from cycontainer.execution import program_of
         from cycontainer.streams import Streams
 
-        if isinstance(args, (str, bytes)):
-            raise ConfigError("args", "must be a list: the program and its arguments")
-        program: Program = Program(args=tuple(args), **keywords)
+        program = program_of(args, keywords, lambda: self.config.process, _warn)
+        passed = open_descriptors(pass_fds, "pass_fds")
         with Streams.of((stdin, stdout, stderr), terminal=program.terminal) as streams:
-            process = self.execute(program, descriptors=(*streams.program, *pass_fds)).with_ends(streams.ends)
+            process = self.execute(program, descriptors=(*streams.program, *passed)).with_ends(streams.ends)
             streams.taken()
         self._others().add(process)
         return process
@@ -457,8 +461,10 @@ class Container(Saved):
         Raises:
             ContainerNotRunning: it has ended.
         """
+        from cycontainer._arguments import check_number
         from cycontainer.cgroup_events import events
 
+        check_number("interval", interval, 0, float("inf"))
         return events(self._living(), interval)
 
     # --- with
@@ -484,14 +490,6 @@ class Container(Saved):
         from cycontainer.deletion import open_cgroup
 
         return open_cgroup(state)
-
-
-def _directory(root: str | None) -> str:
-    """The directory that states are kept in, absolute. Raises ConfigError."""
-    path = os.path.abspath(root) if root else default_root()
-    if len(path) > MOST_LETTERS:
-        raise ConfigError("", f"the root directory's path is longer than {MOST_LETTERS} letters")
-    return path
 
 
 def _warn(text: str) -> None:

@@ -7,7 +7,16 @@ import errno
 import os
 
 from cycontainer import _clone, _wait
-from cycontainer.errors import ConfigError, ContainerError, Error, LaunchError, WaitTimeout, name_of, reason_of
+from cycontainer.errors import (
+    ConfigError,
+    ContainerError,
+    Error,
+    LaunchError,
+    WaitTimeout,
+    name_of,
+    reason_of,
+    shown,
+)
 from cycontainer.launch import abandon, attend, end_of, kill
 from cycontainer.starting import died_as_init
 from cycontainer.state import write_whole
@@ -120,7 +129,7 @@ class Process:
     def pidfd(self) -> int:
         return -1 if self._closed else self._child.pidfd
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         """Raises Error: whoever closed it did not want to know how it ends."""
         if self.pidfd < 0:
             raise Error(f"{self.args[0]} (pid {self.pid}) was closed before its end was heard of")
@@ -128,7 +137,7 @@ class Process:
     def poll(self) -> int | None:
         """The returncode, if it has ended. Raises Error: it was closed before."""
         if self.returncode is None:
-            self._check_open()
+            self.check_open()
             self._look()
         return self.returncode
 
@@ -179,7 +188,9 @@ class Process:
 
     def _wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            waiter = self.watch(FOREVER if timeout is None else timeout)
+            from cycontainer._arguments import seconds
+
+            waiter = self.watch(seconds("timeout", timeout))
             while not self.hear(event := self._event(waiter)):
                 if event == _wait.DEADLINE:
                     raise WaitTimeout(f"{self.args[0]} (pid {self.pid}) has not ended within {timeout} seconds")
@@ -196,7 +207,7 @@ class Process:
 
     def watch(self, timeout: float) -> Waiter:
         """What its end is waited for with; each event goes to `hear`. Raises Error: it was closed."""
-        self._check_open()
+        self.check_open()
         self._watched = True
         return _wait.Waiter(self._child, -1, -1, -1, b"", timeout)
 
@@ -214,15 +225,20 @@ class Process:
         Raises:
             WaitTimeout: it is still there; what was read until then is lost.
             Error: it was closed.
+            ConfigError: `input` is not bytes, or `timeout` no number.
         """
-        self._check_open()
+        from cycontainer._arguments import seconds
+
+        limit = seconds("timeout", timeout)
+        if not isinstance(input, bytes | bytearray | memoryview):
+            raise ConfigError("input", f"must be bytes, not {shown(input)}")
+        self.check_open()
         output, errors, entry = [self._take(name) for name in ("stdout", "stderr", "stdin")]
         if not input and entry >= 0:
             os.close(entry)
             entry = -1
-        limit = FOREVER if timeout is None else timeout
         self._watched = True
-        waiter = _wait.Waiter(self._child, output, errors, entry, input, limit)
+        waiter = _wait.Waiter(self._child, output, errors, entry, bytes(input), limit)
         while (event := self._event(waiter)) == _wait.MESSAGE:
             self._child.receive()
         if event == _wait.DEADLINE:
@@ -255,8 +271,11 @@ class Process:
 
     def send_signal(self, number: int) -> None:
         """Send a signal; nothing happens when it is known to have ended. Raises Error: it was closed."""
+        from cycontainer._arguments import check_signal
+
+        check_signal(number)
         if self.returncode is None:
-            self._check_open()
+            self.check_open()
             try:
                 self._child.send_signal(number)
             except ProcessLookupError:
@@ -271,6 +290,11 @@ class Process:
         import fcntl
         import struct
 
+        from cycontainer.node import Node
+        from cycontainer.read_process import WINSIZE_MAX
+
+        for name, value in (("rows", rows), ("columns", columns)):
+            Node(value, name).integer(0, WINSIZE_MAX)
         if self.terminal < 0:
             raise OSError(errno.EBADF, f"{name_of(errno.EBADF)}: the process has no terminal")
         fcntl.ioctl(self.terminal, TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))

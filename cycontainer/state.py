@@ -28,6 +28,7 @@ from cycontainer.errors import (
     ContainerNotFound,
     StateError,
     reason_of,
+    shown,
 )
 from cycontainer.process_stat import name_and_state, start_time_of
 from cycontainer.state_text import State, from_text, to_text
@@ -44,6 +45,7 @@ NOTIFY, GO, OUTCOME, CONFIG = "notify", "go", "outcome", "config.json"
 MOST_BYTES: Final = 1 << 20
 ID_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 MOST_LETTERS: Final = 255
+ROOT_LETTERS: Final = 1024  # of the root directory's path, below which more is to fit into PATH_MAX
 INIT_NAME: Final = b"cycontainer/new"  # the init's until its execve (init/_init.pyx): no program's, for no file has a /
 ROOT: Final = "/run/cycontainer"  # where root's states are kept; an ordinary user's below XDG_RUNTIME_DIR, by that name
 READING: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # what nobody else's FIFO blocks
@@ -61,6 +63,8 @@ def is_id(text: str) -> bool:
 
 def check_id(container_id: str) -> str:
     """An id itself. Raises ConfigError: it is none."""
+    if not isinstance(container_id, str):
+        raise ConfigError("container_id", f"must be a string, not {shown(container_id)}")
     if not is_id(container_id):
         raise ConfigError("", f"invalid container ID format: {container_id[:MOST_LETTERS]!r}")
     return container_id
@@ -74,6 +78,22 @@ def default_root() -> str:
     if not directory.startswith("/"):
         raise ConfigError("", "an ordinary user's states need XDG_RUNTIME_DIR, or a directory of their own: --root")
     return f"{directory}/{os.path.basename(ROOT)}"
+
+
+def directory_of(root: str | os.PathLike[str] | None) -> str:
+    """The directory that states are kept in, absolute. Raises ConfigError."""
+    path = default_root() if root is None or root == "" else absolute(root, "root")
+    if len(path) > ROOT_LETTERS:
+        raise ConfigError("", f"the root directory's path is longer than {ROOT_LETTERS} letters")
+    return path
+
+
+def absolute(path: str | os.PathLike[str], name: str) -> str:
+    """A path that a caller has given. Raises ConfigError."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise ConfigError(name, f"must be a path, not {shown(path)}")
+    return os.path.abspath(text)
 
 
 # --- the directory
@@ -426,6 +446,25 @@ def oci_state(state: State, status: str) -> dict[str, object]:
     pid = {"pid": state.pid} if status != "stopped" and state.pid else {}
     annotations = {"annotations": dict(state.annotations)} if state.annotations else {}
     return {"ociVersion": state.version, "id": state.id, "status": status, **pid, "bundle": state.bundle, **annotations}
+
+
+def described(root: str, state: State) -> dict[str, object]:
+    """The state as the specification has it, and ours beside it; see `Container.state`."""
+    status = status_of(root, state)
+    own = {
+        "created": state.created,
+        "owner": state.owner,
+        "rootless": state.rootless,
+        "startTime": state.start_time,
+        "cgroupPaths": {",".join(place.controllers): place.mount + place.path for place in state.cgroups},
+    }
+    if status not in ("stopped", "creating"):
+        namespaces = f"/proc/{state.pid}/ns"
+        try:
+            own["namespacePaths"] = {name: f"{namespaces}/{name}" for name in os.listdir(namespaces)}
+        except (FileNotFoundError, ProcessLookupError):  # it has just ended, and may be deleted
+            return described(root, load(root, state.id))
+    return {**oci_state(state, status), **own}
 
 
 def _is_locked(root: str, container_id: str) -> bool:

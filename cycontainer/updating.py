@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cycontainer.cgroup_layout import probe_layout
 from cycontainer.deletion import open_cgroup
-from cycontainer.errors import ConfigError
+from cycontainer.errors import ConfigError, shown
 from cycontainer.node import Node
 from cycontainer.read_resources import read_resources
 from cycontainer.resources import compile_resources
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 def update(state: State, resources: Mapping[str, Any], intel_rdt: IntelRdt | None) -> tuple[str, ...]:
     """Write other limits; see `Container.update`. Returns warnings, a sentence each."""
+    Node(resources, "resources").required().object()
+    if intel_rdt is not None and not hasattr(intel_rdt, "l3_cache_schema"):
+        raise ConfigError("intel_rdt", f"must be a config.IntelRdt, not {shown(intel_rdt)}")
     if intel_rdt is not None and state.resctrl is None:
         raise ConfigError("linux.intelRdt", "the container has no group of its own")
     cgroup = open_cgroup(state)

@@ -33,6 +33,7 @@ NEED_ROOT = ["howto/judge.md"]  # for limits
 ENGINES = ["howto/docker.md", "howto/podman.md"]
 ELSEWHERE = ["howto/pytest.md"]  # test_pytest_plugin.py
 ELSEWHERE += ["checkpoint.md"]  # its calls, with a container, are those of test_criu_container.py and test_snapshot.py
+ELSEWHERE += ["from-runc.md"]  # test_container_calls.py
 READ_ONLY_LANGUAGES = {"sh", "toml", "json", "yaml", "text"}
 
 

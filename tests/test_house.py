@@ -80,6 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("cgroup_driver", "cgroup_entry", "cgroup_events", "cgroup_runs", "stats", "stats_json"),
         *("console", "criu", "hooks", "launch", "lifecycle", "notify", "process", "state", "state_text", "systemd"),
         *(
+            "_arguments",
             "beside",
             "process_stat",
             "creation",
@@ -103,7 +104,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "__init__",
         "__main__",
         "_answers",
-        "_arguments",
         "_by_value",
         "_exceptions",
         "_plans",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from oci_command import COMMAND, IN_PYTHON
 
-from cycontainer import lifecycle, run
+from cycontainer import run
 from cycontainer import state as state_module
 from cycontainer.errors import (
     ConfigError,
@@ -144,16 +144,17 @@ def test_its_end_comes_beside_a_second_process_that_nobody_waits_for(
 def test_what_ends_or_is_deleted_while_its_state_is_read(
     busybox_rootfs: str, root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    status_before = state_module.status_of
     with Container.create("one", config_of(busybox_rootfs, "sleep", "100"), root=root, stdin=DEVNULL) as container:
 
         def end_then_answer(end: Callable[[], object]) -> None:
             def status_of(root: str, state: State) -> str:
-                status = state_module.status_of(root, state)
+                status = status_before(root, state)
                 if status == "created":
                     end()
                 return status
 
-            monkeypatch.setattr(lifecycle, "status_of", status_of)
+            monkeypatch.setattr(state_module, "status_of", status_of)
 
         def end() -> None:
             container.kill()
@@ -257,9 +258,9 @@ def test_a_start_for_which_memory_is_too_short_says_so(
 
 WRONG: list[tuple[dict[str, Any], str]] = [  # keywords of exec; where the error stands
     ({"args": "true"}, "args"),
-    ({"args": ["true", "a\0b"]}, "process.args[1]"),
-    ({"args": ["true", 1]}, "process.args[1]"),
-    ({"args": [""]}, "process.args"),
+    ({"args": ["true", "a\0b"]}, "args[1]"),
+    ({"args": ["true", 1]}, "args[1]"),
+    ({"args": [""]}, "args[0]"),
     ({"env": ("A",)}, "process.env[0]"),
     ({"env": ("A=\0",)}, "process.env[0]"),
     ({"cwd": "tmp"}, "process.cwd"),

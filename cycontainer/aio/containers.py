@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures.thread  # noqa: F401  # a loop imports it when it needs one: no descriptor may be free then
 from concurrent.futures import Future
 
+from cycontainer._arguments import seconds
 from cycontainer.aio.programs import Process
 from cycontainer.aio.runs import outlast
 from cycontainer.lifecycle import Container as SyncContainer
@@ -119,11 +120,27 @@ class Container:
         """Let the program go; see `cycontainer.Container.start`."""
         await in_thread(lambda: self._container.start(**keywords))
 
+    async def run(self, timeout: float | None = None, **keywords: Any) -> int:
+        """`start` it, and `wait` for its end; see `cycontainer.Container.run`. Cancelled, its program is killed."""
+        process, limit = self._own_process(), seconds("timeout", timeout)
+        await in_thread(lambda: self._container.start(**keywords), lambda _: process.kill())
+        try:
+            return await process.wait(limit)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+
+    def _own_process(self) -> Process:
+        if self.process is None:
+            self._container.wait(0)  # it says why it cannot
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.check_open()
+        return self.process
+
     async def wait(self, timeout: float | None = None) -> int:
         """Wait for the end of a container that this object made; see `Process.wait`."""
-        if self.process is None:
-            return self._container.wait(timeout)  # it says why it cannot
-        return await self.process.wait(timeout)
+        return await self._own_process().wait(timeout)
 
     async def exec(self, args: Sequence[str], **keywords: Any) -> Process:
         """Start a process beside the container's; see `cycontainer.Container.exec`. Cancelled, it is killed."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 from io import FileIO
 
+from cycontainer._arguments import seconds
 from cycontainer._request import request
 from cycontainer._running import Running
 from cycontainer._spawned import Spawned as SyncSpawned
@@ -160,9 +161,10 @@ class Piped:
 
     async def _until(self, watch: Callable[[], asyncio.Task[None]], timeout: float | None) -> None:
         """Wait for its end, together with all others who do: who is cancelled does not take it from them."""
+        limit = seconds("timeout", timeout)
         if self._watch is None:
             self._watch = watch()
-        done, _ = await asyncio.wait([self._watch], timeout=timeout)
+        done, _ = await asyncio.wait([self._watch], timeout=None if limit == FOREVER else limit)
         if not done:
             raise WaitTimeout(
                 f"{self._process.args[0]} (pid {self._process.pid}) has not ended within {timeout} seconds"
@@ -306,6 +308,10 @@ class Process(Piped):
     @property
     def terminal(self) -> int:
         return self._process.terminal
+
+    def check_open(self) -> None:
+        """Raises Error: it was closed before its end was heard of."""
+        self._process.check_open()
 
     @property
     def returncode(self) -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 from cycontainer.criu.rpc import CGROUP_MODES, NETWORK_LOCKS
-from cycontainer.errors import ConfigError, reason_of
+from cycontainer.errors import ConfigError, reason_of, shown
 from cycontainer.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Final, TypeVar
+
+    Options = TypeVar("Options", "CheckpointOptions", "RestoreOptions")
 
 CLONE_NEWNET: Final = 0x40000000
 MODULES: Final = {"apparmor": "AppArmor", "selinux": "SELinux"}
@@ -88,6 +90,16 @@ class RestoreOptions(Record):
     network_lock: str = ""
     lsm_profile: str = ""
     lsm_mount_context: str = ""
+
+
+def checked(options: Options) -> Options:
+    """The options, each of its default's type; a path's text for a path. Raises ConfigError: one is not."""
+    values = [os.fspath(each) if isinstance(each, os.PathLike) else each for each in options]
+    for name, value in zip(type(options).fields, values):
+        kind = type(type(options).defaults[name])
+        if type(value) is not kind and not (kind is tuple and isinstance(value, list)):
+            raise ConfigError(name, f"must be of the type {kind.__name__}, not {shown(value)}")
+    return options.replace(**dict(zip(type(options).fields, values)))
 
 
 def cgroup_mode(name: str) -> int:

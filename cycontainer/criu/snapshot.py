@@ -57,15 +57,15 @@ class Snapshot:
         import tempfile
 
         from cycontainer.criu.checkpoint import checkpoint_container
-        from cycontainer.criu.options import CheckpointOptions
-        from cycontainer.state import load, load_config
+        from cycontainer.criu.options import CheckpointOptions, checked
+        from cycontainer.state import absolute, load, load_config
 
-        wanted: CheckpointOptions = CheckpointOptions(**{"leave_running": True, **options})
+        wanted: CheckpointOptions = checked(CheckpointOptions(**{"leave_running": True, **options}))
         state, document = load(root, container_id), load_config(root, container_id)
         if path is None:
             place = tempfile.mkdtemp(prefix="cycontainer-snapshot-")
         else:
-            place = os.path.abspath(path)
+            place = absolute(path, "path")
             try:
                 os.mkdir(place, 0o700)
             except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cycontainer.state import default_root
+from cycontainer.state import absolute, check_id, directory_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Saved:
             CriuError: criu cannot save it. After any of these it runs on, or is paused, as before; no image is left.
         """
         from cycontainer.criu.checkpoint import checkpoint_container
-        from cycontainer.criu.options import CheckpointOptions
+        from cycontainer.criu.options import CheckpointOptions, checked
 
-        wanted: CheckpointOptions = CheckpointOptions(**options)
-        checkpoint_container(self.root, self.id, os.fspath(image_path), wanted, idle=self.hear_ends)
+        wanted: CheckpointOptions = checked(CheckpointOptions(**options))
+        checkpoint_container(self.root, self.id, absolute(image_path, "image_path"), wanted, idle=self.hear_ends)
 
     def pre_dump(self, image_path: str | os.PathLike[str], **options: Any) -> None:
         """`checkpoint` of the memory alone, while it runs on: one with this as its `parent_path` will be shorter."""
@@ -105,13 +105,14 @@ class Saved:
             ConfigError, HostError, CgroupError, HookError, CriuError: nothing is left of what had been made.
         """
         from cycontainer.criu.container import bring_back
-        from cycontainer.criu.options import RestoreOptions
+        from cycontainer.criu.options import RestoreOptions, checked
 
-        root = os.path.abspath(root) if root else default_root()
-        wanted: RestoreOptions = RestoreOptions(**options)
+        check_id(container_id)
+        root, image_path = directory_of(root), absolute(image_path, "image_path")
+        wanted: RestoreOptions = checked(RestoreOptions(**options))
         streams = stdin, stdout, stderr
         process = bring_back(
-            root, container_id, config, os.fspath(image_path), wanted,
+            root, container_id, config, image_path, wanted,
             bundle=bundle, streams=streams, cgroup_manager=cgroup_manager,
         )  # fmt: skip
         return cls(container_id, root, process)
