@@ -93,9 +93,13 @@ def _unescape(text: str) -> str:
 
 def _visible_mounts(mountinfo: str) -> list[_Mount]:
     """The cgroup mounts that no other mount hides, in their order."""
+    lines = mountinfo.splitlines()
+    ways = {way for line in lines if " - cgroup" in line for way in _way_to(line.split(" ", 5)[4])}
     mounts: dict[str, _Mount] = {}
     standing: dict[tuple[str, str], list[str]] = {}  # what stands directly on a mount, at one point
-    for line in mountinfo.splitlines():
+    for line in lines:
+        if line.split(" ", 5)[4] not in ways:
+            continue  # a machine with many containers has thousands that neither lead to a cgroup nor hide one
         fields, _, rest = line.partition(" - ")
         number, parent, _, root, point = fields.split(" ")[:5]
         kind, _, options = rest.split(" ", 2)
@@ -107,6 +111,12 @@ def _visible_mounts(mountinfo: str) -> list[_Mount]:
     return [mount for mount in candidates if _is_visible(mount, mounts, standing)]
 
 
+def _way_to(point: str) -> list[str]:
+    """A path, and those of all directories above it."""
+    names = point.split("/")
+    return ["/".join(names[:count]) or "/" for count in range(1, len(names) + 1)]
+
+
 def _is_visible(mount: _Mount, mounts: dict[str, _Mount], standing: dict[tuple[str, str], list[str]]) -> bool:
     """Nothing lies over it or over what it stands on, and none of its neighbours was mounted above it later."""
     seen: set[str] = set()
@@ -115,11 +125,8 @@ def _is_visible(mount: _Mount, mounts: dict[str, _Mount], standing: dict[tuple[s
         seen.add(each.id)
         if not seen.issuperset(standing.get((each.id, each.point), ())):
             return False
-        above = each.point
-        while above != "/":
-            above = above.rpartition("/")[0] or "/"
-            if (each.parent, above) in standing:
-                return False
+        if any((each.parent, way) in standing for way in _way_to(each.point) if way != each.point):
+            return False
         each = mounts.get(each.parent)
     return True
 

@@ -6,9 +6,11 @@ import ctypes
 import os
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from cycontainer import cgroup_layout
 from cycontainer.cgroup_layout import read_layout
 from cycontainer.errors import HostError
 from cycontainer.host import Host, current, probe, require_kernel, subordinate_ranges
@@ -92,6 +94,19 @@ def test_of_two_mounts_the_one_that_shows_the_caller_is_taken() -> None:
 )
 def test_a_mount_that_another_hides_is_not_there(hiding: str) -> None:
     assert not [each for each in mounts_of(V1_MOUNTS + hiding, V1_OWN) if each[0] == ("memory",)]
+
+
+def test_mounts_that_neither_lead_to_a_cgroup_nor_hide_one_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at, record = [], cgroup_layout._Mount
+
+    def count(**fields: Any) -> object:
+        looked_at.append(fields["point"])
+        return record(**fields)
+
+    monkeypatch.setattr(cgroup_layout, "_Mount", count)
+    others = [f"{number} 22 0:50 / /var/lib/{number} rw - overlay overlay rw\n" for number in range(1000, 2000)]
+    assert mounts_of(V1_MOUNTS + "".join(others), V1_OWN) == mounts_of(V1_MOUNTS, V1_OWN)
+    assert len(looked_at) <= 2 * V1_MOUNTS.count("\n")
 
 
 # --- this machine
