@@ -72,6 +72,10 @@ _FOR_MOUNT_8: Final = {
     "nouser",
     "_netdev",
 }
+# What engines have done, or not, when they pass it on with a bind: podman-run(1), docker-run(1), "--volume", "--mount".
+# Not "O": a bind in place of the overlay would write to what was to be kept.
+_OF_ENGINES: Final = {"copy", "nocopy", "z", "Z", "U", "cached", "delegated", "consistent"}
+_OF_VOLUMES: Final = "volume-opt="  # podman before 5.7 passes these on, too
 _OURS: Final = {"bind", "rbind", "tmpcopyup", "idmap", "ridmap"}
 KNOWN_OPTIONS: Final = frozenset((*OPTIONS, *PROPAGATION, *_OF_FILE_SYSTEM, *_FOR_MOUNT_8, *_OURS))
 
@@ -128,7 +132,7 @@ def _fold(mount: Mount) -> Options:
             propagation.append(PROPAGATION[option])
         elif option in _FOR_MOUNT_8 or option in _OURS or option.startswith("x-"):
             continue
-        elif not (bind and option in _OF_FILE_SYSTEM):
+        elif not (bind and _says_nothing(option)):
             key, equals, value = option.partition("=")
             data.append((key, value if equals else None))
     return Options(
@@ -140,6 +144,11 @@ def _fold(mount: Mount) -> Options:
         copy_up="tmpcopyup" in mount.options,
         idmap=next((option for option in reversed(mount.options) if option in ("idmap", "ridmap")), ""),
     )
+
+
+def _says_nothing(option: str) -> bool:
+    """Whether a bind is the same without it."""
+    return option in _OF_FILE_SYSTEM or option in _OF_ENGINES or option.startswith(_OF_VOLUMES)
 
 
 def check_mount(mount: Mount, options: Options) -> None:

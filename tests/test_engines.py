@@ -141,6 +141,14 @@ def test_podman_runs_what_is_privileged(podman: Podman, terminal: bool) -> None:
     assert int(words[2], 16) == bounding_set()
 
 
+@pytest.mark.parametrize("option", ["copy", "nocopy"])
+def test_podman_passes_its_own_words_on(podman: Podman, option: str) -> None:
+    volume, script = f"volume-{option}", "ls /tmp; touch /tmp/y"
+    podman.run("--rm", "-v", f"{volume}:/bin2:{option}", "busybox", "touch", "/bin2/x")
+    done = podman.run("--rm", "-v", f"{volume}:/tmp:ro,{option}", "busybox", "sh", "-c", script, check=False)
+    assert done.stdout == "x\n" and "Read-only" in done.stderr
+
+
 def bounding_set() -> int:
     """Ours: no engine can give more."""
     with open("/proc/self/status") as status:

@@ -156,6 +156,32 @@ def test_a_bind_leaves_its_file_system_as_it_is(busybox_rootfs: str, volume: str
 # --- propagation
 
 
+OF_ENGINES = ("copy", "nocopy", "z", "Z", "U", "cached", "delegated", "consistent", "volume-opt=type=tmpfs")
+
+
+@pytest.mark.root
+def test_words_of_engines_say_nothing_about_a_bind(busybox_rootfs: str, volume: str) -> None:
+    seen = mounts_seen(busybox_rootfs, [bind("/tmp/x", volume, "rbind", "ro", *OF_ENGINES)])
+    assert seen["/tmp/x"] == mounts_seen(busybox_rootfs, [bind("/tmp/x", volume, "rbind", "ro")])["/tmp/x"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("option", ["O", "Copy", "volume-opt", "nonsense", "upperdir=/x"])
+def test_other_words_about_a_bind_are_refused(option: str, busybox_rootfs: str, volume: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"mounts\[0\].options: {option.partition('=')[0]} is not an option of a bind"
+    ):
+        run(["true"], rootfs=busybox_rootfs, mounts=[bind("/tmp/x", volume, "bind", option)])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("option", ["copy", "z", "volume-opt=x"])
+def test_words_of_engines_are_a_file_systems_own_elsewhere(option: str, busybox_rootfs: str) -> None:
+    mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": [option]}
+    with pytest.raises(LaunchError, match=f"set option {option}"):
+        run(["true"], rootfs=busybox_rootfs, mounts=[mount])
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("host_shares", [False, True], ids=["private", "shared"])
 def test_propagation_is_as_asked_and_never_back_to_the_host(
