@@ -79,7 +79,8 @@ class Upkeep:
 
     def _wait_until_full(self, timeout: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(self._is_full, timeout)
+            self._changed.wait_for(lambda: self._closed or self._is_full(), timeout)
+            return self._is_full() and not self._closed
 
     def _remove(self, remove: Callable[[], object]) -> None:
         """Call this soon, in the thread; at once, when there is none any more. What it raises there, `_end` returns."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -277,6 +278,30 @@ def test_who_waits_and_is_interrupted_leaves_what_he_had_to_the_next(pool: Pool)
     assert not pool._turns
     for one in busy:
         one.close()
+
+
+def test_who_waits_hears_that_it_is_closed(pool: Pool) -> None:
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def take() -> None:
+        with pytest.raises(Error) as failure:
+            pool.acquire()
+        told.put(str(failure.value))
+
+    with pool._changed:
+        pool._size = 0
+        kept = list(pool._ready)
+        pool._ready.clear()
+    thread = threading.Thread(target=take)
+    thread.start()
+    queued(pool, 1)
+    pool._ready.extend(kept)
+    pool.close()
+    assert told.get(timeout=20 * SLOWER) == "the pool is closed"
+    thread.join()
+    assert not pool._ready and not pool._turns
+    began = time.monotonic()
+    assert not pool.fill(60 * SLOWER) and time.monotonic() - began < 30 * SLOWER
 
 
 def test_a_loop_that_is_closed_gets_none(pool: Pool) -> None:

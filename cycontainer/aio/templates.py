@@ -36,7 +36,7 @@ class _Source:
         """Wait until all that it keeps ready is made; whether it is."""
         until = asyncio.get_running_loop().time() + timeout
         while not self._source.fill(0):
-            if asyncio.get_running_loop().time() >= until:
+            if self._source._closed or asyncio.get_running_loop().time() >= until:
                 return False
             await asyncio.sleep(GLANCE)
         return True
