@@ -52,7 +52,7 @@ def settle(
         message = child.receive()
         if message == ():
             child.settled()
-            _check_executed(child)
+            _check_executed(child, waits=bool(until))
             child.close_socket()
             return
         if message:
@@ -62,9 +62,10 @@ def settle(
     raise LaunchError("wait for the init", errno.ETIMEDOUT, 0, len(plan.attempts))
 
 
-def _check_executed(child: Child) -> None:
-    """Its socket has been closed, by the program's execve or by its death."""
-    if died_as_init(child.pid):
+def _check_executed(child: Child, *, waits: bool) -> None:
+    """Its socket has been closed, by the program's execve or by its death: who `waits` for a duty executes nothing, and
+    may have died before it had its name."""
+    if waits or died_as_init(child.pid):
         code = end_of(child, None)[0]
         raise LaunchError(f"execute the program: the init died of {code}", 0, 0, 0)
 

@@ -17,9 +17,11 @@ from oci_command import COMMAND, gone
 
 from cycontainer import deletion
 from cycontainer.cli.__main__ import main
+from cycontainer.errors import LaunchError
 from cycontainer.lifecycle import Container
 from cycontainer.spec import default_config
 from cycontainer.state import load
+from cycontainer.streams import DEVNULL
 from cycontainer.tables import HOOK_KINDS
 
 pytestmark = [
@@ -159,6 +161,19 @@ def problems_of(verb: str, bundle: Bundle, faults: Sequence[int], distance: int)
             break
         n += distance
     return problems
+
+
+def test_an_init_that_is_killed_before_it_has_its_name_is_no_container(bundle: Bundle) -> None:
+    """By its name alone it would pass for a program."""
+
+    def create() -> str:
+        with Container.create(NAME, bundle.config, root=bundle.root, stdin=DEVNULL) as container:
+            return container.status
+
+    for n in range(1, 8):
+        outcome = Trial(create, 1, n, KILLED).run()
+        assert isinstance(outcome.error, LaunchError) and not outcome.left, (n, outcome)
+        assert os.listdir(bundle.root) == []
 
 
 def paused(bundle: Bundle) -> None:
