@@ -157,7 +157,8 @@ class ContainerExecutor(Executor):
         return _results_of(futures, until)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """No more calls. With `wait` those that were submitted have ended, and nothing is left, when this returns.
+        """No more calls. With `wait` those that were submitted have ended, and nothing is left, when this returns; else
+        a thread waits for them, or, when none can be started, this does.
 
         In a fork nothing happens: all is its parent's.
 
@@ -176,7 +177,10 @@ class ContainerExecutor(Executor):
             self._threads.shutdown()
             self._close()
 
-        threading.Thread(target=end, name="cycontainer-executor-end").start()
+        try:
+            threading.Thread(target=end, name="cycontainer-executor-end").start()
+        except RuntimeError:
+            end()
 
     # --- details
 

@@ -513,6 +513,21 @@ def test_what_cannot_be_closed_is_told_when_all_else_is(monkeypatch: pytest.Monk
     assert len(closed) == 2
 
 
+def test_it_is_shut_down_without_a_thread_to_wait_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "cycontainer-executor-end":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    executor = ContainerExecutor(1, warm=1)
+    future = executor.submit(pow, 2, 5)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    executor.shutdown(wait=False)
+    assert future.result() == 32 and not executor._sources
+
+
 def test_what_has_not_begun_can_be_cancelled() -> None:
     gate = threading.Event()
     with ContainerExecutor(1) as executor:
