@@ -151,11 +151,26 @@ def _says_nothing(option: str) -> bool:
     return option in _OF_FILE_SYSTEM or option in _OF_ENGINES or option.startswith(_OF_VOLUMES)
 
 
+def _is_root(path: str) -> bool:
+    """Whether a path is another way to write "/"."""
+    depth = 0
+    for part in path.split("/"):
+        if part == "..":
+            depth = max(depth - 1, 0)
+        elif part not in ("", "."):
+            depth += 1
+    return depth == 0
+
+
 def check_mount(mount: Mount, options: Options) -> None:
     """Refuse what could only fail, or be ignored, once the container is half made."""
     if "remount" in mount.options:
         raise ConfigError(
             f"{mount.where}.options", "remount: a container's mounts are made anew, there is nothing to remount"
+        )
+    if _is_root(mount.destination):
+        raise ConfigError(
+            f"{mount.where}.destination", "is the root, which root.path gives; a mount there is never seen"
         )
     if options.bind and options.data:
         raise ConfigError(f"{mount.where}.options", f"{options.data[0][0]} is not an option of a bind mount")

@@ -141,6 +141,7 @@ cdef enum:
     ECHILD = 10
     EAGAIN = 11
     EACCES = 13
+    EBUSY = 16
     EEXIST = 17
     ENOTDIR = 20
     ENODEV = 19

@@ -209,6 +209,14 @@ cdef long take_mode(State *state, const char *path) noexcept nogil:
     return sys3(NR_fchmodat, state.source, <long> <const char *> b".", status.stx_mode & 0o7777)
 
 
+cdef int is_root(State *state) noexcept nogil:
+    """Whether the target is the container's root; also when nobody knows."""
+    cdef file_status target, root
+    if status_of(state.target, &target) < 0 or status_of(state.root, &root) < 0:
+        return 1
+    return target.stx_mnt_id == root.stx_mnt_id and target.stx_ino == root.stx_ino
+
+
 cdef public long find_target(State *state, const char *path, long rule, const char *name) noexcept nogil:
     """Where the next OP_ATTACH goes. `name`: what it is called in the held directory, NULL when it is not there."""
     cdef file_status status
@@ -228,11 +236,15 @@ cdef public long find_target(State *state, const char *path, long rule, const ch
     result = -ENOENT
     if name is not NULL:
         result = make_below(state.held, name)
-    if result < 0:
+    if result >= 0:
+        state.target = <int> result
+    else:
         result = reach(state.root, path, directory, RESOLVE_NO_SYMLINKS if rule & TARGET_NO_LINKS else 0)
-    if result < 0:
-        return result
-    state.target = <int> result
+        if result < 0:
+            return result
+        state.target = <int> result
+        if not rule & TARGET_NO_LINKS and is_root(state):
+            return -EBUSY     # by a link of the image: what is mounted over the root is never seen
     result = sys2(NR_fstatfs, state.target, <long> &where)
     if result == 0 and where.f_type == PROC_SUPER_MAGIC and not rule & TARGET_IN_PROC:
         return -EPERM         # a volume that covers /proc/self/attr would undo a confinement: CVE-2019-16884
