@@ -44,7 +44,8 @@ class Result(Record):
         usage: what it used.
         output_exceeded: more than `output_limit` came; that ended it.
         files: what was to be collected, by its path below the working directory.
-        refused: what the patterns match but is not there: {path: why}, as it is a link, a device, or too much.
+        refused: what the patterns match but is not there: {path: why}, as it is a link, a device, or too much. Of more
+            than 4 MiB of paths, of files and refused ones together, the rest was not looked at; the path "" says so.
     """
 
     args: list[str]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PLACE: Final = "/tmp/work"  # where it is, if no one says otherwise
 PAGE: Final = 4096
 LONGEST_NAME: Final = 255
+MOST_NAMES: Final = 4 << 20  # bytes of the paths that are told, of files and of what is refused
 
 
 class Exchange(Record):
@@ -158,21 +159,28 @@ class Work:
     # --- when all has ended
 
     def collect(self) -> tuple[dict[str, bytes], dict[str, str]]:
-        """The files that the patterns match, and what they match but is refused: why, by its name."""
+        """The files that the patterns match, and what they match but is refused: why, by its name.
+
+        Names are bounded, too: one may have 4 KiB, and links to nothing take no room. What is left then is told of "".
+        """
         files: dict[str, bytes] = {}
         refused: dict[str, str] = {}
-        left = self._exchange.size
-        for parts, mode in self._walk(refused) if self._exchange.collect and self._root >= 0 else ():
-            if not any(_matches(parts, pattern) for pattern in self._exchange.collect):
+        left, names = self._exchange.size, MOST_NAMES
+        for parts, mode, problem in self._walk() if self._exchange.collect and self._root >= 0 else ():
+            if not problem and not any(_matches(parts, pattern) for pattern in self._exchange.collect):
                 continue
             name = "/".join(parts)
+            names -= len(os.fsencode(name))
+            if names < 0:
+                refused[""] = f"more names than {MOST_NAMES} bytes hold: the rest was not looked at"
+                break
             try:
                 data = self._read(name, left) if stat.S_ISREG(mode) else None
             except OSError as error:
                 refused[name] = reason_of(error)
                 continue
             if data is None:
-                refused[name] = _no_file(mode)
+                refused[name] = problem or _no_file(mode)
             elif len(data) > left:
                 refused[name] = f"more than work_size, {self._exchange.size} bytes, with those before it"
             else:
@@ -180,21 +188,24 @@ class Work:
                 left -= len(data)
         return files, refused
 
-    def _walk(self, refused: dict[str, str]) -> Iterator[tuple[tuple[str, ...], int]]:
-        """All that is there but directories: its path and mode. Directories are as hostile as files."""
+    def _walk(self) -> Iterator[tuple[tuple[str, ...], int, str]]:
+        """All that is there: its path and mode; of directories those that cannot be read, and why. They are as hostile
+        as files."""
+        patterns = self._exchange.collect
+        deepest = max(float("inf") if "**" in pattern else len(pattern) for pattern in patterns)
         waiting: list[tuple[str, ...]] = [()]
         while waiting:
             above = waiting.pop()
             try:
                 found = self._entries("/".join(above) or ".")
             except OSError as error:
-                refused["/".join(above)] = reason_of(error)
+                yield above, 0, reason_of(error)
                 continue
             for name, mode in found:
-                if stat.S_ISDIR(mode):
+                if not stat.S_ISDIR(mode):
+                    yield (*above, name), mode, ""
+                elif len(above) + 1 < deepest:  # below may be what a pattern matches
                     waiting.append((*above, name))
-                else:
-                    yield (*above, name), mode
 
     def _entries(self, path: str) -> list[tuple[str, int]]:
         fd = _fd.open_beneath(self._root, os.fsencode(path), os.O_RDONLY | os.O_DIRECTORY)

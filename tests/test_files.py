@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import Any
 
 import pytest
@@ -144,6 +145,26 @@ def test_a_deep_tree_and_strange_names_are_no_trouble() -> None:
     )
     assert result.returncode == 0
     assert [data for name, data in result.files.items() if "/" not in name] == [b"2"]
+
+
+@pytest.mark.parametrize("made", ["os.symlink('x', name)", "os.mkdir(name, 0o700); os.mkdir(name + '/' + 'y' * 240)"])
+def test_names_are_bounded_too(made: str) -> None:
+    text = f"""
+import os
+for _ in range(15):
+    os.mkdir("d" * 240)
+    os.chdir("d" * 240)
+for number in range(4000):
+    name = str(number) + "x" * 240
+    {made}
+"""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = run(["/usr/bin/python3", "-c", text], collect=["**"], work_size=4096)
+    assert result.returncode == 0, result.stderr
+    told = [os.fsencode(name) for name in (*result.files, *result.refused)]
+    assert "more names" in result.refused[""] and len(told) > 1000 and sum(map(len, told)) <= 4 << 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10
+    assert run(["/usr/bin/python3", "-c", text], collect=["*"], work_size=4096).refused == {}
 
 
 def test_what_ran_out_of_time_is_collected_all_the_same() -> None:
