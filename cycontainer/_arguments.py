@@ -7,7 +7,7 @@ import os
 import stat
 
 from cycontainer.errors import ConfigError, LaunchError, errno_of, shown
-from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID, SIGRTMAX
+from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID, MOST_NUMBER, MOST_PIDS, SIGRTMAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def check_number(name: str, value: object, least: float, most: float) -> None:
         raise ConfigError(name, f"must be a number from {least:g} to {most:g}, not {shown(value)}")
 
 
-def check_count(name: str, value: object, least: int, most: int = MOST_INTEGER) -> None:
-    if value is not None and (type(value) is not int or not least <= value <= most):
+def check_count(name: str, value: object, least: int, most: int = MOST_INTEGER, *, needed: bool = False) -> None:
+    """`needed`: None is refused, too."""
+    if (needed or value is not None) and (type(value) is not int or not least <= value <= most):
         up = "up" if type(value) is not int or value < least else f"to {most}"
         raise ConfigError(name, f"must be an integer from {least} {up}, not {shown(value)}")
 
@@ -113,6 +114,12 @@ def json_of(value: object, name: str) -> bytes:
         return to_json(value).encode("utf-8", "surrogateescape")
     except (RecursionError, TypeError, UnicodeEncodeError) as error:
         raise ConfigError(name, f"is nothing that JSON can say: {error}") from None
+
+
+def check_limits(memory: object, cpus: object, pids: object) -> None:
+    check_number("cpus", cpus, 0.01, MOST_NUMBER)
+    check_count("memory", memory, 4096)
+    check_count("pids", pids, 1, MOST_PIDS - 1)  # with our pid 1
 
 
 def check_path(name: str, value: str | None) -> None:
@@ -205,6 +212,20 @@ def open_descriptors(values: Iterable[int], name: str) -> tuple[int, ...]:
         except (OSError, OverflowError, TypeError):
             raise ConfigError(f"{name}[{place}]", f"must be an open descriptor, not {shown(fd)}") from None
     return found
+
+
+def host_directories(paths: Sequence[str], name: str) -> tuple[str, ...]:
+    found = entries(paths, name)
+    for place, path in enumerate(found):
+        check_text(f"{name}[{place}]", path)
+    return tuple([directory(path, f"{name}[{place}]") for place, path in enumerate(found)])
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is neither text, as execve takes it, nor a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(name, f"must be text, not {shown(value)}")
+    check_given(name, _text(name, value))
 
 
 def absolute_paths(paths: Sequence[str], name: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from cycontainer._arguments import (
     absolute_paths,
     check_count,
     check_given,
+    check_limits,
     check_number,
     check_path,
     directory,
@@ -21,7 +22,6 @@ from cycontainer.host import current
 from cycontainer.record import Record
 from cycontainer.sandbox import ENVIRONMENT, Options
 from cycontainer.streams import DEVNULL, PIPE
-from cycontainer.tables import MOST_NUMBER, MOST_PIDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -204,9 +204,7 @@ def container_options(
     work: int = 0,
 ) -> Options:
     """The keywords that say what the container is. Raises ConfigError."""
-    check_number("cpus", cpus, 0.01, MOST_NUMBER)
-    check_count("memory", memory, 4096)
-    check_count("pids", pids, 1, MOST_PIDS - 1)  # with our pid 1
+    check_limits(memory, cpus, pids)
     check_path("cwd", cwd)
     check_given("hostname", hostname)
     if network not in ("none", "host"):

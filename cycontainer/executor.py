@@ -14,9 +14,17 @@ import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from cycontainer._answers import answers_of
-from cycontainer._arguments import PRIVATE, check_count, check_number, entries, mount_entries
+from cycontainer._arguments import (
+    PRIVATE,
+    check_count,
+    check_limits,
+    check_number,
+    check_text,
+    host_directories,
+    mount_entries,
+)
 from cycontainer._by_value import dumps
-from cycontainer.errors import ConfigError, Error
+from cycontainer.errors import ConfigError, Error, shown
 from cycontainer.pool import Pool
 from cycontainer.record import Record
 from cycontainer.template import Template
@@ -81,7 +89,8 @@ class ContainerExecutor(Executor):
             python: the interpreter in the container, of this one's version; None is this one.
             opaque: results may be other than plain data.
             result_limit: bytes that a container may answer, as JSON, and print, together; one that gives more is ended.
-            keywords: those of `Template`: rootfs, memory, cpus, pids, network, mounts, ...
+            keywords: those of `Template`: rootfs, memory, cpus, pids, network, mounts, init, ... With `init=False` and
+                without `warm` a task goes on when this process is killed.
 
         Raises:
             ConfigError: an argument is wrong, or cloudpickle is missing.
@@ -90,15 +99,16 @@ class ContainerExecutor(Executor):
         import threading
 
         check_count("max_workers", max_workers, 1)
-        check_count("warm", warm, 0)
-        check_count("result_limit", result_limit or 0, 1)
+        check_count("warm", warm, 0, needed=True)
+        check_count("result_limit", result_limit, 1, needed=True)
         check_number("timeout", timeout, 0, float("inf"))
         self._cloudpickle = _import_cloudpickle()
         self._max_workers, self._owner = max_workers or len(os.sched_getaffinity(0)), os.getpid()
         self._timeout, self._opaque, self._result_limit = timeout, bool(opaque), result_limit
-        program, mounts = _program(python, paths, self._cloudpickle, own_root=keywords.get("rootfs") is not None)
-        self._paths = [os.path.abspath(path) for path in paths]
-        self._args = (program, "-I", "-c", _begin(paths))
+        self._paths = host_directories(paths, "paths")
+        own_root = keywords.get("rootfs") is not None
+        program, mounts = _program(python, self._paths, self._cloudpickle, own_root=own_root)
+        self._args = (program, "-I", "-c", _begin(self._paths))
         given = keywords.get("mounts")
         self._outline = {**keywords, "mounts": [*mounts, *mount_entries(() if given is None else given)]}
         self._warm = warm
@@ -123,8 +133,10 @@ class ContainerExecutor(Executor):
     def submit_with(
         self, limits: Limits, fn: Callable[..., Returned], /, *args: Any, **kwargs: Any
     ) -> Future[Returned]:
-        """`submit` with limits of this call's own."""
+        """`submit` with limits of this call's own. Raises as that does, and ConfigError: `limits` are none."""
         self._check_owner()
+        if not isinstance(limits, Limits):
+            raise ConfigError("limits", f"must be Limits, not {shown(limits)}")
         payload = self._pickled([(fn, args, kwargs)])
         return self._threads.submit(self._call_one, payload, limits)
 
@@ -145,10 +157,16 @@ class ContainerExecutor(Executor):
                 `result_limit`. Each has its own outcome; what ends the container is that of all that had none yet.
             progress: called with how many calls have been made and how many there are, whenever a container has
                 ended, in whatever thread that is. What was cancelled has not been made.
+
+        Raises:
+            ConfigError: an argument is wrong; else as `submit`.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        check_number("timeout", timeout, 0, float("inf"))
+        until = None if timeout in (None, float("inf")) else time.monotonic() + timeout
         self._check_owner()
-        check_count("chunksize", chunksize, 1)
+        check_count("chunksize", chunksize, 1, needed=True)
+        if progress is not None and not callable(progress):
+            raise ConfigError("progress", f"must be callable, not {shown(progress)}")
         calls: list[tuple[object, ...]] = [(fn, args, {}) for args in zip(*iterables)]
         chunks = [calls[at : at + chunksize] for at in range(0, len(calls), chunksize)]
         futures = [self._threads.submit(self._call_all, self._pickled(chunk), len(chunk), Limits()) for chunk in chunks]
@@ -256,12 +274,27 @@ class Limits(Record):
     Attributes:
         timeout: seconds.
         memory, cpus, pids: as `run()` has them.
+
+    Raises:
+        ConfigError: one is wrong; it names which.
     """
 
     timeout: float | None = None
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
+
+    def __new__(
+        cls,
+        *,
+        timeout: float | None = None,
+        memory: int | None = None,
+        cpus: float | None = None,
+        pids: int | None = None,
+    ) -> Limits:
+        check_number("timeout", timeout, 0, float("inf"))
+        check_limits(memory, cpus, pids)
+        return super().__new__(cls, timeout=timeout, memory=memory, cpus=cpus, pids=pids)
 
     def of_container(self) -> dict[str, object]:
         given = {"memory": self.memory, "cpus": self.cpus, "pids": self.pids}
@@ -320,7 +353,7 @@ def _begin(paths: Sequence[str]) -> str:
     """What the interpreter is given: where modules are, and our part of a task."""
     from importlib.resources import files
 
-    places = [LIBRARY, *(os.path.abspath(path) for path in entries(paths, "paths"))]
+    places = [LIBRARY, *paths]
     source = files("cycontainer").joinpath("_task.py").read_text()
     future = "from __future__ import annotations\n"
     body = source.partition(future)[2]
@@ -331,8 +364,10 @@ def _program(
     python: str | None, paths: Sequence[str], cloudpickle: Any, *, own_root: bool
 ) -> tuple[str, list[dict[str, Any]]]:
     """The interpreter, and the mounts that show in the container what it needs."""
+    if python is not None:
+        check_text("python", python)
     program = python or os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-    needed = [*([] if python else [sys.base_prefix]), *(os.path.abspath(path) for path in entries(paths, "paths"))]
+    needed = [*([] if python else [sys.base_prefix]), *paths]
     mounts = []
     for path in needed:
         hidden = any(f"{path}/".startswith(f"{place}/") for place in (*PRIVATE, os.path.expanduser("~")))

@@ -544,7 +544,7 @@ def test_what_cannot_be_pickled_or_meant_is_refused(executor: ContainerExecutor)
         executor.submit(lambda lock: None, threading.Lock())
     with ContainerExecutor(1, mounts=None) as bare:
         assert bare.submit(abs, -1).result() == 1
-    for keywords in (
+    wrong: list[dict[str, Any]] = [
         {"max_workers": 0},
         {"mounts": 5},
         {"result_limit": 0},
@@ -553,11 +553,48 @@ def test_what_cannot_be_pickled_or_meant_is_refused(executor: ContainerExecutor)
         {"warm": -1},
         {"timeout": "a"},
         {"paths": "/usr"},
-    ):
-        with pytest.raises(ConfigError):
+        {"warm": None},
+        {"python": -1},
+        {"python": b"/usr/bin/python3"},
+        {"python": ""},
+        {"python": "a\0"},
+        {"memory": []},
+    ]
+    for keywords in wrong:
+        with pytest.raises(ConfigError, match=next(iter(keywords))):
             ContainerExecutor(**keywords)
+    for path in (b"x", None, 5, "", "a\0"):
+        with pytest.raises(ConfigError, match=r"paths\[0\]"):
+            ContainerExecutor(paths=[path])  # type: ignore[list-item]  # so it is
+    with pytest.raises(ConfigError, match="result_limit: must be an integer from 1 up, not null"):
+        ContainerExecutor(result_limit=None)  # type: ignore[arg-type]  # so it is
     with pytest.raises(TypeError):
         ContainerExecutor(no_such_keyword=1)
+
+
+def test_a_call_that_cannot_be_meant_is_refused_at_once(executor: ContainerExecutor) -> None:
+    wrong: list[dict[str, Any]] = [
+        {"progress": 5}, {"timeout": "x"}, {"timeout": -1}, {"timeout": float("nan")}, {"chunksize": None},
+        {"chunksize": 0}, {"chunksize": 1.0},
+    ]  # fmt: skip
+    for keywords in wrong:
+        with pytest.raises(ConfigError, match=next(iter(keywords))):
+            executor.map(abs, [1, 2], **keywords)
+    assert list(executor.map(abs, [-1], timeout=float("inf"))) == [1]
+    nones: list[Any] = [{"timeout": 1}, None, 5]
+    for none in nones:
+        with pytest.raises(ConfigError, match="limits"):
+            executor.submit_with(none, pow, 2, 2)
+    wrong = [{"timeout": -1}, {"timeout": "x"}, {"memory": []}, {"memory": 1 << 70}, {"cpus": "1"}, {"pids": 0}]
+    for keywords in wrong:
+        with pytest.raises(ConfigError, match=next(iter(keywords))):
+            Limits(**keywords)
+        with pytest.raises(ConfigError, match=next(iter(keywords))):
+            Limits(pids=5).replace(**keywords)
+    with pytest.raises(TypeError, match=r"Limits\.__new__\(\)"):
+        Limits(1)  # type: ignore[call-arg]  # so it is
+    limits = Limits(timeout=1, memory=1 << 30)
+    assert pickle.loads(pickle.dumps(limits)) == limits == limits.replace(pids=None)
 
 
 FORKED = """
