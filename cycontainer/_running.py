@@ -387,6 +387,6 @@ def _make_cgroup(plan: Plan, layout: CgroupLayout) -> RunCgroup | None:
 
 
 def _died_as_init(child: Child) -> bool:
-    from cycontainer.starting import died_as_init
+    from cycontainer.handles import died_as_init
 
     return died_as_init(child.pid)

@@ -10,9 +10,8 @@ import os
 import select
 import time
 
-from cycontainer.deletion import open_cgroup
+from cycontainer.handles import open_cgroup, open_first
 from cycontainer.record import Record
-from cycontainer.starting import open_first
 from cycontainer.stats import read_stats
 
 TYPE_CHECKING = False

@@ -21,7 +21,6 @@ from cycontainer.errors import ConfigError, ContainerPaused, LaunchError
 from cycontainer.launch import launch
 from cycontainer.process import Process, settle
 from cycontainer.record import Record
-from cycontainer.starting import OOM_KILLED
 from cycontainer.state import NOTIFY, is_frozen
 from cycontainer.state_text import CgroupPlace, State
 from cycontainer.undo import Undo
@@ -255,6 +254,8 @@ def _explain(error: LaunchError, config: Config, cgroup: Cgroup | None) -> None:
     if error.attempt == "set the scheduler" and error.errno == errno.EPERM and cpu is not None and cpu.cpus:
         error.add_note("process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)")
     if cgroup is not None and cgroup.memory_report()[1]:
+        from cycontainer.starting import OOM_KILLED
+
         error.add_note(OOM_KILLED)
 
 

@@ -17,7 +17,7 @@ from cycontainer.errors import (
     StateError,
     reason_of,
 )
-from cycontainer.starting import open_first
+from cycontainer.handles import open_cgroup, open_first
 from cycontainer.state import container_ids, is_frozen, is_later, load, status_of
 from cycontainer.state_text import CgroupPlace, State
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from cycontainer.cgroups import Cgroup
     from cycontainer.state import Directory
 
 PATIENCE: Final = 10.0  # seconds that what was killed gets to be gone
@@ -34,13 +33,6 @@ ROUND: Final = 0.1  # seconds that killing takes while another is waited for
 LISTENING_MS: Final = 20
 SIGKILL: Final = 9
 STILL_RUNS: Final = "cannot delete container that is not stopped: {}"
-
-
-def open_cgroup(state: State) -> Cgroup:
-    """The container's cgroup, in all its hierarchies."""
-    from cycontainer.cgroups import Cgroup
-
-    return Cgroup.open(state.cgroups, tuple(place.path for place in state.cgroups))
 
 
 def kill_all(

@@ -8,6 +8,7 @@ from cycontainer.compile import Style, compile_exec
 from cycontainer.config import Capabilities, Hooks, User
 from cycontainer.config import Process as ProcessConfig
 from cycontainer.errors import ConfigError, ContainerNotRunning, ContainerPaused, HookError
+from cycontainer.handles import open_first
 from cycontainer.hooks import run_program
 from cycontainer.host import current
 from cycontainer.json_text import to_json
@@ -17,7 +18,6 @@ from cycontainer.process import Process, settle, supervisor_of
 from cycontainer.read_config import parse
 from cycontainer.read_process import read_process
 from cycontainer.record import Record
-from cycontainer.starting import open_first
 from cycontainer.state import is_frozen, oci_state
 from cycontainer.users import with_home
 

@@ -487,7 +487,7 @@ class Container(Saved):
         return state
 
     def _cgroup(self, state: State) -> Cgroup:
-        from cycontainer.deletion import open_cgroup
+        from cycontainer.handles import open_cgroup
 
         return open_cgroup(state)
 

@@ -17,8 +17,8 @@ from cycontainer.errors import (
     reason_of,
     shown,
 )
+from cycontainer.handles import died_as_init
 from cycontainer.launch import abandon, attend, end_of, kill
-from cycontainer.starting import died_as_init
 from cycontainer.state import write_whole
 
 TYPE_CHECKING = False

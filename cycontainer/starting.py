@@ -18,8 +18,8 @@ from cycontainer.errors import (
     LaunchError,
     ProgramError,
 )
-from cycontainer.process_stat import DEAD, name_and_state, start_time_of
-from cycontainer.state import GO, INIT_NAME, NOTIFY, OUTCOME, is_later
+from cycontainer.handles import died_as_init, open_cgroup, open_first
+from cycontainer.state import GO, NOTIFY, OUTCOME, is_later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,26 +104,6 @@ def _end(directory: Directory, error: HookError) -> None:
         error.add_note(str(failure))
 
 
-def open_first(state: State) -> int:
-    """A pidfd of a container's first process, verified to be it; the caller's.
-
-    Raises:
-        ContainerNotRunning: it has ended.
-    """
-    try:
-        pidfd = os.pidfd_open(state.pid) if state.pid > 0 else -1
-    except ProcessLookupError:
-        pidfd = -1
-    try:
-        if pidfd < 0 or start_time_of(state.pid) != state.start_time:
-            raise ContainerNotRunning(state.id)
-    except BaseException:
-        if pidfd >= 0:
-            os.close(pidfd)
-        raise
-    return pidfd
-
-
 def release(directory: Directory, state: State, first: int, tell: Callable[[int], None] | None = None) -> None:
     """Let a waiting init execute its program.
 
@@ -177,8 +157,6 @@ def init_has_died(*, out_of_memory: bool = False) -> LaunchError:
 
 def _exceeded_memory(state: State) -> bool:
     """Whether something in the container was killed for that."""
-    from cycontainer.deletion import open_cgroup
-
     return bool(state.cgroups and open_cgroup(state).memory_report()[1])
 
 
@@ -230,15 +208,3 @@ def _was_killed(first: int) -> bool:
 
     status = exit_status(first)
     return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == SIGKILL
-
-
-def died_as_init(pid: int) -> bool:
-    """Whether a process is dead, not yet waited for, and had not executed a program when it died: its name tells."""
-    name, letter = name_and_state(pid)
-    if name != INIT_NAME or letter in DEAD:
-        return name == INIT_NAME
-    try:
-        os.readlink(f"/proc/{pid}/exe")
-    except OSError as error:  # it is ending: its memory goes before its descriptors, whose end brought us here
-        return error.errno in (errno.ENOENT, errno.ESRCH)
-    return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cycontainer.cgroup_layout import probe_layout
-from cycontainer.deletion import open_cgroup
 from cycontainer.errors import ConfigError, shown
+from cycontainer.handles import open_cgroup
 from cycontainer.node import Node
 from cycontainer.read_resources import read_resources
 from cycontainer.resources import compile_resources

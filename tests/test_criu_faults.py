@@ -26,8 +26,8 @@ from cycontainer.criu.checkpoint import Subject, checkpoint
 from cycontainer.criu.images import ImageDirectory
 from cycontainer.criu.netfilter import netfilter_in
 from cycontainer.criu.options import CheckpointOptions
-from cycontainer.deletion import open_cgroup
 from cycontainer.errors import CheckpointError, ConfigError, ContainerExists, CriuError, HostError
+from cycontainer.handles import open_cgroup
 from cycontainer.lifecycle import Container
 from cycontainer.state import load
 from cycontainer.streams import DEVNULL, PIPE

@@ -88,6 +88,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "duties",
             "errands",
             "execution",
+            "handles",
             "launch_pad",
             "network_reuse",
             "starting",
@@ -445,6 +446,11 @@ def test_a_verb_that_makes_no_process_imports_nothing_of_its_making(verb: str) -
 def test_a_verb_that_makes_a_process_keeps_to_its_budget(verb: str, most: int) -> None:
     modules = modules_after(f"import cycontainer.cli.__main__, cycontainer.cli.{verb}")
     assert not modules & SLOW and len(modules) <= most, sorted(modules)
+
+
+@pytest.mark.parametrize("module", ["updating", "cgroup_events", "stats", "cli.ps", "creation"])
+def test_who_does_not_end_a_container_imports_nothing_of_that(module: str) -> None:
+    assert not modules_after(f"import cycontainer.{module}") & {"cycontainer.deletion", "cycontainer.starting"}
 
 
 def test_type_checkers_and_the_importer_know_the_same_names() -> None:

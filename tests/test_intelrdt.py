@@ -11,8 +11,8 @@ from fake_resctrl import FakeResctrl
 from in_cgroup import PATH, cgroup_of, plan_of
 
 from cycontainer.config import IntelRdt, Resources
-from cycontainer.deletion import open_cgroup
 from cycontainer.errors import ConfigError
+from cycontainer.handles import open_cgroup
 from cycontainer.intelrdt import Group, assign, find_root, join, plan_group, remove, update
 from cycontainer.state_text import CgroupPlace, State
 from cycontainer.updating import update as update_limits

@@ -34,8 +34,9 @@ from cycontainer.criu.options import (
     server_address,
 )
 from cycontainer.criu.swrk import SILENCE_MS, Criu
-from cycontainer.deletion import is_first_of_namespace, open_cgroup
+from cycontainer.deletion import is_first_of_namespace
 from cycontainer.errors import CheckpointError, ConfigError, ContainerNotRunning, CriuError, HostError, reason_of
+from cycontainer.handles import open_cgroup
 from cycontainer.process_stat import name_and_state, stat_of
 from cycontainer.read_config import parse, read_config
 from cycontainer.record import Record
