@@ -159,6 +159,29 @@ def read_bundle(bundle: str, file: str = "config.json") -> bytes:
         raise ConfigError("", f"{path}: {reason_of(error)}") from None
 
 
+def read_given(path: str) -> bytes:
+    """The bytes of a file that a caller has named, or of a pipe that is one of its own descriptors.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    fd = _number_of(path)
+    try:
+        if fd < 0 or not os.get_inheritable(fd) or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return read_bundle("", os.path.abspath(path))
+        with open(fd, "rb", closefd=False) as pipe:
+            return pipe.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError("", f"{path}: {reason_of(error)}") from None
+
+
+def _number_of(path: str) -> int:
+    """The descriptor that a path names; -1 when it names none."""
+    directory, _, name = ("/dev/fd/0" if path == "/dev/stdin" else path).rpartition("/")
+    numbered = directory in ("/dev/fd", "/proc/self/fd") and name.isascii() and name.isdecimal() and len(name) < 8
+    return int(name) if numbered else -1
+
+
 def load_bundle(bundle: str, file: str = "config.json") -> Config:
     """The configuration of a bundle.
 

@@ -15,7 +15,7 @@ from conftest import decline, lacks
 from oci_command import COMMAND, Oci
 
 from cycontainer.cli.__main__ import GLOBAL, LIFE, VERBS
-from cycontainer.cli.verb import Verb, arguments_of
+from cycontainer.cli.verb import HELP, Verb, arguments_of
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -152,7 +152,7 @@ def test_bash_knows_every_option_of_every_verb(place: Path) -> None:
     assert bash(place, "cycontainer -") == [name for option in GLOBAL for name in option.names]
     for name in VERBS:
         names = [word for option in verb_of(name).options for word in option.names]
-        assert bash(place, f"cycontainer {name} -") == [*names, "--help", "-h"], name
+        assert bash(place, f"cycontainer {name} -") == [*names, *HELP], name
 
 
 @pytest.mark.root

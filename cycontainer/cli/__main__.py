@@ -6,7 +6,17 @@ import os
 import sys
 
 from cycontainer.cli.report import FORMATS, Report
-from cycontainer.cli.verb import Arguments, Option, UsageError, arguments_of, asks_for_help, help_text, read
+from cycontainer.cli.verb import (
+    HELP,
+    TRUTH,
+    Arguments,
+    Option,
+    UsageError,
+    arguments_of,
+    asks_for_help,
+    help_text,
+    read,
+)
 from cycontainer.errors import Error
 
 TYPE_CHECKING = False
@@ -34,10 +44,12 @@ VERBS: Final = {  # in the order of a container's life
     "spec": "write a configuration that works",
 }
 MANAGERS: Final = ("cgroupfs", "systemd", "disabled")
-ROOTLESS: Final = {"auto": None, "": None, "true": True, "1": True, "false": False, "0": False}
+ROOTLESS: Final = {"auto": None, "": None, **TRUTH}
+LEVELS: Final = ("warning", "debug", "error")
 GLOBAL: Final = (
     Option(names=("--root",), value="DIR", help="where states are kept"),
     Option(names=("--debug",), help="say more"),
+    Option(names=("--log-level",), value="LEVEL", choices=LEVELS, help="what is told: error, warning or debug"),
     Option(names=("--log",), value="FILE", help="write errors and warnings there as well"),
     Option(names=("--log-format",), value="FORMAT", choices=FORMATS, help="text or json"),
     Option(names=("--systemd-cgroup",), help="as --cgroup-manager systemd"),
@@ -49,8 +61,8 @@ GLOBAL: Final = (
         help="true: cgroups may be forbidden; false: they may not; or auto",
     ),
     Option(names=("--criu",), value="FILE", help="obsolete, and ignored: criu is looked up in PATH"),
-    Option(names=("--version", "-v"), help="print the version"),
-    Option(names=("--help", "-h"), help="print this"),
+    Option(names=("--version", "-v", "-V"), help="print the version"),
+    Option(names=HELP, help="print this"),
 )
 LIFE: Final = (  # what --help teaches; a test does it
     "mkdir -p bundle/rootfs/bin",
@@ -78,7 +90,9 @@ def _version() -> str:
 
 def _check(options: Arguments) -> None:
     """Global options that say how: what is not there is refused, not ignored."""
-    options.choice("--log-format", FORMATS)
+    if options.given("--log-format"):
+        options.choice("--log-format", FORMATS)
+    options.choice("--log-level", LEVELS)
     options.choice("--rootless", tuple(ROOTLESS))
     options.choice("--cgroup-manager", MANAGERS)
 
@@ -107,7 +121,9 @@ def _answer(options: Arguments, rest: list[str], report: Report) -> int:
     if options.given("--version"):
         print(_version())
         return 0
-    if options.given("--help") or not rest or rest[0] == "help":
+    if rest and rest[0] in ("help", "h") and not options.given("--help"):
+        rest = [*rest[1:2], "--help"]
+    if options.given("--help") or rest == ["--help"] or not rest:
         print(_usage())
         return 0 if rest or options.given("--help") else 1
     return _dispatch(rest[0], rest[1:], options, report)
@@ -128,7 +144,8 @@ def main(words: list[str]) -> int:
     report, verb = Report(), ""
     try:
         options, rest = read(GLOBAL, words, ends_at_operand=True)
-        report = Report(options.value("--log"), options.value("--log-format"), debug=options.given("--debug"))
+        level = "debug" if options.given("--debug") else options.value("--log-level")
+        report = Report(options.value("--log"), options.value("--log-format"), level)
         verb = rest[0] if rest else ""
         status = _answer(options, rest, report)
         if sys.stdout is not None:

@@ -25,7 +25,7 @@ MOST_PASSED = 1 << 20  # descriptors; a process has no more, fs.nr_open
 def create_from_bundle(arguments: Arguments, *, detached: bool) -> Container:
     """The container that the options and operands of `create` and `run` ask for. `detached`: we do not stay with it."""
     bundle = os.path.abspath(arguments.value("--bundle", "."))
-    file = arguments.value("--config", "config.json")
+    file = arguments.value("--config") or "config.json"
     listening = listening_sockets()
     return Container.create_from(
         arguments.operands[0],

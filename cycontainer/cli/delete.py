@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cycontainer.cli.verb import Arguments, Option, UsageError, Verb
-from cycontainer.errors import Error
+from cycontainer.cli.verb import Arguments, Option, Verb
 from cycontainer.lifecycle import Container
 
 VERB = Verb(
@@ -24,21 +23,6 @@ def main(arguments: Arguments) -> int:
     if not arguments.given("--regex"):
         Container.handle(arguments.operands[0], root=arguments.root).delete(force=force, warn=arguments.warn)
         return 0
-    status = 0
-    for container in _matching(arguments):
-        try:
-            container.delete(force=force, warn=arguments.warn)
-        except Error as error:  # the others are to be removed all the same
-            arguments.warn(str(error))
-            status = 1
-    return status
+    from cycontainer.cli.matching import for_each
 
-
-def _matching(arguments: Arguments) -> list[Container]:
-    import re
-
-    try:
-        pattern = re.compile(arguments.operands[0])
-    except re.error as error:
-        raise UsageError(f"--regex: {error}") from None
-    return [container for container in Container.list(root=arguments.root) if pattern.search(container.id)]
+    return for_each(arguments, lambda container: container.delete(force=force, warn=arguments.warn))

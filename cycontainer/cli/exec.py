@@ -15,6 +15,8 @@ from cycontainer.tables import MOST_ID, capability_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cycontainer.config import Process as ProcessConfig
     from cycontainer.process import Process
 
@@ -25,7 +27,11 @@ VERB = Verb(
     operands=(1, MANY),
     ends_at_operand=True,
     options=(
-        Option(names=("--process", "-p"), value="FILE", help="the process as JSON, as in a config.json"),
+        Option(
+            names=("--process", "-p"),
+            value="FILE",
+            help="the process as JSON, as in a config.json; it alone says what to start",
+        ),
         Option(names=("--cwd",), value="DIR", help="where it begins, in the container"),
         Option(
             names=("--env", "-e"), value="NAME=VALUE", help="set a variable beside the container's; may be repeated"
@@ -88,34 +94,38 @@ def _execute(container: Container, arguments: Arguments) -> Process:
 
 
 def _program(arguments: Arguments, own: ProcessConfig | None) -> Program:
-    """What the options and operands say; what they leave open is as in FILE, or as the container's own process."""
+    """What FILE says, and nothing else; without one what is given, and what that leaves open is as the container's."""
+    entered: dict[str, Any] = {
+        "size": size_of(0),
+        "cgroup": _cgroup(arguments.values("--cgroup")),
+        "ignore_paused": arguments.given("--ignore-paused"),
+    }
+    if arguments.given("--process"):
+        file = _read_file(arguments, own)
+        return Program(process=file, terminal=file.terminal, **entered)
     args = tuple(arguments.operands[1:])
-    file = _read_file(arguments, own) if arguments.given("--process") else None
-    if not args and file is None:
+    if not args:
         raise UsageError("exec needs a program, or --process FILE")
-    user, more = _user(arguments, file or own)
+    user, more = _user(arguments, own)
     return Program(
         args=args,
-        process=file,
         env=tuple(map(_variable, arguments.values("--env"))),
         cwd=arguments.value("--cwd") or None,
         user=user,
         additional_gids=more,
-        terminal=arguments.given("--tty") or bool(file and file.terminal),
-        size=size_of(0),
+        terminal=arguments.given("--tty"),
         capabilities=_capabilities(arguments),
         no_new_privileges=arguments.given("--no-new-privs") or None,
         apparmor_profile=arguments.value("--apparmor"),
         selinux_label=arguments.value("--process-label"),
-        cgroup=_cgroup(arguments.values("--cgroup")),
-        ignore_paused=arguments.given("--ignore-paused"),
+        **entered,
     )
 
 
 def _read_file(arguments: Arguments, own: ProcessConfig | None) -> ProcessConfig:
-    from cycontainer.read_config import read_bundle
+    from cycontainer.read_config import read_given
 
-    return read_program(read_bundle("", os.path.abspath(arguments.value("--process"))), own, arguments.warn)
+    return read_program(read_given(arguments.value("--process")), own, arguments.warn)
 
 
 def _capabilities(arguments: Arguments) -> tuple[str, ...]:

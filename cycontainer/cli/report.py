@@ -22,11 +22,11 @@ class Report:
     Attributes:
         path: of the log; "" is none, then all goes to stderr.
         form: of its lines, one of FORMATS; "" is the first.
-        debug: whether what is no news is told, too.
+        level: "debug" tells what is no news, too; "error" nothing but errors.
     """
 
-    def __init__(self, path: str = "", form: str = "", *, debug: bool = False) -> None:
-        self.path, self.form, self.debug = path.removeprefix(SCHEME), form or "text", debug
+    def __init__(self, path: str = "", form: str = "", level: str = "") -> None:
+        self.path, self.form, self.level = path.removeprefix(SCHEME), form or "text", level
 
     def error(self, text: str) -> None:
         """The last word: to stderr as well as to the log."""
@@ -38,6 +38,8 @@ class Report:
             self._print(PREFIX + text)
 
     def warn(self, text: str) -> None:
+        if self.level == "error":
+            return
         if self.path:
             self._log("warning", text)
         else:
@@ -45,9 +47,11 @@ class Report:
 
     def tell(self, text: str) -> None:
         """For who asked for --debug."""
-        if self.debug and self.path:
+        if self.level != "debug":
+            return
+        if self.path:
             self._log("debug", text)
-        elif self.debug:
+        else:
             self._print(_line(self.form, "debug", text))
 
     def _log(self, level: str, text: str) -> None:

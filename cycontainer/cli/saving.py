@@ -32,7 +32,7 @@ FLAGS = ("tcp-established", "ext-unix-sk", "shell-job", "lazy-pages", "file-lock
 
 def image_path(arguments: Arguments) -> str:
     """The image directory."""
-    return os.path.abspath(arguments.value("--image-path", "checkpoint"))
+    return os.path.abspath(arguments.value("--image-path") or "checkpoint")
 
 
 def options_of(arguments: Arguments, *more: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ VERB = Verb(
     operands=(0, 0),
     options=(
         Option(names=("--bundle", "-b"), value="DIR", help="where to; the current directory when none is given"),
+        Option(names=("--file", "-f"), value="FILE", help="its name there, or its path; it is overwritten"),
         Option(names=("--rootless",), help="one that an ordinary user can run"),
     ),
 )
@@ -23,10 +24,11 @@ VERB = Verb(
 
 def main(arguments: Arguments) -> int:
     """Returns the exit status."""
-    path = os.path.join(arguments.value("--bundle", "."), "config.json")
+    path = os.path.join(arguments.value("--bundle", "."), arguments.value("--file") or "config.json")
+    how = os.O_TRUNC if arguments.given("--file") else os.O_EXCL
     ids = (os.geteuid(), os.getegid()) if arguments.given("--rootless") else None
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise ConfigError("", f"{path}: {reason_of(error)}") from None
     with open(fd, "w") as file:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from cycontainer.cli.verb import ONE_ID, Arguments, Option, UsageError, Verb, number_in
@@ -25,6 +24,7 @@ NUMBERS: Final = {  # option: where it stands in linux.resources
     "--cpu-rt-runtime": ("cpu", "realtimeRuntime"),
     "--pids-limit": ("pids", "limit"),
 }
+NEVER_EMPTY: Final = ("--blkio-weight", "--pids-limit")  # numbers in Go; the others are texts, which may be
 SIZES: Final = {
     "--memory": ("memory", "limit"),
     "--memory-reservation": ("memory", "reservation"),
@@ -74,7 +74,7 @@ def main(arguments: Arguments) -> int:
 def _from_options(arguments: Arguments) -> dict[str, Any]:
     resources: dict[str, dict[str, Any]] = {}
     for name, (section, key) in NUMBERS.items():
-        if arguments.given(name):
+        if arguments.given(name) or (name in NEVER_EMPTY and arguments.values(name)):
             resources.setdefault(section, {})[key] = arguments.number(name, -INT64, UINT64)
     for name, (section, key) in SIZES.items():
         if arguments.given(name):
@@ -111,11 +111,11 @@ def _intel_rdt(arguments: Arguments) -> IntelRdt | None:
 
 def _read_file(arguments: Arguments) -> dict[str, Any]:
     from cycontainer.node import Node
-    from cycontainer.read_config import MOST_BYTES, parse, read_bundle
+    from cycontainer.read_config import MOST_BYTES, parse, read_given
 
     path = arguments.value("--resources")
     if path == "-":
         document = parse(sys.stdin.buffer.read(MOST_BYTES + 1) if sys.stdin is not None else b"")
     else:
-        document = parse(read_bundle("", os.path.abspath(path)))
+        document = parse(read_given(path))
     return Node(document, "resources").required().object()

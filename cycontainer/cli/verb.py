@@ -1,6 +1,7 @@
 """What a verb of the command is, and how its words are read. Face; it touches nothing.
 
-Options and operands may be mixed; --opt VALUE and --opt=VALUE both work; what follows -- is operands.
+Options and operands may be mixed; --opt VALUE and --opt=VALUE both work; what follows -- is operands. Go's way to write
+them works as well (-opt is --opt, and a flag's value is one of its words), and getopt's: -u5 is -u 5, and -dt is -d -t.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
     from typing import Final
 
 MANY: Final = 1 << 30  # operands
-_FLAG: Final = {None: True, "true": True, "1": True, "false": False, "0": False}
+TRUTH: Final = {  # Go's strconv.ParseBool
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+HELP: Final = ("--help", "-h", "-?", "--usage")
 
 
 class UsageError(Error):
@@ -68,7 +73,8 @@ class Arguments:
         self.warn: Callable[[str], None] = lambda text: None
 
     def given(self, name: str) -> bool:
-        return name in self._values
+        """Whether an option is there. One whose value is empty is not, as in Go a text that was not given is empty."""
+        return bool(self.value(name))
 
     def value(self, name: str, default: str = "") -> str:
         """The value of an option: the last, if it is there more than once."""
@@ -103,12 +109,29 @@ def _known(options: tuple[Option, ...]) -> dict[str, Option]:
 
 
 def _set_flag(values: dict[str, list[str]], option: Option, value: str | None) -> None:
-    if value not in _FLAG:
+    if value is not None and value not in TRUTH:
         raise UsageError(f"invalid value {value!r} for {option.names[0]}: true or false")
-    if _FLAG[value]:
+    if value is None or TRUTH[value]:
         values[option.names[0]] = ["true"]
     else:
         values.pop(option.names[0], None)
+
+
+def _split(known: dict[str, Option], word: str) -> list[tuple[str, str | None]]:
+    """The names of options in a word, which are known, each with its value if that is there. Raises UsageError."""
+    name, equals, value = word.partition("=")
+    for whole in (name, f"-{name}"):
+        if whole in known:
+            return [(whole, value if equals else None)]
+    found: list[tuple[str, str | None]] = []
+    for place, letter in enumerate(word[1:], 2):
+        short, rest = f"-{letter}", word[place:]
+        if short not in known or word.startswith("--"):
+            raise UsageError(f"flag provided but not defined: {name}")
+        if known[short].value:
+            return [*found, (short, rest or None)]
+        found.append((short, None))
+    return found
 
 
 def read(
@@ -136,13 +159,13 @@ def read(
                 return Arguments([], values), words[place - 1 :]
             operands.append(word)
             continue
-        name, equals, value = word.partition("=")
-        if name not in known:
-            raise UsageError(f"flag provided but not defined: {name}")
+        *flags, (name, value) = _split(known, word)
+        for flag, _ in flags:
+            _set_flag(values, known[flag], None)
         if not known[name].value:
-            _set_flag(values, known[name], value if equals else None)
+            _set_flag(values, known[name], value)
             continue
-        if not equals:
+        if value is None:
             if place == len(words):
                 raise UsageError(f"flag needs an argument: {name}")
             value = words[place]
@@ -170,17 +193,26 @@ def arguments_of(name: str, verb: Verb, words: list[str]) -> Arguments:
 
 
 def asks_for_help(verb: Verb, words: list[str]) -> bool:
-    """Whether --help or -h stands where an option may stand."""
+    """Whether --help, or what else asks for it, stands where an option may stand."""
     known = _known(verb.options)
     place = 0
     while place < len(words):
         word = words[place]
-        if word in ("--help", "-h"):
+        if word in HELP or f"-{word}" in HELP:
             return True
         if word == "--" or (verb.ends_at_operand and not word.startswith("-")):
             return False
-        place += 2 if word in known and known[word].value else 1
+        place += 2 if _lacks_value(known, word) else 1
     return False
+
+
+def _lacks_value(known: dict[str, Option], word: str) -> bool:
+    """Whether a word ends with an option whose value is the next one."""
+    try:
+        name, value = _split(known, word)[-1] if word[:1] == "-" and word != "-" else ("", None)
+    except UsageError:  # which `read` will tell
+        return False
+    return bool(name and known[name].value and value is None)
 
 
 def help_text(name: str, verb: Verb) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from cycontainer.cli import __main__ as command  # the path comes first
+from cycontainer.cli.verb import HELP as ASKS_FOR_HELP
 from cycontainer.cli.verb import Option, Verb
 from cycontainer.command.verbs import every_verb
 from cycontainer.tables import SIGNALS
 
 MAKES = frozenset(("create", "run", "restore"))  # whose ID is a new one
 SIGNAL_NAMES = " ".join(name.removeprefix("SIG") for name in SIGNALS)
-HELP = Option(names=("--help", "-h"), help="print a verb's options")
+HELP = Option(names=ASKS_FOR_HELP, help="print a verb's options")
 
 
 def kind_of(option: Option) -> str:
@@ -270,7 +271,9 @@ def in_fish(verbs: Mapping[str, Verb]) -> str:
     for name, table in every_table(verbs):
         where = f"-n '__cycontainer_in {name}'" if name else none
         for option in table:
-            names = " ".join(f"-l {word[2:]}" if word.startswith("--") else f"-s {word[1:]}" for word in option.names)
+            names = " ".join(
+                f"-l {word[2:]}" if word.startswith("--") else f"-s {fish_quoted(word[1:])}" for word in option.names
+            )
             kind = kind_of(option)
             value = fish_action(kind) + " -x" * (kind != "@files") if option.value else ""
             lines.append(f"complete -c cycontainer {where} {names}{value} -d {fish_quoted(option.help)}")

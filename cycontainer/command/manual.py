@@ -18,7 +18,7 @@ from cycontainer.command.verbs import every_verb
 from cycontainer.state import ROOT
 from cycontainer.version import VERSION
 
-DATE = "2026-11-24"  # of the last change to what this file says
+DATE = "2026-11-29"  # of the last change to what this file says
 
 ABOUT = """\
 .SH DESCRIPTION
@@ -48,7 +48,10 @@ and
 .BI \\-\\-option= VALUE
 are the same, and what follows
 .B \\-\\-
-is operands."""
+is operands.
+Long options may have one dash; short ones may be joined; a flag may have a value, as in
+.BR \\-\\-force=false ;
+an option whose value is empty is not given."""
 
 EXIT = """\
 .SH EXIT STATUS
