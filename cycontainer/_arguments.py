@@ -11,12 +11,13 @@ from cycontainer.tables import MAX_ARG_STRLEN, MAX_STRINGS, MOST_ID, MOST_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from os import PathLike
     from typing import Any, Final, TypeVar
 
     Entry = TypeVar("Entry")
 
+LEAST_WORK, MOST_WORK = 4096, (1 << 48) - 1  # bytes of a working directory
 MOST_INTEGER: Final = 2**63 - 1
 # Of the host's root, when that is the container's: what is private or secret, and so empty.
 WRITABLE: Final = ("/tmp", "/var/tmp", "/run")
@@ -59,6 +60,19 @@ def _id(digits: str) -> int | None:
     return int(digits) if fits else None
 
 
+def check_keywords(function: str, given: Iterable[str], known: Container[str]) -> None:
+    """Refuse what a public function does not take. Raises TypeError, as a call of it would."""
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is only as good as true or false: None is not "the default" for `read_only`."""
+    if type(value) is not bool:
+        raise ConfigError(name, f"must be True or False, not {shown(value)}")
+
+
 def check_number(name: str, value: object, least: float, most: float) -> None:
     fits = type(value) is float or (type(value) is int and value <= MOST_INTEGER)
     if value is not None and not (fits and least <= value <= most):  # type: ignore[operator]  # a number
@@ -89,11 +103,6 @@ def check_signal(number: object) -> None:
         raise ConfigError("number", f"must be a signal's number, from 0 to {SIGRTMAX}, not {shown(number)}")
 
 
-def check_flag(name: str, value: object) -> None:
-    if type(value) is not bool:
-        raise ConfigError(name, f"must be True or False, not {shown(value)}")
-
-
 def check_pair(name: str, value: object, what: str) -> None:
     if value is not None and not (isinstance(value, tuple | list) and len(value) == 2):
         raise ConfigError(name, f"must be a pair, {what}, not {shown(value)}")
@@ -120,6 +129,20 @@ def check_limits(memory: object, cpus: object, pids: object) -> None:
     check_number("cpus", cpus, 0.01, MOST_NUMBER)
     check_count("memory", memory, 4096)
     check_count("pids", pids, 1, MOST_PIDS - 1)  # with our pid 1
+
+
+def check_work_size(size: object) -> None:
+    check_count("work_size", size, LEAST_WORK, MOST_WORK, needed=True)
+
+
+def check_supervisor(answers: Mapping[str, object] | None) -> None:
+    if answers is None:
+        return
+    if not hasattr(answers, "keys") or not all([type(name) is str for name in answers]):
+        raise ConfigError("supervisor", "must be a dict with names of system calls")
+    for name in answers:
+        if not callable(answers[name]):
+            raise ConfigError(f"supervisor[{name!r}]", f"must be callable, not {shown(answers[name])}")
 
 
 def check_path(name: str, value: str | None) -> None:

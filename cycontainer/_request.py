@@ -5,10 +5,14 @@ from __future__ import annotations
 from cycontainer._arguments import (
     absolute_paths,
     check_count,
+    check_flag,
     check_given,
+    check_keywords,
     check_limits,
     check_number,
     check_path,
+    check_supervisor,
+    check_work_size,
     directory,
     environment_entries,
     input_bytes,
@@ -153,14 +157,14 @@ def request(
     cgroup_manager: str = "cgroupfs",
 ) -> Request:
     """The keywords of `run()` as a Request. Raises ConfigError."""
+    check_work_size(work_size)
+    check_supervisor(supervisor)
     exchanged = None
     if files is not None or collect:
         from cycontainer._work import PLACE, exchange
 
         exchanged = exchange(files, collect, work_size)
         cwd = PLACE if exchanged and cwd is None and config is None else cwd
-    if supervisor is not None and not (hasattr(supervisor, "keys") and all([type(name) is str for name in supervisor])):
-        raise ConfigError("supervisor", "must be a dict with names of system calls")
     options = container_options(
         rootfs=rootfs, cwd=cwd, user=user, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
         read_only=read_only, masked_paths=masked_paths, user_namespace=user_namespace, init=init,
@@ -204,6 +208,9 @@ def container_options(
     work: int = 0,
 ) -> Options:
     """The keywords that say what the container is. Raises ConfigError."""
+    check_flag("read_only", read_only)
+    check_flag("user_namespace", user_namespace)
+    check_flag("init", init)
     check_limits(memory, cpus, pids)
     check_path("cwd", cwd)
     check_given("hostname", hostname)
@@ -213,7 +220,7 @@ def container_options(
     uid, gid = user_ids(user, root)
     return Options(
         rootfs=root, cwd=cwd, uid=uid, gid=gid, hostname=hostname, memory=memory, cpus=cpus, pids=pids, network=network,
-        read_only=bool(read_only), user_namespace=bool(user_namespace), keep_init=bool(init),
+        read_only=read_only, user_namespace=user_namespace, keep_init=init,
         masked_paths=absolute_paths(masked_paths, "masked_paths"), supervised=supervised, private=(), work=work,
     )  # fmt: skip
 
@@ -238,6 +245,8 @@ def call(
 
     `environment`: where `env` does not say otherwise; None is the plan's.
     """
+    check_flag("capture_output", capture_output)
+    check_flag("text", text)
     check_number("timeout", timeout, 0, FOREVER)
     check_count("output_limit", output_limit, 0)
     entries = environment_entries(env)
@@ -253,3 +262,16 @@ def call(
         "decoding": (encoding or "utf-8", errors or "strict") if decode else None,
         "output_limit": -1 if output_limit is None else output_limit,
     }
+
+
+# --- which keywords there are, for functions that pass theirs on
+
+ALL: Final = frozenset(request.__kwdefaults__ or ())
+OF_A_CALL: Final = frozenset(call.__kwdefaults__ or ()) | {"files", "collect"}
+OF_AN_OUTLINE: Final = ALL - OF_A_CALL - {"supervisor", "cgroup_manager"}
+
+
+def asked(function: str, args: Sequence[str | PathLike[str]], keywords: Keywords) -> Request:
+    """`request` for a public function, by its name. Raises ConfigError; TypeError: it has no such keyword."""
+    check_keywords(function, keywords, ALL)
+    return request(args, **keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cycontainer._arguments import check_flag
 from cycontainer._request import request
 from cycontainer._running import finish
 from cycontainer.streams import DEVNULL as DEVNULL
@@ -115,6 +116,7 @@ def run(
 
     Source: runtime-spec config.md, config-linux.md.
     """
+    check_flag("check", check)
     result = finish(
         request(
             args, rootfs=rootfs, input=input, stdin=stdin, stdout=stdout, stderr=stderr, capture_output=capture_output,

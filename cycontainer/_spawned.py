@@ -6,7 +6,7 @@ import os
 
 from cycontainer import _wait
 from cycontainer._arguments import seconds
-from cycontainer._request import request
+from cycontainer._request import asked
 from cycontainer._running import Running
 from cycontainer.errors import ConfigError, Error, WaitTimeout
 from cycontainer.launch import not_launched
@@ -42,12 +42,12 @@ def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) -> 
 
     Source: runtime-spec config.md.
     """
-    return spawned(request(args, **keywords))
+    return spawned(asked("spawn", args, keywords))
 
 
-def spawned(asked: Request) -> Spawned:
+def spawned(request: Request) -> Spawned:
     """`spawn` of what has been checked."""
-    running = Running(check_piped(asked), piped=True)
+    running = Running(check_piped(request), piped=True)
     try:
         running.begin()
         running.set_up()
@@ -59,11 +59,11 @@ def spawned(asked: Request) -> Spawned:
         raise
 
 
-def check_piped(asked: Request) -> Request:
+def check_piped(request: Request) -> Request:
     """Refuse what goes through pipes that are `run()`'s own."""
-    if asked.data or asked.output_limit >= 0:
-        raise ConfigError("input" if asked.data else "output_limit", "is run()'s: here the pipes are the caller's")
-    return asked
+    if request.data or request.output_limit >= 0:
+        raise ConfigError("input" if request.data else "output_limit", "is run()'s: here the pipes are the caller's")
+    return request
 
 
 class Spawned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cycontainer._request import request
+from cycontainer._request import asked
 from cycontainer._running import Running
 from cycontainer.errors import ConfigError, Error
 from cycontainer.launch import not_launched
@@ -59,7 +59,7 @@ def stream(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) ->
 
     Source: runtime-spec config.md.
     """
-    return Lines(request(args, **keywords))
+    return Lines(asked("stream", args, keywords))
 
 
 class Lines:
@@ -69,12 +69,12 @@ class Lines:
         result: what became of it, once the lines have come to their end; its stdout and stderr are empty.
     """
 
-    def __init__(self, asked: Request) -> None:
-        if asked.stdout != PIPE and asked.stderr != PIPE:
+    def __init__(self, request: Request) -> None:
+        if request.stdout != PIPE and request.stderr != PIPE:
             raise ConfigError("stdout", "goes elsewhere, and stderr too: no line comes from here")
-        self._text = asked.decoding is not None
-        self._running = Running(asked, streaming=True)
-        self._decode = {source: _decoder(asked.decoding) for source in ("stdout", "stderr")}
+        self._text = request.decoding is not None
+        self._running = Running(request, streaming=True)
+        self._decode = {source: _decoder(request.decoding) for source in ("stdout", "stderr")}
         self._rest: dict[str, Any] = dict.fromkeys(self._decode, "" if self._text else b"")
         self._ready: list[Line] = []
         self._over = False

@@ -55,8 +55,6 @@ def exchange(files: Mapping[str, bytes | str] | None, collect: Sequence[str], si
             raise ConfigError(f"collect[{place}]", "has more than one **")
     if not files and not patterns:
         return None
-    if type(size) is not int or not PAGE <= size < 1 << 48:
-        raise ConfigError("work_size", f"must be an integer of bytes from {PAGE}, not {shown(size)}")
     contents = tuple([(_components(f"files[{shown(n)}]", n), _bytes(n, data)) for n, data in (files or {}).items()])
     _check_fits(contents, size)
     return Exchange(files=contents, collect=patterns, size=size)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cycontainer._arguments import check_count, check_number
+from cycontainer._arguments import check_count, check_flag, check_keywords, check_number, seconds
+from cycontainer._request import OF_AN_OUTLINE
 from cycontainer._warm import Warm
-from cycontainer.errors import ConfigError, Error, WaitTimeout
+from cycontainer.errors import Error, WaitTimeout
 from cycontainer.streams import DEVNULL
 from cycontainer.template import PLACEHOLDER, Template
 from cycontainer.upkeep import Upkeep
@@ -27,6 +28,7 @@ class _WarmTemplate(Template):
     """Its containers wait for their program."""
 
     _warm = True
+    _name = "Pool"
 
     def waiting(self) -> Warm:
         """One that is to be warmed up."""
@@ -80,12 +82,12 @@ class Pool(Upkeep):
         import atexit
         from collections import OrderedDict, deque
 
-        check_count("size", size, 1)
-        if size > MOST_WARM:
-            raise ConfigError("size", f"must be at most {MOST_WARM}")
+        check_keywords("Pool", keywords, OF_AN_OUTLINE | {"cgroups"})
+        check_count("size", size, 1, MOST_WARM, needed=True)
+        check_flag("reset", reset)
         super().__init__()
         self._size = size
-        self._template = _WarmTemplate(networks=size if networks is None else networks, reuse=bool(reset), **keywords)
+        self._template = _WarmTemplate(networks=size if networks is None else networks, reuse=reset, **keywords)
         self._ready: deque[Warm] = deque()
         self._turns: OrderedDict[Turn, None] = OrderedDict()  # of those who wait for one, first come first
         self._lent = 0  # of those that were taken, not yet thrown away
@@ -117,6 +119,7 @@ class Pool(Upkeep):
             As `Template.run`; WaitTimeout: none was ready in time; what kept one from being set up.
         """
         self._check_owner()
+        check_flag("check", check)
         check_number("acquire_timeout", acquire_timeout, 0, float("inf"))
         request = self._template.program(args, **keywords)
         warm = self._take(acquire_timeout)
@@ -144,9 +147,14 @@ class Pool(Upkeep):
         return Acquired(self, self._take(timeout))
 
     def fill(self, timeout: float = 10.0) -> bool:
-        """Wait until all are set up; whether they are. Raises Error: it is another process's."""
+        """Wait until all are set up, so many seconds; whether they are.
+
+        Raises:
+            ConfigError: `timeout` is none.
+            Error: it is another process's.
+        """
         self._check_owner()
-        return self._wait_until_full(timeout)
+        return self._wait_until_full(seconds("timeout", timeout))
 
     def _check_owner(self) -> None:
         """Before any lock: in a fork one may be held for ever."""
@@ -332,6 +340,7 @@ class Acquired:
     ) -> Result:
         """Run its program, and wait for it; see `Pool.run`. Raises Error the second time."""
         self._pool._check_owner()
+        check_flag("check", check)
         request = self._pool._template.program(args, **keywords)
         if not self._take():
             raise Error("this container has had its program, or is closed")

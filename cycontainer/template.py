@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from cycontainer._arguments import check_count, mount_entries, private_directories, program_arguments
+from cycontainer._arguments import (
+    check_count,
+    check_flag,
+    check_keywords,
+    check_work_size,
+    mount_entries,
+    private_directories,
+    program_arguments,
+    seconds,
+)
 from cycontainer._plans import configured
-from cycontainer._request import Request, call, container_options
+from cycontainer._request import OF_A_CALL, OF_AN_OUTLINE, Request, call, container_options
 from cycontainer._running import finish
 from cycontainer._spawned import spawned
 from cycontainer.errors import ConfigError, Error
@@ -47,6 +56,7 @@ class Template:
     """
 
     _warm = False  # its containers wait for a program
+    _name = "Template"  # by which the caller knows it
 
     def __init__(
         self, *, networks: int = 0, cgroups: int = 0, reuse: bool = False, **keywords: Unpack[Outline]
@@ -65,11 +75,15 @@ class Template:
             ConfigError: an argument is wrong; it names which.
             LaunchError: the file tree could not be made; nothing is left.
         """
-        check_count("networks", networks, 0)
-        check_count("cgroups", cgroups, 0)
+        check_keywords(self._name, keywords, OF_AN_OUTLINE)
+        check_count("networks", networks, 0, needed=True)
+        check_count("cgroups", cgroups, 0, needed=True)
+        check_flag("reuse", reuse)
         outline: dict[str, Any] = {**keywords}
         mounts, config = mount_entries(outline.pop("mounts", ())), outline.pop("config", None)
         self._work = outline.pop("work_size", 0)
+        if type(self._work) is not int or self._work:
+            check_work_size(self._work)
         self._environment = ENVIRONMENT if config is None else None
         self._empty: Exchange | None = None
         host = current()
@@ -95,10 +109,13 @@ class Template:
     def shared(self) -> bool:
         return self._stock.shared
 
-    def request(self, args: Sequence[str | PathLike[str]], **keywords: Unpack[CallKeywords]) -> Request:
-        """One launch of it, checked. Raises ConfigError; Error when it is closed."""
+    def request(
+        self, args: Sequence[str | PathLike[str]], verb: str = "run", **keywords: Unpack[CallKeywords]
+    ) -> Request:
+        """One launch of it, checked. `verb`: the method that asks. Raises ConfigError, TypeError, Error."""
+        check_keywords(f"{self._name}.{verb}", keywords, OF_A_CALL)
         if self._closed:
-            raise Error("the template is closed")
+            raise Error(f"the {self._name.lower()} is closed")
         how: dict[str, Any] = {**keywords}
         files, collect = how.pop("files", None), how.pop("collect", ())
         exchanged = self._empty if files is None and not collect else self._exchange(files, collect)
@@ -132,6 +149,7 @@ class Template:
         Raises:
             As `run()`; and Error: it is closed.
         """
+        check_flag("check", check)
         result = finish(self.request(args, **keywords))
         if check:
             result.check_returncode()
@@ -139,11 +157,11 @@ class Template:
 
     def spawn(self, args: Sequence[str | PathLike[str]], **keywords: Unpack[CallKeywords]) -> Spawned:
         """Start a program in a new container of it, and go on; see `cycontainer.spawn`."""
-        return spawned(self.request(args, **keywords))
+        return spawned(self.request(args, "spawn", **keywords))
 
     def fill(self, timeout: float = 10.0) -> bool:
-        """Wait until all that it keeps ready is made; whether it is."""
-        return self._stock.fill(timeout)
+        """Wait until all that it keeps ready is made, so many seconds; whether it is. Raises ConfigError."""
+        return self._stock.fill(seconds("timeout", timeout))
 
     def close(self) -> None:
         """Let go of all that is ready. Containers that run go on."""

@@ -78,8 +78,10 @@ class Upkeep:
         return any(ready * 2 < wanted for ready, wanted in self._levels())
 
     def _wait_until_full(self, timeout: float) -> bool:
+        from threading import TIMEOUT_MAX
+
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._is_full(), timeout)
+            self._changed.wait_for(lambda: self._closed or self._is_full(), min(timeout, TIMEOUT_MAX))
             return self._is_full() and not self._closed
 
     def _remove(self, remove: Callable[[], object]) -> None:

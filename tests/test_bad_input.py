@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import math
@@ -9,15 +10,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from guard import left_since, snapshot
 from launching import copy_rootfs
 from ordinary import OrdinaryUser
 
-from cycontainer import ConfigError, LaunchError, ProgramError, run
+import cycontainer
+from cycontainer import ConfigError, Error, LaunchError, Pool, ProgramError, Template, aio, run
 from cycontainer.host import current
 from cycontainer.launch import not_launched
 from cycontainer.spec import default_config
@@ -78,6 +81,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input": 5}, "input"),
     ({"input": "x", "encoding": "no-such"}, "encoding"),
     ({"errors": "no-such", "text": True}, "errors"),
+    *[({"read_only": value}, "read_only") for value in (None, "", 0, "no", 1)],
+    *[({name: "no"}, name) for name in ("user_namespace", "init", "check", "text", "capture_output")],
+    ({"supervisor": {"mkdir": 5}}, "supervisor['mkdir']"),
+    *[({"work_size": value}, "work_size") for value in ("x", None, 0, True, 1 << 48)],
 ]
 
 
@@ -87,6 +94,62 @@ def test_a_wrong_keyword_is_named_and_nothing_is_started(keywords: dict[str, Any
         run(**{"args": ["no-such-program"], **keywords})
     assert refusal.value.path == path
     assert str(refusal.value).isprintable() and len(str(refusal.value)) < 500
+
+
+UNCHECKED: Any = cycontainer  # by mypy: what it would say is said to who does not use it
+UNCHECKED_AIO: Any = aio
+MISTAKEN: list[tuple[str, Callable[[], object], type[Exception], str]] = [
+    ("a template's reuse", lambda: UNCHECKED.Template(reuse=None), ConfigError, "reuse: "),
+    ("its networks", lambda: UNCHECKED.Template(networks=None), ConfigError, "networks: "),
+    ("its work_size", lambda: UNCHECKED.Template(work_size=[]), ConfigError, "work_size: "),
+    ("its small work_size", lambda: UNCHECKED.Template(work_size=1), ConfigError, "work_size: "),
+    ("its read_only", lambda: UNCHECKED.Template(read_only=0), ConfigError, "read_only: "),
+    ("a pool's size", lambda: UNCHECKED.Pool(None), ConfigError, "size: "),
+    ("its reset", lambda: UNCHECKED.Pool(1, reset="no"), ConfigError, "reset: "),
+    ("a name of a template's", lambda: UNCHECKED.Template(supervised=1), TypeError, "Template() got"),
+    ("a name of a pool's", lambda: UNCHECKED.Pool(1, reuse=True), TypeError, "Pool() got"),
+    ("a name of spawn's", lambda: UNCHECKED.spawn(["true"], check=True), TypeError, "spawn() got"),
+    ("a name of stream's", lambda: UNCHECKED.stream(["true"], x=1), TypeError, "stream() got"),
+    ("a name on a loop", lambda: asyncio.run(UNCHECKED_AIO.run(["true"], x=1)), TypeError, "aio.run() got"),
+    ("a check there", lambda: asyncio.run(UNCHECKED_AIO.run(["x"], check=None)), ConfigError, "check: "),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "said"), [row[1:] for row in MISTAKEN], ids=[row[0] for row in MISTAKEN])
+def test_a_mistake_is_told_by_public_names(call: Callable[[], object], kind: type[Exception], said: str) -> None:
+    before = snapshot()
+    with pytest.raises(kind) as refusal:
+        call()
+    assert str(refusal.value).startswith(said)
+    assert not left_since(before)
+
+
+def test_a_mistaken_call_of_a_template_or_a_pool_is_told_by_public_names() -> None:
+    template: Any
+    pool: Any
+    acquired: Any
+    with Template() as template, Pool(1) as pool, pool.acquire() as acquired:
+        wrong: list[tuple[Callable[[], object], type[Exception], str]] = [
+            (lambda: template.run(["true"], memory=1), TypeError, "Template.run() got"),
+            (lambda: template.run(["true"], environment=()), TypeError, "Template.run() got"),
+            (lambda: template.spawn(["true"], check=True), TypeError, "Template.spawn() got"),
+            (lambda: template.run(["x"], check=1), ConfigError, "check: "),
+            (lambda: template.fill("x"), ConfigError, "timeout: "),
+            (lambda: pool.run(["true"], memory=1), TypeError, "Pool.run() got"),
+            (lambda: pool.run(["x"], text=None), ConfigError, "text: "),
+            (lambda: pool.run(["x"], check="no"), ConfigError, "check: "),
+            (lambda: pool.run(["x"], acquire_timeout="x"), ConfigError, "acquire_timeout: "),
+            (lambda: acquired.run(["x"], check=0), ConfigError, "check: "),
+            (lambda: pool.fill("x"), ConfigError, "timeout: "),
+        ]
+        for call, kind, said in wrong:
+            with pytest.raises(kind) as refusal:
+                call()
+            assert str(refusal.value).startswith(said)
+        assert pool.fill(math.inf)
+        pool.close()
+        with pytest.raises(Error, match="the pool is closed"):
+            pool.run(["true"])
 
 
 def test_what_a_signal_handler_raises_is_no_answer_of_the_kernel() -> None:

@@ -7,7 +7,7 @@ import os
 from io import FileIO
 
 from cycontainer._arguments import seconds
-from cycontainer._request import request
+from cycontainer._request import asked
 from cycontainer._running import Running
 from cycontainer._spawned import Spawned as SyncSpawned
 from cycontainer._spawned import check_piped
@@ -36,12 +36,12 @@ async def spawn(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords
     Raises:
         ConfigError, LaunchError, CgroupError: as `cycontainer.spawn`.
     """
-    return await spawned(request(args, **keywords))
+    return await spawned(asked("aio.spawn", args, keywords))
 
 
-async def spawned(asked: Request) -> Spawned:
+async def spawned(request: Request) -> Spawned:
     """`spawn` of what has been checked."""
-    running = Running(check_piped(asked), piped=True)
+    running = Running(check_piped(request), piped=True)
     try:
         running.begin()
         waiter = running.waiter

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from cycontainer import _wait
-from cycontainer._request import request
+from cycontainer._arguments import check_flag
+from cycontainer._request import asked
 from cycontainer._running import Running
 from cycontainer._stream import Lines as SyncLines
 from cycontainer.launch import not_launched
@@ -36,15 +37,16 @@ async def run(args: Sequence[str | PathLike[str]], *, check: bool = False, **key
     Raises:
         ConfigError, LaunchError, ProgramError, CgroupError, HostError, StatusUnknown, RunError: as `cycontainer.run`.
     """
-    result = await finish(request(args, **keywords))
+    check_flag("check", check)
+    result = await finish(asked("aio.run", args, keywords))
     if check:
         result.check_returncode()
     return result
 
 
-async def finish(asked: Request) -> Result:
+async def finish(request: Request) -> Result:
     """`run` of what has been checked."""
-    running = Running(asked)
+    running = Running(request)
     try:
         running.begin()
         await until_end(running)
@@ -104,7 +106,7 @@ def stream(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) ->
 
     Raises ConfigError; the rest comes with the first line.
     """
-    return Lines(request(args, **keywords))
+    return Lines(asked("aio.stream", args, keywords))
 
 
 class Lines(SyncLines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cycontainer._arguments import check_number
+from cycontainer._arguments import check_flag, check_number
 from cycontainer.aio.containers import in_thread
 from cycontainer.aio.programs import spawned
 from cycontainer.aio.runs import finish, until_end
@@ -67,6 +67,7 @@ class Template(_Source):
         self, args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[CallKeywords]
     ) -> Result:
         """`cycontainer.Template.run`. Cancelled, it kills the container and removes it."""
+        check_flag("check", check)
         result = await finish(self._source.request(args, **keywords))
         if check:
             result.check_returncode()
@@ -74,7 +75,7 @@ class Template(_Source):
 
     async def spawn(self, args: Sequence[str | PathLike[str]], **keywords: Unpack[CallKeywords]) -> Spawned:
         """`cycontainer.Template.spawn`; see `aio.spawn`."""
-        return await spawned(self._source.request(args, **keywords))
+        return await spawned(self._source.request(args, "spawn", **keywords))
 
 
 class Pool(_Source):
@@ -99,6 +100,7 @@ class Pool(_Source):
         """`cycontainer.Pool.run`. Cancelled, it kills the container; the pool's thread removes what is left of it."""
         pool = self._source
         pool._check_owner()
+        check_flag("check", check)
         check_number("acquire_timeout", acquire_timeout, 0, float("inf"))
         request = pool._template.program(args, **keywords)
         warm = await self._taken(acquire_timeout)
