@@ -107,8 +107,13 @@ def _visible_mounts(mountinfo: str) -> list[_Mount]:
         mount = _Mount(id=number, parent=parent, root=_unescape(root), point=_unescape(point), kind=kind, options=words)
         mounts[number] = mount
         standing.setdefault((parent, mount.point), []).append(number)
+    beneath = {
+        each.id
+        for each in mounts.values()
+        if any((each.parent, way) in standing for way in _way_to(each.point) if way != each.point)
+    }
     candidates = [mount for mount in mounts.values() if mount.kind in ("cgroup", "cgroup2")]
-    return [mount for mount in candidates if _is_visible(mount, mounts, standing)]
+    return [mount for mount in candidates if _is_visible(mount, mounts, standing, beneath)]
 
 
 def _way_to(point: str) -> list[str]:
@@ -117,15 +122,18 @@ def _way_to(point: str) -> list[str]:
     return ["/".join(names[:count]) or "/" for count in range(1, len(names) + 1)]
 
 
-def _is_visible(mount: _Mount, mounts: dict[str, _Mount], standing: dict[tuple[str, str], list[str]]) -> bool:
-    """Nothing lies over it or over what it stands on, and none of its neighbours was mounted above it later."""
+def _is_visible(
+    mount: _Mount, mounts: dict[str, _Mount], standing: dict[tuple[str, str], list[str]], beneath: set[str]
+) -> bool:
+    """Nothing lies over it or over what it stands on, and none of its neighbours was mounted above it later.
+
+    `beneath`: the mounts with such a neighbour.
+    """
     seen: set[str] = set()
     each: _Mount | None = mount
     while each is not None and each.id not in seen:
         seen.add(each.id)
-        if not seen.issuperset(standing.get((each.id, each.point), ())):
-            return False
-        if any((each.parent, way) in standing for way in _way_to(each.point) if way != each.point):
+        if each.id in beneath or not seen.issuperset(standing.get((each.id, each.point), ())):
             return False
         each = mounts.get(each.parent)
     return True
