@@ -235,8 +235,8 @@ class Running:
 
     # --- the end
 
-    def settle(self) -> None:
-        """It has ended: reap it, and read what its cgroup has counted. Raises StatusUnknown."""
+    def settle(self, *, collect: bool = True) -> None:
+        """It has ended: reap it, and read what its cgroup has counted, and its files. Raises StatusUnknown."""
         assert self.child is not None
         self.child.settled()
         well = self.request.plan.keeps_init or _wait.exited_with_0(self.child.pidfd)
@@ -246,6 +246,11 @@ class Running:
         self._oom_killed = bool(self._kills)
         if self._kills is None and self.unit is not None:
             self._oom_killed = self.unit.ran_out_of_memory()
+        if collect:
+            self.collect()
+
+    def collect(self) -> None:
+        """Read the files that it was asked for, if any."""
         if self.work is not None:
             with HeldSignals():  # for no longer than it takes to read `work_size` bytes
                 self._files, self._refused = self.work.collect()

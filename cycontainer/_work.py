@@ -156,6 +156,10 @@ class Work:
 
     # --- when all has ended
 
+    @property
+    def collects(self) -> bool:
+        return bool(self._exchange.collect)
+
     def collect(self) -> tuple[dict[str, bytes], dict[str, str]]:
         """The files that the patterns match, and what they match but is refused: why, by its name.
 

@@ -27,7 +27,8 @@ from saved import Obedient, config_of
 
 import cycontainer
 from cycontainer import DEVNULL, PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
-from cycontainer.aio.containers import in_thread
+from cycontainer._work import Work
+from cycontainer.aio.runs import in_thread
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -83,6 +84,42 @@ def test_what_fails_fails_in_the_same_way(complete: Complete) -> None:
     assert complete(aio.run(["yes"], output_limit=1000)).output_exceeded
     result = complete(aio.run(["cp", "a", "b"], files={"a": "1"}, collect=["b"], init=False))
     assert result.files == {"b": b"1"}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_the_loop_goes_on_while_files_are_collected(
+    complete: Complete, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    gate, collect = threading.Event(), Work.collect
+
+    async def through(run: Coroutine[Any, Any, Any]) -> Any:
+        task, loop = asyncio.ensure_future(run), asyncio.get_running_loop()
+
+        def go_on() -> None:
+            gate.set()
+            if cancelled:
+                task.cancel()
+
+        def slowly(work: Work) -> Any:
+            gate.clear()
+            loop.call_soon_threadsafe(go_on)
+            assert gate.wait(20)
+            return collect(work)
+
+        monkeypatch.setattr(Work, "collect", slowly)
+        if not cancelled:
+            return (await task).files
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return {"b": b"1"}
+
+    async def all_ways() -> None:
+        how: Any = {"files": {"a": "1"}, "collect": ["b"]}
+        assert await through(aio.run(["cp", "a", "b"], **how)) == {"b": b"1"}
+        async with aio.Pool(1, work_size=1 << 20) as pool:
+            assert await through(pool.run(["cp", "a", "b"], **how)) == {"b": b"1"}
+
+    complete(all_ways())
 
 
 def test_an_ordinary_user_awaits_too(ordinary_user) -> None:  # type: ignore[no-untyped-def]  # of conftest

@@ -6,7 +6,7 @@
 A run is driven by one descriptor that is readable when something has happened to it (`Waiter.descriptor`): no
 thread, no child watcher, no signal. It takes some six descriptors: for hundreds at once, raise RLIMIT_NOFILE. What a
 `Container` does to the kernel is a matter of milliseconds that cannot be cut into pieces, so its verbs run in the
-loop's threads; how a process ends is heard by its pidfd.
+loop's threads, and so do files that a run is asked to `collect`; how a process ends is heard by its pidfd.
 
 Whoever cancels an `await` of `run`, a template's too, or of `Container.create`, or leaves the block of `spawn`, of
 `stream` or of a container, finds the container killed, reaped and removed when the CancelledError has come through.

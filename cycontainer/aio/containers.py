@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401  # a loop imports it when it needs one: no descriptor may be free then
-from concurrent.futures import Future
 
 from cycontainer._arguments import seconds
 from cycontainer.aio.programs import Process
-from cycontainer.aio.runs import outlast
+from cycontainer.aio.runs import in_thread
 from cycontainer.lifecycle import Container as SyncContainer
 
 TYPE_CHECKING = False
@@ -20,35 +18,6 @@ if TYPE_CHECKING:
     from cycontainer.stats import Stats
 
     Returned = TypeVar("Returned")
-
-
-async def in_thread(call: Callable[[], Returned], undo: Callable[[Returned], object] | None = None) -> Returned:
-    """Call in one of the loop's threads, or on the loop when no more can be started. Cancelled, it waits for the call,
-    which cannot be cut short, and takes back what that has made."""
-    called: Future[Returned] = Future()
-
-    def work() -> None:
-        if called.set_running_or_notify_cancel():
-            try:
-                called.set_result(call())
-            except BaseException as error:  # the one who awaits hears of it
-                called.set_exception(error)
-
-    try:
-        asyncio.get_running_loop().run_in_executor(None, work)
-    except RuntimeError:
-        if called.cancel():  # else a thread has found it all the same
-            return call()
-    future = asyncio.wrap_future(called)
-    try:
-        await outlast(future)
-    except asyncio.CancelledError as cancelled:
-        failure = future.exception()
-        if failure is None and undo is not None:
-            made = future.result()
-            await in_thread(lambda: undo(made))
-        raise cancelled from failure
-    return future.result()
 
 
 class Container:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # a loop imports it when it needs one: no descriptor may be free then
+from concurrent.futures import Future
 
 from cycontainer import _wait
 from cycontainer._arguments import check_flag
@@ -15,11 +17,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
-    from typing import Any, Final, Self, Unpack
+    from typing import Any, Final, Self, TypeVar, Unpack
 
     from cycontainer._request import Keywords, Request
     from cycontainer._result import Result
     from cycontainer._stream import Line
+
+    Returned = TypeVar("Returned")
 
 FOREVER: Final = float("inf")
 
@@ -50,12 +54,19 @@ async def finish(request: Request) -> Result:
     try:
         running.begin()
         await until_end(running)
-        running.settle()
+        await settled(running)
     except OSError as error:
         raise not_launched(error) from error
     finally:
         running.close()
     return running.result()
+
+
+async def settled(running: Running) -> None:
+    """`settle`, and what it leaves is collected in a thread: 60,000 files are a second."""
+    running.settle(collect=False)
+    if running.work is not None and running.work.collects:
+        await in_thread(running.collect)
 
 
 async def until_end(running: Running) -> None:
@@ -136,6 +147,35 @@ class Lines(SyncLines):
     def _tell(self, event: int) -> bool:
         self._deal_with(event)
         return bool(self._ready or self._over)
+
+
+async def in_thread(call: Callable[[], Returned], undo: Callable[[Returned], object] | None = None) -> Returned:
+    """Call in one of the loop's threads, or on the loop when no more can be started. Cancelled, it waits for the call,
+    which cannot be cut short, and takes back what that has made."""
+    called: Future[Returned] = Future()
+
+    def work() -> None:
+        if called.set_running_or_notify_cancel():
+            try:
+                called.set_result(call())
+            except BaseException as error:  # the one who awaits hears of it
+                called.set_exception(error)
+
+    try:
+        asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:
+        if called.cancel():  # else a thread has found it all the same
+            return call()
+    future = asyncio.wrap_future(called)
+    try:
+        await outlast(future)
+    except asyncio.CancelledError as cancelled:
+        failure = future.exception()
+        if failure is None and undo is not None:
+            made = future.result()
+            await in_thread(lambda: undo(made))
+        raise cancelled from failure
+    return future.result()
 
 
 async def outlast(future: asyncio.Future[Any]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from cycontainer._arguments import check_flag, check_number
-from cycontainer.aio.containers import in_thread
 from cycontainer.aio.programs import spawned
-from cycontainer.aio.runs import finish, until_end
+from cycontainer.aio.runs import finish, in_thread, settled, until_end
 from cycontainer.launch import kill, not_launched
 from cycontainer.pool import Pool as SyncPool
 from cycontainer.pool import Turn
@@ -107,7 +106,7 @@ class Pool(_Source):
         try:
             warm.go(request)
             await until_end(warm)
-            warm.settle()
+            await settled(warm)
             result = warm.result()
         except OSError as error:
             if error.errno is None:
