@@ -67,13 +67,14 @@ cdef long follow_dangling(int parent, char *path, long start, const char *rest) 
     return DANGLING if length >= 0 else length
 
 
-cdef int is_kernels(int directory) noexcept nogil:
-    """Whether what is made in it is an object of the kernel's, as a cgroup is; also when nobody knows."""
+cdef long refuse_kernels(int directory) noexcept nogil:
+    """-EPERM where what is made is an object of the kernel's, as a cgroup is."""
     cdef fs_status where
-    if sys2(NR_fstatfs, directory, <long> &where) < 0:
-        return 1
-    return where.f_type in (PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, CONFIGFS_MAGIC,
-                            TRACEFS_MAGIC, RDTGROUP_SUPER_MAGIC)
+    cdef long result = sys2(NR_fstatfs, directory, <long> &where)
+    if result >= 0 and where.f_type in (PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
+                                        CONFIGFS_MAGIC, TRACEFS_MAGIC, RDTGROUP_SUPER_MAGIC):
+        return -EPERM
+    return result
 
 
 cdef long make_component(
@@ -84,11 +85,10 @@ cdef long make_component(
     cdef long result, made
     cdef open_how_ how
     path[end] = 0
-    if directory == ONLY_ON_DISK and is_kernels(parent):
-        made = -EPERM
-    elif directory:
+    made = refuse_kernels(parent) if directory == ONLY_ON_DISK else 0
+    if made >= 0 and directory:
         made = sys3(NR_mkdirat, parent, <long> (path + start), 0o755)
-    else:
+    elif made >= 0:
         how.flags, how.mode, how.resolve = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644, RESOLVE_NO_SYMLINKS
         made = sys4(NR_openat2, parent, <long> (path + start), <long> &how, sizeof(how))
         if made >= 0:
@@ -209,12 +209,15 @@ cdef long take_mode(State *state, const char *path) noexcept nogil:
     return sys3(NR_fchmodat, state.source, <long> <const char *> b".", status.stx_mode & 0o7777)
 
 
-cdef int is_root(State *state) noexcept nogil:
-    """Whether the target is the container's root; also when nobody knows."""
+cdef long refuse_root(State *state) noexcept nogil:
+    """-EBUSY when the target is the container's root, by a link of the image: what is mounted over it is never seen."""
     cdef file_status target, root
-    if status_of(state.target, &target) < 0 or status_of(state.root, &root) < 0:
-        return 1
-    return target.stx_mnt_id == root.stx_mnt_id and target.stx_ino == root.stx_ino
+    cdef long result = status_of(state.target, &target)
+    if result >= 0:
+        result = status_of(state.root, &root)
+    if result >= 0 and target.stx_mnt_id == root.stx_mnt_id and target.stx_ino == root.stx_ino:
+        return -EBUSY
+    return result
 
 
 cdef public long find_target(State *state, const char *path, long rule, const char *name) noexcept nogil:
@@ -243,8 +246,10 @@ cdef public long find_target(State *state, const char *path, long rule, const ch
         if result < 0:
             return result
         state.target = <int> result
-        if not rule & TARGET_NO_LINKS and is_root(state):
-            return -EBUSY     # by a link of the image: what is mounted over the root is never seen
+        if not rule & TARGET_NO_LINKS:
+            result = refuse_root(state)
+            if result < 0:
+                return result
     result = sys2(NR_fstatfs, state.target, <long> &where)
     if result == 0 and where.f_type == PROC_SUPER_MAGIC and not rule & TARGET_IN_PROC:
         return -EPERM         # a volume that covers /proc/self/attr would undo a confinement: CVE-2019-16884
