@@ -89,7 +89,8 @@ def run(
             is raised from here.
         config: a runtime-spec configuration to start from, instead of the isolated default: what it says of network,
             user namespace and a read-only root is what is done. It has no hooks and no terminal, and its cgroup is a
-            new one, whatever `cgroupsPath` says.
+            new one, whatever `cgroupsPath` says. Without a pid namespace of its own it ends with its cgroup; when it
+            has none either, no limits, what the program leaves behind goes on.
         cgroup_manager: who makes its cgroup: "cgroupfs", cycontainer itself; "systemd", which is asked for a scope.
         output_limit: bytes that are kept of stdout and stderr together, where they are captured; a program that writes
             more is killed, and `output_exceeded` is set.

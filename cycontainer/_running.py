@@ -242,6 +242,7 @@ class Running:
         well = self.request.plan.keeps_init or _wait.exited_with_0(self.child.pidfd)
         self.never_ran = not well and _died_as_init(self.child)
         self._end = end_of(self.child, self.ended)
+        self._end_rest()
         self._count()
         self._oom_killed = bool(self._kills)
         if self._kills is None and self.unit is not None:
@@ -254,6 +255,11 @@ class Running:
         if self.work is not None:
             with HeldSignals():  # for no longer than it takes to read `work_size` bytes
                 self._files, self._refused = self.work.collect()
+
+    def _end_rest(self) -> None:
+        """Without a pid namespace of its own others of it may go on: its end is its cgroup's. Raises CgroupError."""
+        if self.cgroup is not None and not self.request.plan.ends_all:
+            self.cgroup.kill()
 
     def _count(self) -> None:
         """Read what its cgroup has counted; one that is gone counts no more."""
@@ -284,12 +290,11 @@ class Running:
                 self.supervisor.close()
             if self.child is not None:
                 self.child.close()
-            cgroup, self.cgroup = self.cgroup, None
-            unit, self.unit = self.unit, None
-            if unit is not None:
-                unit.close()
-            if cgroup is not None:
-                self._remove(cgroup)
+            try:
+                if self._end is None:
+                    self._end_rest()
+            finally:
+                self._remove_cgroup()
         if self.supervisor is not None:
             self.supervisor.raise_error()
 
@@ -298,7 +303,13 @@ class Running:
             assert self.request.stock is not None
             self.request.stock.remove(lambda: os.close(mounts))
 
-    def _remove(self, cgroup: Cgroup) -> None:
+    def _remove_cgroup(self) -> None:
+        cgroup, self.cgroup = self.cgroup, None
+        unit, self.unit = self.unit, None
+        if unit is not None:
+            unit.close()
+        if cgroup is None:
+            return
         if self.request.stock is not None and self._end is not None:
             self.request.stock.remove(cgroup.destroy)
         else:

@@ -128,6 +128,7 @@ def compile_plan(config: Config, host: Host, style: Style = Style()) -> Plan:  #
         clone_flags=scope.clone_flags,
         processes=2 if scope.two_processes else 1,
         keeps_init=style.keep_init,
+        ends_all="pid" in scope.new,
         namespaces=scope.order,
         cgroup=cgroup,
         syncs=scope.syncs,
@@ -218,6 +219,7 @@ def compile_program(config: Config, host: Host, style: Style = Style()) -> Plan:
         data=plan.finish(),
         attempts=tuple(plan.attempts),
         keeps_init=style.keep_init,
+        ends_all=config.linux.makes("pid"),
         program_step=2,
         args=process.args,
         env=process.env,
@@ -278,8 +280,8 @@ def _owner(config: Config) -> int | None:
 
     Source: config-linux.md, "Cgroup ownership"; cgroup-v2.rst, "Delegation".
     """
-    new = any(namespace.type == "cgroup" and namespace.path is None for namespace in config.linux.namespaces)
     mounts = [mount for mount in config.mounts if mount.type in ("cgroup", "cgroup2")]
+    new = config.linux.makes("cgroup")
     if not new or not mounts or any("ro" in mount.options for mount in mounts) or config.process is None:
         return None
     uid, maps = config.process.user.uid, config.linux.uid_map

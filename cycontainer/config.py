@@ -266,6 +266,10 @@ class Linux(Record):
     intel_rdt: IntelRdt | None = None
     memory_policy: MemoryPolicy | None = None
 
+    def makes(self, kind: str) -> bool:
+        """Whether a namespace of this kind is new."""
+        return any([namespace.type == kind and namespace.path is None for namespace in self.namespaces])
+
 
 class Config(Record):
     """A whole config.json, checked."""

@@ -28,6 +28,8 @@ HIDING_SYSCTLS: Final = ("", "/sys", "/sys/net")  # below a procfs: each of thes
 
 def check_reuse(config: Config, *, root_attributes: int) -> None:
     """Refuse who could leave something behind. `root_attributes`: MOUNT_ATTR_* of the root. Raises ConfigError."""
+    if not config.linux.makes("pid"):
+        raise ConfigError("reset", "without a pid namespace of its own, a container could leave processes behind")
     process = config.process
     held = 0
     for mask in process.capabilities if process else ():

@@ -79,6 +79,7 @@ class Plan(Record):
         clone_flags: CLONE_NEW* of the first clone3.
         processes: how many processes the init goes through; 2 when it clones into namespaces that it has joined.
         keeps_init: whether pid 1 stays beside the program, and reports its end.
+        ends_all: whether its end is that of all its processes: the first has a new pid namespace.
         namespaces: those to open by path; slots after the cgroups'.
         cgroup: its hierarchies are the first slots.
         syncs: where the init waits for the launcher: {step, from 0: which of the duties it is}. "maps": the id maps;
@@ -103,6 +104,7 @@ class Plan(Record):
     clone_flags: int = 0
     processes: int = 1
     keeps_init: bool = False
+    ends_all: bool = True
     namespaces: tuple[Namespace, ...] = ()
     cgroup: CgroupPlan | None = None
     syncs: dict[int, str] = {}  # noqa: RUF012  # nobody changes a plan

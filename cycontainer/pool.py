@@ -52,10 +52,11 @@ class Pool(Upkeep):
     namespaces, all its file systems, its cgroup with what that counts, and its keyring are never used again. What is
     used again is the *network namespace*, which costs most to make, and nothing else. It had but a loopback, and the
     program could not configure it: refused is a configuration that grants CAP_NET_ADMIN or CAP_SYS_ADMIN, and one whose
-    program is root, or may become root, and can write /proc/sys or a sysfs; that of `Pool(rootfs=...)` cannot.
-    All its sockets were closed with their processes. What a later program can see of an earlier one is what the kernel
-    keeps of closed connections over that loopback: ports in TIME_WAIT for a minute, counters of packets, learnt
-    round-trip times. Who must not see even that leaves `reset` out.
+    program is root, or may become root, and can write /proc/sys or a sysfs; that of `Pool(rootfs=...)` cannot. Refused
+    is one without a new pid namespace, too, of which a process could go on. All its sockets were closed with their
+    processes. What a later program can see of an earlier one is what the kernel keeps of closed connections over
+    that loopback: ports in TIME_WAIT for a minute, counters of packets, learnt round-trip times. Who must not see
+    even that leaves `reset` out.
 
     Who waits for a container gets one in turn, in a thread or on a loop (`aio.Pool`): first come, first served. One
     that dies while it waits is noticed when it would be taken, and another is. When this process ends, however it ends,

@@ -290,7 +290,7 @@ def _check_mapped(node: Node, process: Process, linux: Linux) -> None:
         if not any(line.container <= number < line.container + line.size for line in lines):
             raise inner.error(f"{number} is not among linux.{name}")
 
-    if not any(namespace.type == "user" and namespace.path is None for namespace in linux.namespaces):
+    if not linux.makes("user"):
         return
     check(node["uid"], process.user.uid, linux.uid_map, "uidMappings")
     check(node["gid"], process.user.gid, linux.gid_map, "gidMappings")

@@ -53,8 +53,7 @@ class Stock:
         self._tree, self._supplies = -1, None
         if not self.shared:
             return
-        new = any(namespace.type == "network" and namespace.path is None for namespace in config.linux.namespaces)
-        networks = networks if new else 0
+        networks = networks if config.linux.makes("network") else 0
         if networks:
             self._plan_inside = compile_plan(config, host, style.replace(template=True, ready_network=True))
         self._tree = mount_namespace_of(compile_template(config, host, style), (pad_descriptor(),), "a template")

@@ -383,6 +383,17 @@ def test_what_cannot_be_meant_is_refused(keywords: dict[str, Any]) -> None:
 
 
 @pytest.mark.root
+def test_what_could_leave_processes_behind_is_not_reset(busybox_rootfs: str) -> None:
+    config = default_config()
+    linux = config["linux"]
+    linux["namespaces"] = [namespace for namespace in linux["namespaces"] if namespace["type"] != "pid"]
+    with pytest.raises(ConfigError, match="reset: without a pid namespace"):
+        Pool(1, rootfs=busybox_rootfs, config=config, init=False, reset=True)
+    with pytest.raises(ConfigError, match="reset: without a pid namespace"):
+        Template(rootfs=busybox_rootfs, config=config, init=False, reuse=True)
+
+
+@pytest.mark.root
 def test_without_no_new_privileges_none_can_wait(busybox_rootfs: str) -> None:
     config = default_config()
     config["process"]["noNewPrivileges"] = False

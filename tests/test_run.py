@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
 import select
@@ -10,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import pytest
 from pace import SLOWER
 
 import cycontainer
-from cycontainer import STDOUT, ConfigError, LaunchError, ProgramError, RunError, run
+from cycontainer import STDOUT, ConfigError, LaunchError, Pool, ProgramError, RunError, Template, aio, run, spawn
+from cycontainer.spec import default_config
 
 
 def test_a_program_runs_and_its_output_comes_back() -> None:
@@ -207,6 +211,59 @@ WRONG = [
 def test_a_wrong_argument_is_named(keywords: dict[str, object], where: str) -> None:
     with pytest.raises(ConfigError, match=where):
         run(**{"args": ["true"], **keywords})  # type: ignore[arg-type]  # that is the point
+
+
+LEAVING = ["sh", "-c", "setsid sleep 1000 & [ $0 = leave ] || sleep 1000"]
+
+
+def without_pid_namespace(rootfs: str) -> dict[str, Any]:
+    config = default_config()
+    linux = config["linux"]
+    linux["namespaces"] = [namespace for namespace in linux["namespaces"] if namespace["type"] != "pid"]
+    return {"config": config, "rootfs": rootfs, "init": False, "memory": 64 << 20}
+
+
+def spawned_and_left(args: list[str], **keywords: Any) -> None:
+    with spawn(args, **keywords) as program:
+        if args[-1] == "leave":
+            program.wait()
+
+
+def in_a_template(args: list[str], **keywords: Any) -> None:
+    with Template(cgroups=1, **{name: keywords.pop(name) for name in ("config", "rootfs", "init", "memory")}) as made:
+        made.run(args, **keywords)
+
+
+def in_a_pool(args: list[str], **keywords: Any) -> None:
+    with Pool(1, **{name: keywords.pop(name) for name in ("config", "rootfs", "init", "memory")}) as made:
+        made.run(args, **keywords)
+
+
+def awaited(args: list[str], **keywords: Any) -> None:
+    asyncio.run(aio.run(args, **keywords))
+
+
+def awaited_and_cancelled(args: list[str], **keywords: Any) -> None:
+    async def cancelled() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(aio.run(args, **keywords), 0.3)
+
+    asyncio.run(cancelled())
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["leave", "stay"])
+@pytest.mark.parametrize("call", [run, spawned_and_left, in_a_template, in_a_pool, awaited, awaited_and_cancelled])
+def test_without_a_pid_namespace_a_container_ends_with_its_cgroup(
+    busybox_rootfs: str, call: Callable[..., object], how: str
+) -> None:
+    """What it has left holds the output open; the guard sees whether the cgroup is gone."""
+    reader, writer = os.pipe()
+    timeout = 0.5 if how == "stay" else 60
+    with open(reader, "rb") as ours, open(writer, "wb") as theirs:
+        call([*LEAVING, how], stdout=theirs, timeout=timeout, **without_pid_namespace(busybox_rootfs))
+        theirs.close()
+        assert select.select([ours], [], [], 5)[0] and ours.read() == b""
 
 
 @pytest.mark.root
