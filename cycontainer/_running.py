@@ -9,6 +9,7 @@ from cycontainer import _wait
 from cycontainer._clone import CLONED, ENDED, FAILED, LISTENER, MOUNT, SYNC, HeldSignals
 from cycontainer._request import FOREVER
 from cycontainer._result import Result, Usage
+from cycontainer.errors import Error
 from cycontainer.launch import attend, died, end_of, kill, launch, not_launched
 from cycontainer.streams import Streams
 
@@ -67,6 +68,7 @@ class Running:
         self.waiter: _wait.Waiter | None = None
         self.ended: tuple[int, ...] | None = None  # the init's report
         self.timed_out = self.killed = False  # by us
+        self.left = False  # to the parent: this process is a fork
         self.hung_up = False  # on pid 1, which then ends all
         self.processes = 1  # that the init has gone through
         self.answered = 0  # of the init's questions
@@ -129,6 +131,11 @@ class Running:
             self.child, ends["stdout"], ends["stderr"], ends["stdin"], request.data, request.timeout,
             request.output_limit, self.streaming, request.stock is not None and request.stock.removes_later,
         )  # fmt: skip
+
+    def check_owner(self) -> None:
+        """Raises Error: it is another process's."""
+        if self.left:
+            raise Error("a program is that of the process that started it")
 
     # --- waiting
 
@@ -268,10 +275,12 @@ class Running:
             self._peak, self._kills = peak, kills
 
     def close(self) -> None:
-        """Close and remove all that is ours; what has not been settled is killed first.
+        """Close and remove all that is ours; what has not been settled is killed first. In a fork nothing happens.
 
         Raises what a callable of the supervisor has raised: that ended the run.
         """
+        if self.left:
+            return
         with HeldSignals():
             _open.discard(self)
             if self.child is not None and self._end is None:
@@ -369,6 +378,7 @@ class Running:
 def _leave_to_parent() -> None:
     """In a fork: the containers are the parent's. A copy of its sockets here would outlive it, and they with that."""
     for running in _open:
+        running.left = True
         if running.child is not None:
             running.child.settled()
             running.child.close_socket()

@@ -69,6 +69,8 @@ def check_piped(request: Request) -> Request:
 class Spawned:
     """A program that runs in a container of its own. Closing it ends it, and removes all that belongs to it.
 
+    In a fork it is its parent's: `close` does nothing there, all else is refused.
+
     Attributes:
         args: the program and its arguments.
         pid: the container's first process, in our pid namespace.
@@ -103,7 +105,7 @@ class Spawned:
             WaitTimeout: it is still there.
             LaunchError, ProgramError: the program could not be executed.
             StatusUnknown: it has ended, and someone else took its status.
-            Error: it was closed before its end.
+            Error: it was closed before its end, or is another process's.
         """
         limit = seconds("timeout", timeout)
         if self._result is None:
@@ -129,7 +131,8 @@ class Spawned:
         self.conclude()
 
     def check_open(self) -> None:
-        """Raises Error: whoever closed it did not want to know how it ends."""
+        """Raises Error: whoever closed it did not want to know how it ends; or it is another process's."""
+        self._running.check_owner()
         if self._over:
             raise Error(f"{self.args[0]} (pid {self.pid}) was closed before its end")
 
@@ -141,7 +144,8 @@ class Spawned:
         self._result = self._running.result()
 
     def send_signal(self, number: int) -> None:
-        """Send a signal: a pid 1 of ours passes it on. Nothing happens when it has ended. Raises OSError."""
+        """Send a signal: a pid 1 of ours passes it on. Nothing happens when it has ended. Raises OSError, Error."""
+        self._running.check_owner()
         child = self._running.child
         if self._over or child is None:
             return
@@ -157,6 +161,8 @@ class Spawned:
 
     def close(self) -> None:
         """End it, if it has not ended, and close our ends of its pipes."""
+        if self._running.left:
+            return
         for file in (self.stdin, self.stdout, self.stderr):
             if file is not None:
                 _close(file)

@@ -63,7 +63,7 @@ def stream(args: Sequence[str | PathLike[str]], **keywords: Unpack[Keywords]) ->
 
 
 class Lines:
-    """The lines of one run; an iterator, and a context manager that cleans up.
+    """The lines of one run; an iterator, and a context manager that cleans up. In a fork they are refused.
 
     Attributes:
         result: what became of it, once the lines have come to their end; its stdout and stderr are empty.
@@ -103,6 +103,7 @@ class Lines:
         return self
 
     def __next__(self) -> Line:
+        self._running.check_owner()
         while not self._ready and not self._over:
             try:
                 self._listen()

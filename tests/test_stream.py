@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +18,9 @@ from cycontainer import (
     LaunchError,
     Line,
     ProgramError,
+    Spawned,
     WaitTimeout,
+    aio,
     run,
     spawn,
     stream,
@@ -138,6 +142,41 @@ def test_what_was_closed_before_its_end_has_none_to_tell() -> None:
     with spawn(["true"]) as program:
         result = program.wait()
     assert program.wait() is result
+
+
+def test_in_a_fork_they_are_refused_and_the_parent_has_them() -> None:
+    with aio.stream(["sh", "-c", "echo 1; echo 2"]) as lines, spawn(["cat"], stdin=PIPE) as program:
+        child = os.fork()
+        if not child:
+            os._exit(0 if not taken_in_a_fork(lines, program) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [line.data for line in lines] == [b"1\n", b"2\n"]
+        assert program.stdin is not None and program.stdout is not None
+        program.stdin.write(b"in")
+        program.stdin.close()
+        assert program.stdout.read() == b"in"
+        assert program.wait(60).returncode == 0
+
+
+def taken_in_a_fork(lines: aio.Lines, program: Spawned) -> list[str]:
+    """What is not refused there."""
+    calls: dict[str, Callable[[], object]] = {
+        "next": lambda: next(lines),
+        "wait": lambda: program.wait(1),
+        "kill": program.kill,
+        "signal": lambda: program.send_signal(15),
+        "next on a loop": lambda: asyncio.run(lines.__anext__()),
+    }
+    taken = []
+    for name, call in calls.items():
+        try:
+            call()
+            taken.append(name)
+        except Error as error:
+            taken += [] if "the process that started it" in str(error) else [str(error)]
+    lines.__exit__()
+    program.close()
+    return taken
 
 
 def test_its_end_can_be_waited_for_by_its_pidfd() -> None:

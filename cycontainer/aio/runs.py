@@ -134,6 +134,7 @@ class Lines(SyncLines):
         return self
 
     async def __anext__(self) -> Line:
+        self._running.check_owner()
         while not self._ready and not self._over:
             try:
                 await heard(self.waiter, self._tell)
