@@ -62,7 +62,7 @@ class Program(Record):
         cgroup: a path below the container's cgroup, for all controllers ("") or those named.
         ignore_paused: wait in a paused container until it goes on.
         process: a dict as the specification's `process` instead of the container's, whose properties hold where it has
-            none; or a whole `config.Process`, as `read_program` reads it. What else is given here goes before it.
+            none, but for args and terminal; or a whole `config.Process`. What else is given here goes before it.
     """
 
     args: tuple[str, ...] = ()
