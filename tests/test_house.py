@@ -421,7 +421,7 @@ def test_importing_run_keeps_to_its_budget() -> None:
     modules = modules_after("from cycontainer import run")
     assert not modules & SLOW
     foreign = {name for name in modules if not name.startswith(PACKAGE)}
-    assert len(foreign) <= 26, sorted(foreign)
+    assert len(foreign) <= 14, sorted(foreign)
     assert len(modules - foreign) <= 34, sorted(modules - foreign)
 
 
