@@ -111,6 +111,15 @@ def line(answer: dict[str, Any]) -> str:
     return f"{json.dumps(answer, separators=(',', ':'))}\n"
 
 
+def is_awaited(answers: int) -> bool:
+    """Whether there is someone yet to read them: whoever launched this may have been killed before it would tell us."""
+    import select
+
+    poll = select.poll()
+    poll.register(answers, 0)
+    return not poll.poll(0)  # POLLERR is told unasked: a pipe's other end is closed
+
+
 def main() -> None:
     import pickle
 
@@ -119,6 +128,8 @@ def main() -> None:
     os.dup2(2, 1)
     with open(answers, "w", encoding="ascii") as file:
         for call in calls:
+            if not is_awaited(answers):
+                return
             file.write(answer_to(call))
             file.flush()
 

@@ -54,6 +54,7 @@ class Style(Record):
         template: it starts from a copy of a template's file tree (`template_tree.py`), with its own half to make.
         ready_network: it joins a network namespace that the launcher has ready.
         warm: it waits for a program (`compile_program`) when all else is done.
+        tied: the kernel ends it with the thread that launched it, where no pid 1 stays that does.
         make_cwd: make the working directory, if it is missing, as runc and crun do, and Kubernetes relies on.
         work: bytes that a file system of its own at the working directory can hold; 0 is none.
     """
@@ -71,6 +72,7 @@ class Style(Record):
     template: bool = False
     ready_network: bool = False
     warm: bool = False
+    tied: bool = False
     map_root: bool = False
     every_cpu: bool = False
     supervised: tuple[str, ...] = ()
@@ -455,7 +457,8 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
         plan.set_session()
     if process.terminal:
         plan.take_terminal()
-    if style.warm and ("pid" in scope.new or not style.keep_init):  # with whose end all is over, and no one to tidy up
+    alone = not style.keep_init
+    if (style.warm and ("pid" in scope.new or alone)) or (style.tied and alone):  # all is over with its end
         plan.prctl("end with the launcher", identity.PR_SET_PDEATHSIG, SIGKILL)  # a change of ids would clear it
     if style.keep_init:
         plan.fork(bool(style.unit))  # whose cgroup goes with its last process

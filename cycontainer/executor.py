@@ -89,8 +89,8 @@ class ContainerExecutor(Executor):
             python: the interpreter in the container, of this one's version; None is this one.
             opaque: results may be other than plain data.
             result_limit: bytes that a container may answer, as JSON, and print, together; one that gives more is ended.
-            keywords: those of `Template`: rootfs, memory, cpus, pids, network, mounts, init, ... With `init=False` and
-                without `warm` a task goes on when this process is killed.
+            keywords: those of `Template`: rootfs, memory, cpus, pids, network, mounts, init, ... With `init=False` a
+                task ends with this process, too, unless it undoes that by prctl(2) or has no pid namespace of its own.
 
         Raises:
             ConfigError: an argument is wrong, or cloudpickle is missing.
@@ -234,7 +234,7 @@ class ContainerExecutor(Executor):
             source = self._sources.pop(key, None)
             if source is None:
                 outline: Any = {**self._outline, **limits}
-                source = _Source(Pool(self._warm, **outline) if self._warm else Template(**outline))
+                source = _Source(Pool(self._warm, **outline) if self._warm else _TaskTemplate(**outline))
             self._sources[key] = source
             source.users += 1
         return source
@@ -259,6 +259,13 @@ class ContainerExecutor(Executor):
         finally:
             self._let_go(source)
         return answers_of(result, count)
+
+
+class _TaskTemplate(Template):
+    """Its launcher's thread waits for each container's end; with that thread, so with this process, it ends."""
+
+    _tied = True
+    _name = "ContainerExecutor"
 
 
 class _Source:

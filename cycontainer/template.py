@@ -56,6 +56,7 @@ class Template:
     """
 
     _warm = False  # its containers wait for a program
+    _tied = False  # they end with the thread that has launched them
     _name = "Template"  # by which the caller knows it
 
     def __init__(
@@ -99,7 +100,7 @@ class Template:
             options = options.replace(private=private_directories())
         checked, style = configured(options, PLACEHOLDER, mounts, config, host)
         self._layout, self._closed = host.cgroups, False
-        style = style.replace(warm=self._warm)
+        style = style.replace(warm=self._warm, tied=self._tied)
         try:
             self._stock = Stock(checked, host, style, networks=networks, cgroups=cgroups, reuse=reuse)
         except OSError as error:

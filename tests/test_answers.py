@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,3 +236,18 @@ def test_each_answer_stands_for_itself() -> None:
     assert one == ("result", 1) and "status 3" in str(two[1])
     for lines in ([good], [good, good, good]):
         assert [kind for kind, _ in answered(*lines, count=2)] == ["error", "error"]
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_nothing_is_called_for_whom_nobody_waits(tmp_path: Path, awaited: bool) -> None:
+    calls = [pickle.dumps((False, os.mkdir, (str(tmp_path / "called"),), {}))]
+    reader, writer = os.pipe()
+    if not awaited:
+        os.close(reader)
+    task = [sys.executable, "-m", "cycontainer._task"]
+    subprocess.run(task, input=pickle.dumps(calls), stdout=writer, cwd=PROJECT, check=True)
+    os.close(writer)
+    assert (tmp_path / "called").exists() == awaited
+    if awaited:
+        assert os.read(reader, 100) == b'{"result":null}\n'
+        os.close(reader)

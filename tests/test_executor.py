@@ -7,12 +7,14 @@ import importlib
 import importlib.util
 import os
 import pickle
+import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from conftest import decline
 from ordinary import OrdinaryUser
 
-from cycontainer import CgroupError, ConfigError, ContainerExecutor, Limits, Opaque, TaskError, Template
+from cycontainer import CgroupError, ConfigError, ContainerExecutor, Limits, Opaque, TaskError, Template, run
 from cycontainer._by_value import dumps, own_modules
 from cycontainer.executor import MOST_KEPT
 
@@ -626,6 +628,48 @@ with ContainerExecutor(1, warm=int(sys.argv[1])) as executor:
 @pytest.mark.parametrize("warm", ["0", "1"])
 def test_a_fork_is_told_and_may_have_one_of_its_own(warm: str) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED, warm], check=True, cwd=PROJECT, timeout=60)
+
+
+KILLED = """
+import sys, time
+from cycontainer import ContainerExecutor
+executor = ContainerExecutor(1, init=sys.argv[1] == "init", warm=int(sys.argv[2]))
+executor.submit(time.sleep, 1000)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def below(pid: int) -> list[int]:
+    """The processes that it has started, and those that they have."""
+    children = [int(child) for path in glob(f"/proc/{pid}/task/*/children") for child in seen(path).split()]
+    return [*children, *(other for child in children for other in below(child))]
+
+
+def seen(path: str) -> bytes:
+    """Nothing when it is gone."""
+    try:
+        return Path(path).read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+@pytest.mark.parametrize("warm", ["0", "1"])
+@pytest.mark.parametrize("init", ["init", "alone"])
+def test_a_killed_parent_leaves_no_function_running(init: str, warm: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, init, warm]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT) as parent:
+        assert parent.stdout is not None and parent.stdout.readline()
+        pids, until = below(parent.pid), time.monotonic() + 20
+        while not any(b"def answer_to" in seen(f"/proc/{pid}/cmdline") for pid in pids) and time.monotonic() < until:
+            pids = below(parent.pid)  # until the program is there
+        ends = [os.pidfd_open(pid) for pid in pids]
+        parent.kill()
+        parent.wait()
+        for end in ends:
+            assert select.select([end], [], [], 20)[0], "it runs on"
+            os.close(end)
+    run(["true"])  # it takes away what cgroups are left
 
 
 def stop(number: int) -> int:
