@@ -73,6 +73,12 @@ _HOME = {
     ),
 }
 
+globals()["__all__"] = [*_HOME]  # type checkers have theirs from above, and would take none from a table
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used (PEP 562): who needs little does not pay for all."""

@@ -340,18 +340,25 @@ class Acquired:
         self, args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[CallKeywords]
     ) -> Result:
         """Run its program, and wait for it; see `Pool.run`. Raises Error the second time."""
-        self._pool._check_owner()
         check_flag("check", check)
-        request = self._pool._template.program(args, **keywords)
-        if not self._take():
-            raise Error("this container has had its program, or is closed")
+        _, warm, request = self._for_program(args, **keywords)
         try:
-            result = self._warm.finish(request)
+            result = warm.finish(request)
         finally:
-            self._pool._throw_away(self._warm)
+            self._pool._throw_away(warm)
         if check:
             result.check_returncode()
         return result
+
+    def _for_program(
+        self, args: Sequence[str | PathLike[str]], **keywords: Unpack[CallKeywords]
+    ) -> tuple[Pool, Warm, Request]:
+        """All that it takes to run its program; the container is the caller's from now on, to be thrown away."""
+        self._pool._check_owner()
+        request = self._pool._template.program(args, **keywords)
+        if not self._take():
+            raise Error("this container has had its program, or is closed")
+        return self._pool, self._warm, request
 
     def close(self) -> None:
         """Throw it away, if it has had no program. In a fork nothing happens: it is the parent's."""

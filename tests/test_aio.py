@@ -7,6 +7,7 @@ import codecs
 import importlib.util
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ import cycontainer
 from cycontainer import DEVNULL, PIPE, ConfigError, ProgramError, RunError, WaitTimeout, aio
 from cycontainer._work import Work
 from cycontainer.aio.runs import in_thread
+from cycontainer.process import Process
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -61,6 +63,54 @@ def complete(request: pytest.FixtureRequest) -> Iterator[Complete]:
 async def spawned_once() -> None:
     async with await aio.spawn(["true"]) as program:
         await program.wait()
+
+
+# --- names
+
+NOT_ON_A_LOOP = {
+    cycontainer.Container: {"events", "create_from", "execute", "hear_ends"},  # as its docstring says
+    cycontainer.Template: {"request"},  # what the faces have in common
+    cycontainer.Spawned: {"check_open", "conclude"},  # the same
+    Process: {
+        "abandon",
+        "hear",
+        "hear_end",
+        "poll",
+        "raise_error",
+        "started",
+        "watch",
+        "with_ends",
+    },  # wait(0) is poll()
+}
+FACES: list[tuple[type, type]] = [
+    (cycontainer.Container, aio.Container),
+    (cycontainer.Template, aio.Template),
+    (cycontainer.Pool, aio.Pool),
+    (cycontainer.Acquired, aio.Acquired),
+    (cycontainer.Spawned, aio.Spawned),
+    (cycontainer.Lines, aio.Lines),
+    (Process, aio.Process),
+]
+
+
+@pytest.mark.parametrize(("face", "awaited"), FACES, ids=[face.__name__ for face, _ in FACES])
+def test_it_has_the_same_names(face: type, awaited: type) -> None:
+    def names(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert names(face) - names(awaited) - NOT_ON_A_LOOP.get(face, set()) == set()
+    assert NOT_ON_A_LOOP.get(face, set()) <= names(face)
+
+
+def test_what_has_a_face_with_await_has_it_by_its_name() -> None:
+    assert {"run", "spawn", "stream", *[face.__name__ for face, _ in FACES]} == set(aio_names())
+
+
+def aio_names() -> list[str]:
+    names: dict[str, object] = {}
+    exec("from cycontainer.aio import *", names)
+    assert {*names} - {"__builtins__"} <= {*dir(aio)}
+    return sorted({*names} - {"__builtins__"})
 
 
 # --- run
@@ -308,6 +358,7 @@ def test_a_template_and_a_pool_are_run_on_a_loop(complete: Complete) -> None:
     async def both() -> list[Any]:
         async with aio.Template(networks=1) as template, aio.Pool(2) as pool:
             assert await template.fill() or os.geteuid()
+            assert template.shared == (not os.geteuid())
             assert await pool.fill()
             ways = [template.run(["echo", "1"]), *(pool.run(["cat"], input=b"%d" % number) for number in range(5))]
             outputs = [result.stdout for result in await asyncio.gather(*ways)]
@@ -328,12 +379,21 @@ def test_a_template_and_a_pool_are_run_on_a_loop(complete: Complete) -> None:
                 await pool.run(["true"], acquire_timeout=0.3)
             for one in taken:
                 one.close()
+            pool._source._size = 2
+            async with await pool.acquire(60) as acquired:
+                assert acquired.pid
+                outputs.append((await acquired.run(["echo", "3"])).stdout)
+                with pytest.raises(cycontainer.Error):
+                    await acquired.run(["true"])
+            await (await pool.acquire()).close()
+            with pytest.raises(ConfigError):
+                await pool.acquire(-1)
         with pytest.raises(cycontainer.Error):
             await pool.run(["true"])
         return outputs
 
     with nothing_left():
-        assert complete(both()) == [b"1\n", b"0", b"1", b"2", b"3", b"4", b"2\n"]
+        assert complete(both()) == [b"1\n", b"0", b"1", b"2", b"3", b"4", b"2\n", b"3\n"]
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
@@ -615,6 +675,11 @@ def test_a_container_lives_on_a_loop(complete: Complete, busybox_rootfs: str, tm
         async with await aio.Container.create("aio", config, root=str(tmp_path), stdin=PIPE, stdout=PIPE) as container:
             assert await container.status() == "created"
             await container.start()
+            again = aio.Container.handle("aio", root=str(tmp_path))
+            assert container.process is not None and container.process.pid == await again.pid()
+            assert select.select([container.process.pidfd], [], [], 0)[0] == []
+            assert [each.pid for each in await again.processes()] == await again.pids()
+            assert (await again.config()).root.path == busybox_rootfs
             process = await container.exec(["sh", "-c", "cat; exit 6"], stdin=PIPE, stdout=PIPE)
             async with process:
                 output, _ = await process.communicate(b"in")

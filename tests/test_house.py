@@ -463,7 +463,8 @@ def test_type_checkers_and_the_importer_know_the_same_names() -> None:
         for alias in node.names
     }
     package = importlib.import_module(PACKAGE)
-    assert seen == set(package._HOME)
+    assert seen == set(package._HOME) == set(package.__all__)
+    assert seen <= set(dir(package))
     assert all(getattr(package, name) is not None for name in package._HOME)
 
 

@@ -24,13 +24,22 @@ from cycontainer.aio.runs import stream as stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cycontainer.aio.templates import Acquired as Acquired
     from cycontainer.aio.templates import Pool as Pool
     from cycontainer.aio.templates import Template as Template
+
+_LATER = ("Acquired", "Pool", "Template")
+# of whom type checkers know from above
+globals()["__all__"] = ["Container", "Lines", "Process", "Spawned", "run", "spawn", "stream", *_LATER]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
 
 
 def __getattr__(name: str) -> object:
     """Import the pools when they are first used (PEP 562): who runs one program does not pay for them."""
-    if name not in ("Pool", "Template"):
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from cycontainer.aio import templates
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any, Self, TypeVar
 
+    from cycontainer.config import Config
+    from cycontainer.criu.snapshot import Snapshot
     from cycontainer.stats import Stats
 
     Returned = TypeVar("Returned")
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 class Container:
     """One container, as `cycontainer.Container`. In an `async with` it is deleted in the end, whatever it does then.
 
-    `events` is not here: iterate over `cycontainer.Container`'s in a thread.
+    What asks for its state is a method with `await` here, also where it is a property there. Not here are `events`, to
+    be iterated over in a thread, and what the command has for itself: `create_from`, `execute`, `hear_ends`.
 
     Attributes:
         id, root: as there.
@@ -64,6 +67,11 @@ class Container:
         return cls(container, process)
 
     @classmethod
+    def handle(cls, container_id: str, *, root: str | None = None) -> Self:
+        """A handle on a container, whether or not there is one; see `cycontainer.Container.handle`."""
+        return cls(SyncContainer.handle(container_id, root=root))
+
+    @classmethod
     async def load(cls, container_id: str, *, root: str | None = None) -> Self:
         """A container that exists. Raises ContainerNotFound, StateError."""
         return cls(await in_thread(lambda: SyncContainer.load(container_id, root=root)))
@@ -80,6 +88,18 @@ class Container:
     async def state(self) -> dict[str, Any]:
         """See `cycontainer.Container.state`."""
         return await in_thread(self._container.state)
+
+    async def config(self) -> Config:
+        """Its configuration, as it was when it was created. Raises ContainerNotFound."""
+        return await in_thread(lambda: self._container.config)
+
+    async def pid(self) -> int:
+        """Its first process's, in the creator's pid namespace; 0 when it has ended. Raises ContainerNotFound."""
+        return await in_thread(lambda: self._container.pid)
+
+    async def processes(self) -> Sequence[Any]:
+        """All its processes, as `psutil.Process` objects."""
+        return await in_thread(self._container.processes)
 
     async def pids(self) -> Sequence[int]:
         """All its processes, in the caller's pid namespace."""
@@ -143,6 +163,17 @@ class Container:
     async def checkpoint(self, image_path: str | PathLike[str], **options: Any) -> None:
         """Save its processes to a directory; see `cycontainer.Container.checkpoint`."""
         await in_thread(lambda: self._container.checkpoint(image_path, **options))
+
+    async def pre_dump(self, image_path: str | PathLike[str], **options: Any) -> None:
+        """`checkpoint` of the memory alone, while it runs on; see `cycontainer.Container.pre_dump`."""
+        await in_thread(lambda: self._container.pre_dump(image_path, **options))
+
+    async def snapshot(self, path: str | PathLike[str] | None = None, **options: Any) -> Snapshot:
+        """Save it to be restored many times; see `cycontainer.Container.snapshot`. Cancelled, nothing is kept.
+
+        What the snapshot itself does is without `await`: in a thread, it does not hold the loop up.
+        """
+        return await in_thread(lambda: self._container.snapshot(path, **options), lambda made: made.delete())
 
     async def delete(self, *, force: bool = False) -> None:
         """Remove it, also when cancelled, with all that belongs to it; see `cycontainer.Container.delete`."""

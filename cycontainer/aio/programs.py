@@ -239,6 +239,11 @@ class Spawned(Piped):
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def pidfd(self) -> int:
+        """Readable when the container has ended; see `cycontainer.Spawned.pidfd`."""
+        return self._process.pidfd
+
     async def wait(self, timeout: float | None = None) -> Result:
         """Wait for the end: what became of it. Cancelled, it does nothing to the program.
 
@@ -275,7 +280,7 @@ class Spawned(Piped):
 
 
 class Process(Piped):
-    """A process of a container: `cycontainer.lifecycle.Process` with streams and `await`.
+    """A process of a container: `cycontainer.process.Process` with streams and `await`; `wait(0)` is its `poll`.
 
     Attributes:
         args, pid, terminal: as there.
@@ -304,6 +309,11 @@ class Process(Piped):
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def pidfd(self) -> int:
+        """Readable when it has ended; -1 once it is closed. This object's."""
+        return self._process.pidfd
 
     @property
     def terminal(self) -> int:
@@ -342,6 +352,10 @@ class Process(Piped):
         """Hear the ends of others, for which a container's first process waits in its."""
         while (beside := self._process.beside) is not None:
             await asyncio.sleep(LISTENING if beside.hear() else NEWCOMERS)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set its terminal's size; see `cycontainer.process.Process.resize`."""
+        self._process.resize(rows, columns)
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -8,6 +8,7 @@ from cycontainer._arguments import check_flag, check_number
 from cycontainer.aio.programs import spawned
 from cycontainer.aio.runs import finish, in_thread, settled, until_end
 from cycontainer.launch import kill, not_launched
+from cycontainer.pool import Acquired as SyncAcquired
 from cycontainer.pool import Pool as SyncPool
 from cycontainer.pool import Turn
 from cycontainer.template import Template as SyncTemplate
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Final, Self, Unpack
 
-    from cycontainer._request import CallKeywords, Outline
+    from cycontainer._request import CallKeywords, Outline, Request
     from cycontainer._result import Result
     from cycontainer._warm import Warm
     from cycontainer.aio.programs import Spawned
@@ -55,6 +56,11 @@ class Template(_Source):
     """`cycontainer.Template`, to be used in an `async with`. Making it takes some milliseconds of the loop's time."""
 
     _source: SyncTemplate
+
+    @property
+    def shared(self) -> bool:
+        """Whether the file tree is made already."""
+        return self._source.shared
 
     def __init__(
         self, *, networks: int = 0, cgroups: int = 0, reuse: bool = False, **keywords: Unpack[Outline]
@@ -102,25 +108,16 @@ class Pool(_Source):
         check_flag("check", check)
         check_number("acquire_timeout", acquire_timeout, 0, float("inf"))
         request = pool._template.program(args, **keywords)
-        warm = await self._taken(acquire_timeout)
-        try:
-            warm.go(request)
-            await until_end(warm)
-            await settled(warm)
-            result = warm.result()
-        except OSError as error:
-            if error.errno is None:
-                raise
-            raise not_launched(error) from error
-        except asyncio.CancelledError:
-            assert warm.child is not None
-            kill(warm.child)
-            raise
-        finally:
-            pool._throw_away(warm)
+        result = await _finish(pool, await self._taken(acquire_timeout), request)
         if check:
             result.check_returncode()
         return result
+
+    async def acquire(self, timeout: float | None = None) -> Acquired:
+        """`cycontainer.Pool.acquire`: `async with await pool.acquire() as one: ...`. Cancelled, it takes none."""
+        self._source._check_owner()
+        check_number("timeout", timeout, 0, float("inf"))
+        return Acquired(SyncAcquired(self._source, await self._taken(timeout)))
 
     async def _taken(self, timeout: float | None) -> Warm:
         """One that waits. No thread waits for it: the pool's wakes the loop."""
@@ -133,3 +130,55 @@ class Pool(_Source):
         with Turn(self._source, wake) as turn:
             await asyncio.wait([over], timeout=timeout)
             return turn.taken(timeout)
+
+
+class Acquired:
+    """`cycontainer.pool.Acquired`: a container taken from a pool, for one program; to be used in an `async with`."""
+
+    def __init__(self, acquired: SyncAcquired) -> None:
+        self._acquired = acquired
+
+    @property
+    def pid(self) -> int:
+        """Its first process's, in our pid namespace."""
+        return self._acquired.pid
+
+    async def run(
+        self, args: Sequence[str | PathLike[str]], *, check: bool = False, **keywords: Unpack[CallKeywords]
+    ) -> Result:
+        """Run its program, and wait for it; see `Pool.run`. Raises Error the second time."""
+        check_flag("check", check)
+        pool, warm, request = self._acquired._for_program(args, **keywords)
+        result = await _finish(pool, warm, request)
+        if check:
+            result.check_returncode()
+        return result
+
+    async def close(self) -> None:
+        """Throw it away, if it has had no program; the pool's thread removes it."""
+        self._acquired.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+async def _finish(pool: SyncPool, warm: Warm, request: Request) -> Result:
+    """Run a program in a container that was taken, which is thrown away."""
+    try:
+        warm.go(request)
+        await until_end(warm)
+        await settled(warm)
+        return warm.result()
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise not_launched(error) from error
+    except asyncio.CancelledError:
+        assert warm.child is not None
+        kill(warm.child)
+        raise
+    finally:
+        pool._throw_away(warm)
