@@ -89,9 +89,12 @@ def _check_fits(contents: Sequence[tuple[tuple[str, ...], bytes]], size: int) ->
     both = names & directories
     if both:
         raise ConfigError(f"files[{shown('/'.join(min(both)))}]", "is a file, and a directory of another one")
-    pages = sum(-(-len(data) // PAGE) for _, data in contents)
-    if pages * PAGE > size or len(names) + len(directories) >= MOST_FILES:
+    if sum(_pages(len(data)) for _, data in contents) > _pages(size) or len(names) + len(directories) >= MOST_FILES:
         raise ConfigError("files", f"are more than fits into work_size, {size} bytes, and {MOST_FILES} files")
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE)
 
 
 class Work:
@@ -163,11 +166,12 @@ class Work:
     def collect(self) -> tuple[dict[str, bytes], dict[str, str]]:
         """The files that the patterns match, and what they match but is refused: why, by its name.
 
+        What comes back fits into such a directory again; holes and hard links take room there. (A link is an inode.)
         Names are bounded, too: one may have 4 KiB, and links to nothing take no room. What is left then is told of "".
         """
         files: dict[str, bytes] = {}
         refused: dict[str, str] = {}
-        left, names = self._exchange.size, MOST_NAMES
+        left, pages, names = self._exchange.size, _pages(self._exchange.size), MOST_NAMES
         for parts, mode, problem in self._walk() if self._exchange.collect and self._root >= 0 else ():
             if not problem and not any(_matches(parts, pattern) for pattern in self._exchange.collect):
                 continue
@@ -183,11 +187,12 @@ class Work:
                 continue
             if data is None:
                 refused[name] = problem or _no_file(mode)
-            elif len(data) > left:
+            elif len(data) > left or _pages(len(data)) > pages:
                 refused[name] = f"more than work_size, {self._exchange.size} bytes, with those before it"
             else:
                 files[name] = data
                 left -= len(data)
+                pages -= _pages(len(data))
         return files, refused
 
     def _walk(self) -> Iterator[tuple[tuple[str, ...], int, str]]:

@@ -73,7 +73,7 @@ class Pool(Upkeep):
         Args:
             size: how many wait at most.
             networks: how many network namespaces are kept ready beside these; None is as many as `size`.
-            reset: use network namespaces again, as told above.
+            reset: use network namespaces again, as told above: of those that are kept ready, with `networks=0` none.
             keywords: those of `Template`.
 
         Raises:

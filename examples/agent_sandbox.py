@@ -28,7 +28,9 @@ def call(script: str, files: dict[str, bytes]) -> dict[str, bytes]:
     result = lines.result
     end = "it talks too much" if result.output_exceeded else f"exit status {result.returncode}"
     print(f"  {end}")
-    return result.files or files  # a container that was ended gives none
+    for path, why in list(result.refused.items())[:10]:
+        print(f"  not kept: {path!r}, {why}")
+    return result.files  # also of a container that was ended
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from glob import glob
@@ -66,6 +67,12 @@ def test_an_agents_files_stay_and_its_flood_ends() -> None:
     ]
     assert {"  stdout: 45", "  stderr: that was easy"} <= {*lines}
     assert lines[-1] == "files: answer.py, result"
+
+
+def test_an_agent_that_deletes_its_files_has_none() -> None:
+    call = runpy.run_path(os.path.join(ROOT, "examples", "agent_sandbox.py"))["call"]
+    assert call("rm a", {"a": b""}) == {}
+    assert call("yes", {"a": b""}) == {"a": b""}
 
 
 def test_what_is_ready_made_is_used_once() -> None:

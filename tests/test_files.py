@@ -128,6 +128,19 @@ def test_no_more_is_read_than_the_directory_can_hold() -> None:
     assert "big" in result.refused and len(result.refused) == 3
 
 
+@pytest.mark.parametrize(
+    "made",
+    ["printf x > a; printf x > c; truncate -s 1048575 big", "printf x > a; for i in $(seq 999); do ln a $i; done"],
+)
+def test_what_comes_back_fits_into_the_next_call(made: str) -> None:
+    """Holes and hard links take no room where they are made."""
+    result = script(made, collect=["**"], work_size=MIB)
+    assert result.files and result.refused
+    assert all("work_size" in reason for reason in result.refused.values())
+    again = script("ls | wc -l", collect=["**"], work_size=MIB, files=result.files)
+    assert int(again.stdout) == len(result.files) and again.files == result.files
+
+
 def test_the_directory_holds_no_more_than_its_size() -> None:
     result = script("head -c 3000000 /dev/zero > z; echo $?", work_size=MIB, files={"a": b""}, collect=["z"])
     assert result.stdout == "1\n" and len(result.files["z"]) <= MIB
