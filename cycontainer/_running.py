@@ -249,7 +249,7 @@ class Running:
         well = self.request.plan.keeps_init or _wait.exited_with_0(self.child.pidfd)
         self.never_ran = not well and _died_as_init(self.child)
         self._end = end_of(self.child, self.ended)
-        self._end_rest()
+        self.end_rest()
         self._count()
         self._oom_killed = bool(self._kills)
         if self._kills is None and self.unit is not None:
@@ -263,7 +263,7 @@ class Running:
             with HeldSignals():  # for no longer than it takes to read `work_size` bytes
                 self._files, self._refused = self.work.collect()
 
-    def _end_rest(self) -> None:
+    def end_rest(self) -> None:
         """Without a pid namespace of its own others of it may go on: its end is its cgroup's. Raises CgroupError."""
         if self.cgroup is not None and not self.request.plan.ends_all:
             self.cgroup.kill()
@@ -300,8 +300,7 @@ class Running:
             if self.child is not None:
                 self.child.close()
             try:
-                if self._end is None:
-                    self._end_rest()
+                self.end_rest()  # also when it was interrupted in `settle`
             finally:
                 self._remove_cgroup()
         if self.supervisor is not None:

@@ -158,6 +158,8 @@ class Spawned:
     def kill(self) -> None:
         """End all its processes."""
         self.send_signal(SIGKILL)
+        if not self._over:
+            self._running.end_rest()
 
     def close(self) -> None:
         """End it, if it has not ended, and close our ends of its pipes."""

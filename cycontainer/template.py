@@ -67,7 +67,7 @@ class Template:
         Args:
             networks: how many network namespaces a thread keeps ready.
             cgroups: how many cgroups it keeps ready, where there are limits; with either it removes what is used, too.
-            reuse: they are used again, one container after the other; `Pool` tells what that means.
+            reuse: these networks are used again, one container after the other; `Pool` tells what that means.
             keywords: those of `run()` that say what the container is: rootfs, cwd, user, hostname, memory, cpus, pids,
                 network, mounts, read_only, masked_paths, user_namespace, init, config. With `work_size` its containers
                 take files.

@@ -267,6 +267,19 @@ def test_without_a_pid_namespace_a_container_ends_with_its_cgroup(
 
 
 @pytest.mark.root
+def test_without_a_pid_namespace_all_its_processes_are_killed(busybox_rootfs: str) -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as ours, open(writer, "wb") as theirs:
+        keywords = without_pid_namespace(busybox_rootfs)
+        with spawn(["sh", "-c", "setsid sleep 1000 & echo; sleep 1000"], stdout=theirs, **keywords) as program:
+            theirs.close()
+            assert ours.readline() == b"\n"
+            program.kill()
+            assert select.select([ours], [], [], 5)[0] and ours.read() == b""
+            assert program.wait(60).returncode == -9
+
+
+@pytest.mark.root
 def test_what_is_masked_is_masked_in_ones_own_configuration_too() -> None:
     assert run(["cat", "/etc/passwd"], config=CONFIG, masked_paths=["/etc/passwd"]).stdout == b""
 
