@@ -176,7 +176,7 @@ cdef public long hold(State *state, const char *path) noexcept nogil:
 
 
 cdef public long make_working_directory(State *state, const char *path) noexcept nogil:
-    """Make it, if it is missing and may be made; where not, or if it is no directory, the step that goes there tells."""
+    """Make it, if it is missing and may be made; where not, or if it is none, the step that goes there tells."""
     cdef long result = reach(state.root, path, ONLY_ON_DISK, 0)
     if result >= 0:
         return sys1(NR_close, result)

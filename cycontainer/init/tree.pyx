@@ -104,8 +104,8 @@ cdef long make_node(int parent, long name, long mode, long device, long owner) n
 
 
 cdef long make_link(int parent, long name, const char *text, long device) noexcept nogil:
-    """symlink(2). What the image has there is its own: it decides what its names mean; but where `device` was asked for,
-    it has to be that character device, or the link."""
+    """symlink(2). What the image has there is its own: it decides what its names mean; but where `device` was asked
+    for, it has to be that character device, or the link."""
     cdef char found[PATH_SIZE]
     cdef long length, at = 0, result = sys3(NR_symlinkat, <long> text, parent, name)
     if result != -EEXIST:
