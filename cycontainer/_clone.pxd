@@ -8,6 +8,8 @@ cdef class Child:
     cdef int loose              # the last message's descriptor, until it is taken
     cdef int introduced         # how often the second was told of
     cdef void *stack            # what the child runs on until it executes the init
+    cdef void *before           # its neighbours among all that there are; not owned
+    cdef void *after
 
     cdef void release(self) noexcept
     cdef bint awaits_second(self) noexcept

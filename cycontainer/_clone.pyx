@@ -5,6 +5,8 @@ page tables: 14 ms at 500 MB). It has a stack of its own and, unlike after vfork
 child that is stopped would stop us. What it reads stays where it is until it has said something, or is dead.
 """
 
+from os import register_at_fork
+
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport free, malloc
 
@@ -162,6 +164,39 @@ cdef void shut(int fd) noexcept nogil:
         close(fd)
 
 
+cdef void *newest = NULL    # of all children there are
+
+cdef void enlist(Child child) noexcept:
+    global newest
+    child.before, child.after = NULL, newest
+    if newest is not NULL:
+        (<Child> newest).before = <void *> child
+    newest = <void *> child
+
+
+cdef void strike_off(Child child) noexcept:
+    global newest
+    if child.after is not NULL:
+        (<Child> child.after).before = child.before
+    if child.before is not NULL:
+        (<Child> child.before).after = child.after
+    else:
+        newest = child.after
+
+
+def _leave_to_parent():
+    """In a fork: by its copies of the sockets a container would outlive its launcher, and a launcher not hear an init."""
+    cdef void *at = newest
+    while at is not NULL:
+        child = <Child> at
+        child.settle()
+        child.close_socket()
+        at = child.after
+
+
+register_at_fork(after_in_child=_leave_to_parent)
+
+
 cdef class Child:
     """A process that was launched: its pid, its pidfd and the socket to its init, which this object owns.
 
@@ -180,9 +215,11 @@ cdef class Child:
         self.pid = self.pidfd = self.socket = self.second = self.loose = -1
         self.terminal = self.program = self.gate = self.listener = self.heard = -1
         self.stack, self.introduced = NULL, False
+        enlist(self)
 
     def __dealloc__(self):
         self.release()
+        strike_off(self)
 
     cdef void release(self) noexcept:
         """Close what is open. A child that may still run on our memory is killed first."""
@@ -422,12 +459,12 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
     cdef int pair[2]
     cdef int pidfd = -1
     cdef clone_arguments args
-    cdef Child child = Child.__new__(Child)
+    cdef Child child = Child.__new__(Child), inner = Child.__new__(Child)
     cdef Birth *birth
     cdef long pid
     if socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0:
         raise OSError(errno, "socketpair")
-    child.socket = pair[0]
+    child.socket, inner.socket = pair[0], pair[1]    # whoever forks meanwhile closes both
     try:
         birth = prepare(program, pair[1], plan, slots, init, ambient)
         args.flags, args.pidfd, args.exit_signal = flags | CLONE_VM | CLONE_PIDFD, <unsigned long> &pidfd, SIGCHLD
@@ -443,7 +480,7 @@ def spawn(int init, int plan, tuple program not None, tuple slots not None, unsi
             raise OSError(-pid, "clone3")
         child.pid, child.pidfd, child.stack = <int> pid, pidfd, birth
     finally:
-        close(pair[1])
+        inner.close_socket()
     return child
 
 

@@ -5,7 +5,8 @@ one, its `str`, its `repr` and its traceback run no code, read no file and take 
 
 - UnicodeDecodeError and its like index their object by numbers that nothing checks: they are checked here.
 - A SyntaxError has its text only: a column is as many spaces in a traceback, and tools open its file.
-- Of attributes there are none that a traceback looks something up by, `ImportError.name_from` and `AttributeError.obj`.
+- Of attributes there are none that a traceback looks something up by: `ImportError.name_from`, `AttributeError.obj`,
+  and `NameError.name`, which newer ones look for in the caller's own `self`.
 - StopIteration and StopAsyncIteration, raised from a result, would end whatever loop is around it.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from _weakref import ref
 
 from cycontainer import _wait
 from cycontainer._clone import CLONED, ENDED, FAILED, LISTENER, MOUNT, SYNC, HeldSignals
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SIGKILL: Final = 9
 PATIENCE: Final = 1.0  # seconds for a pid 1 to end all that is in its container
 
-_open: set[Running] = set()  # those that are launched and not closed
+_open: set[ref[Running]] = set()  # those that are launched and not closed; who is dropped ends
 
 
 def finish(request: Request) -> Result:
@@ -55,6 +56,7 @@ class Running:
 
     def __init__(self, request: Request, *, streaming: bool = False, piped: bool = False) -> None:
         """`streaming`: output is an event. `piped`: our ends of its pipes stay in `streams`, for another to take."""
+        self._mark = ref(self)
         self.started = time.monotonic()
         self.request, self.streaming, self.piped = request, streaming, piped
         self.plan = request.plan
@@ -97,7 +99,8 @@ class Running:
             if self.unit is None and made is None:
                 made = _make_cgroup(request.plan, request.layout)
             self.cgroup = made.cgroup if made else None
-            _open.add(self)
+            self._mark = ref(self, _open.discard)
+            _open.add(self._mark)
             self.child = launch(
                 self.plan,
                 descriptors=tuple(self.streams.program),
@@ -282,7 +285,7 @@ class Running:
         if self.left:
             return
         with HeldSignals():
-            _open.discard(self)
+            _open.discard(self._mark)
             if self.child is not None and self._end is None:
                 self.child.abandon()
             if self.waiter is not None:
@@ -375,12 +378,11 @@ class Running:
 
 
 def _leave_to_parent() -> None:
-    """In a fork: the containers are the parent's. A copy of its sockets here would outlive it, and they with that."""
-    for running in _open:
-        running.left = True
-        if running.child is not None:
-            running.child.settled()
-            running.child.close_socket()
+    """In a fork: the containers are the parent's."""
+    for mark in _open:
+        running = mark()
+        if running is not None:
+            running.left = True
     _open.clear()
 
 

@@ -22,7 +22,6 @@ DEEPEST_GROUP = 20  # groups in groups
 ATTRIBUTES: dict[type[Exception], tuple[str, ...]] = {  # what an exception's arguments do not say
     OSError: ("filename", "filename2"),
     ImportError: ("name", "path"),
-    NameError: ("name",),
     AttributeError: ("name",),
 }
 

@@ -216,8 +216,8 @@ def _set_up(
     if calls:
         state = state.replace(supervised=calls, python=(*state.python, "start"))
     tell_warnings(config, plan, wishes)
+    directory.save(state)  # first: what has a configuration alone was never begun
     directory.write("config.json", document)
-    directory.save(state)
     cgroup = make_cgroup(plan, driver, undo) if not driver.scope else None
     _check_thawed(state)
     child = _launch(directory, config, plan, wishes, cgroup, driver.path)

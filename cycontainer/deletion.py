@@ -175,6 +175,12 @@ def _ended(pidfd: int, timeout: float, idle: Callable[[], object] | None) -> boo
     return True
 
 
+def check_force(force: object) -> None:
+    """Refuse what is only as good as true. Raises ConfigError."""
+    if type(force) is not bool:
+        raise ConfigError("force", "must be True or False")
+
+
 def delete(
     directory: Directory, root: str, *, force: bool, idle: Callable[[], object], made: str = ""
 ) -> tuple[str, ...]:

@@ -294,10 +294,11 @@ class Container(Saved):
             CgroupError, OSError: of `all`, as `Cgroup.signal`: who cannot be reached, or refuses.
             ConfigError: there is no signal of that number.
         """
-        from cycontainer._arguments import check_signal
+        from cycontainer._arguments import check_flag, check_signal
         from cycontainer.deletion import signal_all, signal_first
 
         check_signal(number)
+        check_flag("all", all)
         (signal_all if all else signal_first)(self._state(), number)
 
     def kill(self) -> None:
@@ -317,8 +318,9 @@ class Container(Saved):
             ContainerBusy: another program is not done with it within ten seconds. With `force` it is dead all the same.
             CgroupError: a cgroup could not be removed; what is left is found by the next try.
         """
-        from cycontainer.deletion import delete, kill_meanwhile
+        from cycontainer.deletion import check_force, delete, kill_meanwhile
 
+        check_force(force)
         made = self.process.made if self.process else ""
 
         def idle(directory: Directory) -> None:

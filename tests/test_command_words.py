@@ -178,6 +178,9 @@ def test_a_process_file_alone_says_what_is_started(oci: Oci, tmp_path: Path) -> 
     for words in (["-u", "9"], ["-e", "A=flag"], ["--cwd", "/"], ["-g", "77"], ["-t"], ["--cap", "CAP_SYS_ADMIN"]):
         assert oci.done("exec", "-p", path, *words, "one") == said, words
     assert oci.done("exec", "-p", path, "one", "echo", "x") == said
+    for words in (["--no-new-privs"], ["--apparmor", "a"], ["--process-label", "b"]):  # not in silence
+        done = oci("exec", "-p", path, *words, "one")
+        assert done.returncode == 255 and f"{words[0]} goes without --process" in done.stderr
 
 
 def test_a_file_may_be_a_pipe_of_ones_own(oci: Oci, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_damaged_state_is_told_and_nothing_is_lost(damage: Callable[[str], Non
 
 
 @pytest.mark.parametrize("name", ["go", "outcome", "config.json"])
-@pytest.mark.parametrize("damage", [lose, make_directory, make_loop])
+@pytest.mark.parametrize("damage", [lose, make_directory, make_loop, make_fifo])
 @pytest.mark.parametrize("command", [COMMAND, IN_PYTHON])
 def test_what_else_is_damaged_hides_no_other_and_is_removed(
     name: str, damage: Callable[[str], None], command: tuple[str, ...], oci: Oci
@@ -131,6 +131,13 @@ def test_what_else_is_damaged_hides_no_other_and_is_removed(
     first = os.pidfd_open(pid)
     oci.done("delete", "--force", "one")
     gone(first)
+    assert os.listdir(oci.states) == []
+
+
+def test_a_lost_state_beside_a_configuration_that_is_a_fifo_is_no_wait_for_ever(oci: Oci) -> None:
+    os.makedirs(f"{oci.states}/one")
+    os.mkfifo(f"{oci.states}/one/config.json")
+    oci.done("delete", "--force", "one")
     assert os.listdir(oci.states) == []
 
 

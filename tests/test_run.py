@@ -522,6 +522,47 @@ assert cycontainer.run(["sh", "-c", "exit 5"]).returncode == 5
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+DROPPED = """
+import gc, os, select, sys, cycontainer
+program = cycontainer.spawn(["sleep", "1000"])
+end = os.pidfd_open(program.pid)
+del program
+gc.collect()
+sys.exit(0 if select.select([end], [], [], 20)[0] else "it runs on")
+"""
+
+
+def test_what_is_dropped_ends() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", DROPPED], check=True)
+
+
+FORKING = """
+import os, sys, threading, cycontainer
+over = threading.Event()
+def launch():
+    while not over.is_set():
+        cycontainer.run(["true"])
+threads = [threading.Thread(target=launch) for _ in range(2)]
+for thread in threads:
+    thread.start()
+held = 0
+for _ in range(300):
+    pid = os.fork()
+    if pid == 0:
+        links = (os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 60) if os.path.exists(f"/proc/self/fd/{fd}"))
+        os._exit(any(link.startswith("socket:") for link in links))
+    held += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+over.set()
+for thread in threads:
+    thread.join()
+sys.exit(f"{held} forks held a socket" if held > 2 else 0)
+"""
+
+
+def test_a_fork_while_others_launch_holds_no_socket_of_theirs() -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], check=True)
+
+
 KILLED = """
 import os, sys, threading, cycontainer
 program = ["sh", "-c", "echo $$; sleep 1000"]

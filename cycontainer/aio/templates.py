@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cycontainer._arguments import check_flag, check_number
+from cycontainer._arguments import check_flag, check_number, seconds
 from cycontainer.aio.programs import spawned
 from cycontainer.aio.runs import finish, in_thread, settled, until_end
 from cycontainer.launch import kill, not_launched
@@ -32,9 +32,9 @@ class _Source:
 
     _source: SyncTemplate | SyncPool
 
-    async def fill(self, timeout: float = 10.0) -> bool:
-        """Wait until all that it keeps ready is made; whether it is."""
-        until = asyncio.get_running_loop().time() + timeout
+    async def fill(self, timeout: float | None = 10.0) -> bool:
+        """Wait until all that it keeps ready is made; whether it is. None is as long as it takes."""
+        until = asyncio.get_running_loop().time() + seconds("timeout", timeout)
         while not self._source.fill(0):
             if self._source._closed or asyncio.get_running_loop().time() >= until:
                 return False

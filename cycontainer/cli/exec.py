@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cycontainer.config import Process as ProcessConfig
     from cycontainer.process import Process
 
+CONFINING = ("--no-new-privs", "--apparmor", "--process-label")  # never without effect, and without a word
+
 VERB = Verb(
     usage="ID [PROGRAM [ARGUMENT...]]",
     help="start a program in a container, confined as its own is; pass signals on, and return its exit status",
@@ -101,6 +103,8 @@ def _program(arguments: Arguments, own: ProcessConfig | None) -> Program:
         "ignore_paused": arguments.given("--ignore-paused"),
     }
     if arguments.given("--process"):
+        if beside := [name for name in CONFINING if arguments.given(name)]:
+            raise UsageError(f"{beside[0]} goes without --process: FILE alone says what confines the process")
         file = _read_file(arguments, own)
         return Program(process=file, terminal=file.terminal, **entered)
     args = tuple(arguments.operands[1:])

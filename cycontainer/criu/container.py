@@ -91,8 +91,8 @@ def restore_container(
             plan = compile_plan(config, driver.host, style)
             state = intend(config, driver, plan, directory.container_id, wishes.bundle)
             tell_warnings(config, plan, wishes)
-            directory.write("config.json", document)
             directory.save(state)
+            directory.write("config.json", document)
             cgroup = make_cgroup(plan, driver, undo) if not driver.scope else None
             duties = _Duties(directory, config, state, wishes, undo, devices)
             wanted = Wanted(
