@@ -499,6 +499,7 @@ def test_it_is_shut_down(executor: ContainerExecutor) -> None:
         executor.submit(pow, 2, 2)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("error", [CgroupError("/some", 16), OSError(5, "some")])
 def test_what_cannot_be_closed_is_told_when_all_else_is(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     executor, close, closed = ContainerExecutor(1), Template.close, []
