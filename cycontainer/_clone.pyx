@@ -185,7 +185,7 @@ cdef void strike_off(Child child) noexcept:
 
 
 def _leave_to_parent():
-    """In a fork: by its copies of the sockets a container would outlive its launcher, and a launcher not hear an init."""
+    """In a fork: by its copies of sockets a container would outlive its launcher, and a launcher not hear an init."""
     cdef void *at = newest
     while at is not NULL:
         child = <Child> at
