@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from cycontainer._result import Result
 
 DEEPEST: Final = 500  # lists in lists
-MOST_SECONDS: Final = (
-    3.0  # of this thread's processor time, less the last comparison; 16 MiB of honest ones take a tenth
-)
+MOST_SECONDS: Final = 3.0  # processor time of this thread, less the last comparison; 16 MiB of honest ones take a tenth
 STRIDE: Final = 32  # elements between two looks at the clock
 
 

@@ -443,7 +443,7 @@ def _add_program(plan: PlanWriter, config: Config, host: Host, scope: Scope, sty
     confinement.add_labels(plan, process, host)
     if process.terminal and not ("mount" in scope.new and style.console):
         _open_terminal(plan, process)  # looked for from where we are, which is the root
-    if not style.warm and rootfs.has_own_devices(config) and not {"mount"}.isdisjoint((*scope.new, *scope.joined)):
+    if not style.warm and rootfs.has_own_devices(config) and ("mount" in scope.new or "mount" in scope.joined):
         plan.own_null()
     plan.change_directory(process.cwd)
     plan.close_slots(style.wait_for_start)

@@ -108,6 +108,19 @@ def test_delete_by_force_ends_a_hook_that_hangs(own_oci: Oci, tmp_path: Path, ki
     assert os.listdir(oci.states) == []
 
 
+def deleted_behind_its_hook(oci: Oci, words: list[str], tmp_path: Path) -> str:
+    """What a creation says whose container is deleted by force when its hook hangs."""
+    with subprocess.Popen(words, cwd=oci.bundle, stderr=subprocess.PIPE) as caller:
+        try:
+            until(lambda: os.path.exists(f"{tmp_path}/hook"))
+            oci.done("delete", "--force", "one", timeout=state.PATIENCE)
+            said = caller.communicate(timeout=PATIENCE)[1].decode()
+        finally:
+            caller.kill()
+    assert caller.returncode == 1
+    return said
+
+
 @pytest.mark.parametrize(
     ("kind", "options"), [("createContainer", ()), ("startContainer", ("--cgroup-manager", "disabled"))]
 )
@@ -125,14 +138,8 @@ def test_delete_by_force_ends_a_hook_that_no_namespace_and_no_cgroup_takes_along
     config["hooks"] = {kind: [hook(f"echo > {tmp_path}/hook; exec sleep 1000")]}
     oci.write(config=config)
     words = [*oci.command, "--root", oci.states, *options, "run", "--detach", "one"]
-    with subprocess.Popen(words, cwd=oci.bundle, stderr=subprocess.PIPE) as caller:
-        try:
-            until(lambda: os.path.exists(f"{tmp_path}/hook"))
-            oci.done("delete", "--force", "one", timeout=state.PATIENCE)
-            said = caller.communicate(timeout=PATIENCE)[1].decode()
-        finally:
-            caller.kill()
-    assert kind in said and "was killed: who waited for it has ended" in said and caller.returncode == 1
+    said = deleted_behind_its_hook(oci, words, tmp_path)
+    assert kind in said and "was killed: who waited for it has ended" in said
     assert os.listdir(oci.states) == []
 
 
@@ -186,16 +193,8 @@ def test_delete_by_force_ends_a_hook_of_a_restore(oci: Oci, tmp_path: Path, opti
     config["hooks"] = {"createRuntime": [hook(f"echo > {tmp_path}/hook; exec sleep 1000")]}
     oci.write(config=config)
     words = [*oci.command, "--root", oci.states, *options, "restore", "--detach", "one"]
-    with subprocess.Popen(words, cwd=oci.bundle, stderr=subprocess.PIPE) as caller:
-        try:
-            until(lambda: os.path.exists(f"{tmp_path}/hook"))
-            oci.done("delete", "--force", "one", timeout=state.PATIENCE)
-            said = caller.communicate(timeout=PATIENCE)[1]
-            assert (
-                b"was killed: who waited for it has ended" in said or b"killed by signal 9" in said
-            )  # criu lives there
-        finally:
-            caller.kill()
+    said = deleted_behind_its_hook(oci, words, tmp_path)  # in the cgroup lives criu, too
+    assert "was killed: who waited for it has ended" in said or "killed by signal 9" in said
     assert os.listdir(oci.states) == []
 
 
